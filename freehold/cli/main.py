@@ -1,0 +1,49 @@
+"""The `freehold` command."""
+
+import sys
+
+import typer
+
+import freehold
+from freehold.cli import chat, down, key, model, status, up, usage
+from freehold.cli.output import console, stderr
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Machines that you control, as a private multi-tenant LLM service.",
+    epilog="FREEHOLD_HOME (default ~/.freehold) says where everything is kept.",
+)
+app.command()(up.up)
+app.command()(down.down)
+app.command()(status.status)
+app.command()(chat.chat)
+app.command()(usage.usage)
+app.add_typer(model.app, name="model")
+app.add_typer(key.app, name="key")
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    console.print(freehold.__version__)
+
+
+def main() -> None:
+    """Runs a command. What nobody foresaw ends in one sentence here too; the
+    traceback is for who sets FREEHOLD_TRACEBACK=1."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the process boundary
+        from freehold.cli.crash import report
+
+        stderr.print(f"[red]Error:[/red] {report(error)}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""How a command speaks: tables for people, JSON for machines, errors in a sentence."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from freehold.core.errors import FreeholdError, UserError
+
+console = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def print_json(content: Any) -> None:
+    sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
+    if not rows:
+        console.print(empty)
+        return
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        right = bool(rows) and isinstance(rows[0][list(columns).index(column)], int | float)
+        drawn.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*("" if cell is None else _cell(cell) for cell in row))
+    console.print(drawn)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    return str(value).replace("[", r"\[")
+
+
+def rate(value: float) -> str:
+    return f"{value:,.0f} tokens/s"
+
+
+def size(value: int) -> str:
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if value >= scale:
+            return f"{value / scale:.1f} {unit}"
+    return f"{value} B"
+
+
+@contextmanager
+def errors_in_a_sentence(as_json: bool = False) -> Iterator[None]:
+    """Ends the command with exit code 1 and one sentence for each of our errors."""
+    try:
+        yield
+    except FreeholdError as error:
+        message = error.message if isinstance(error, UserError) else f"Internal: {error.message}"
+        if as_json:
+            print_json({"error": {"message": message, "code": error.code.value}})
+        else:
+            stderr.print(f"[red]Error:[/red] {_cell(message)}")
+        raise typer.Exit(1) from None

@@ -1,0 +1,129 @@
+"""How a command reaches the installation: a running gateway by its admin API, or
+the store itself when none runs."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from freehold.config.home import Home, read_or_create_secret
+from freehold.core.clock import SystemClock
+from freehold.core.errors import Code, UserError
+from freehold.core.ids import new_id
+from freehold.core.secret import Secret
+from freehold.secure.keys import PEPPER_BYTES, Keyring
+from freehold.store.sql import SqlStore
+
+DEFAULT_TENANT = "default"
+
+
+class RunningGateway:
+    """The admin API of the gateway that uses this home."""
+
+    def __init__(self, url: str, key: str, pid: int) -> None:
+        self.url = url
+        self.pid = pid
+        self.key = key
+        self._client = httpx.Client(
+            base_url=url,
+            headers={"authorization": f"Bearer {key}"},
+            timeout=30,
+            trust_env=False,
+        )
+
+    def call(
+        self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None
+    ) -> Any:
+        """The decoded reply. Raises `UserError` with the gateway's own sentence."""
+        try:
+            response = self._client.request(method, path, json=body, params=query)
+        except httpx.HTTPError:
+            raise UserError(
+                Code.GATEWAY_NOT_RUNNING,
+                f"The gateway at {self.url} does not answer: see `freehold status` and its log.",
+            ) from None
+        content = response.json()
+        if response.is_error:
+            error = content["error"]
+            raise UserError(Code(error["code"]), error["message"], param=error["param"])
+        return content
+
+
+def running(home: Home) -> RunningGateway | None:
+    """The gateway of this home, or None when none runs."""
+    try:
+        record = json.loads(home.gateway_record.read_text())
+        os.kill(record["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError, json.JSONDecodeError):
+        return None
+    except PermissionError:
+        raise UserError(
+            Code.HOME_IN_USE, f"A gateway of another user runs on {home.path}: ask that user."
+        ) from None
+    return RunningGateway(record["url"], admin_key(home), record["pid"])
+
+
+def require_running(home: Home) -> RunningGateway:
+    gateway = running(home)
+    if gateway is None:
+        raise UserError(
+            Code.GATEWAY_NOT_RUNNING,
+            f"No gateway runs on {home.path}: start one with `freehold up`.",
+        )
+    return gateway
+
+
+def admin_key(home: Home) -> str:
+    key = os.environ.get("FREEHOLD_API_KEY")
+    if key:
+        return key
+    try:
+        return home.admin_key.read_text().strip()
+    except OSError:
+        raise UserError(
+            Code.MISSING_API_KEY,
+            f"{home.admin_key} cannot be read: put a key with the admin scope into the "
+            "environment variable FREEHOLD_API_KEY.",
+        ) from None
+
+
+@contextmanager
+def offline(home: Home) -> Iterator[tuple[SqlStore, Keyring, str]]:
+    """The store, the keyring and the default tenant, under the home's lock."""
+    with home.lock():
+        existed = home.database.exists()
+        store = SqlStore(home.database)
+        try:
+            keyring = open_keyring(home, store, may_create=not existed)
+            yield store, keyring, default_tenant(store)
+        finally:
+            store.close()
+
+
+def open_keyring(home: Home, store: SqlStore, *, may_create: bool) -> Keyring:
+    """Raises `UserError(CONFIG_INVALID)` when the pepper is not the one that the
+    stored keys were hashed with."""
+    path = home.secrets / "pepper"
+    pepper = read_or_create_secret(path, PEPPER_BYTES, may_create=may_create)
+    keyring = Keyring(store, Secret(pepper.hex()), SystemClock())
+    known = store.fact("pepper_check")
+    if known is None:
+        store.put_fact("pepper_check", keyring.check())
+    elif known != keyring.check():
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"{path} is not the file that this database was made with: restore it from a backup.",
+        )
+    return keyring
+
+
+def default_tenant(store: SqlStore) -> str:
+    tenant_id = store.tenant_named(DEFAULT_TENANT)
+    if tenant_id is None:
+        tenant_id = new_id("ten")
+        store.add_tenant(tenant_id, DEFAULT_TENANT, time.time_ns() // 1000)
+    return tenant_id

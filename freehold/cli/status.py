@@ -1,0 +1,58 @@
+"""`freehold status`: the running gateway's replicas, queue, speed and memory."""
+
+import time
+from typing import Any
+
+from freehold.cli import reach
+from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, rate, size, table
+from freehold.config import load
+
+_INTERVAL_S = 1.0
+
+
+def status(as_json: Json = False) -> None:
+    """Show replicas, queue, tokens/s and memory of the running gateway."""
+    with errors_in_a_sentence(as_json):
+        gateway = reach.require_running(load.home())
+        before = gateway.call("GET", "/admin/v1/status")
+        time.sleep(_INTERVAL_S)
+        now = gateway.call("GET", "/admin/v1/status")
+    now["tokens_per_s"] = (now["tokens_out"] - before["tokens_out"]) / _INTERVAL_S
+    if as_json:
+        print_json(now)
+        return
+    _show(now)
+
+
+def _show(now: dict[str, Any]) -> None:
+    state = "draining" if now["draining"] else "serving"
+    console.print(
+        f"Freehold {now['version']} {state} at {now['url']} (pid {now['pid']}), "
+        f"{size(now['rss_bytes'])} of memory"
+    )
+    console.print(
+        f"{now['in_flight']} in flight, {rate(now['tokens_per_s'])} in the last second, "
+        f"{now['tokens_out']:,} tokens since the start"
+    )
+    if not now["ledger_writable"]:
+        console.print("[red]Usage cannot be recorded: no request is served.[/red]")
+    rows = [
+        [
+            pool["name"],
+            replica["name"],
+            replica["state"],
+            replica["pid"],
+            replica["in_flight"],
+            pool["queued"],
+            replica["restarts"],
+            size(replica["rss_bytes"] or 0),
+            replica["last_error"],
+        ]
+        for pool in now["pools"]
+        for replica in pool["replicas"]
+    ]
+    table(
+        ["pool", "replica", "state", "pid", "in flight", "queued", "restarts", "memory", "error"],
+        rows,
+        "No model is served.",
+    )

@@ -1,0 +1,57 @@
+"""`freehold usage`: what was used, by key, model and day."""
+
+import dataclasses
+import time
+from typing import Annotated, Any
+
+import typer
+
+from freehold.cli import reach
+from freehold.cli.output import Json, errors_in_a_sentence, print_json, table
+from freehold.config import load
+from freehold.config.home import Home
+
+_DAY_US = 86_400 * 1_000_000
+
+
+def usage(
+    days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back.")] = 30,
+    key: Annotated[str | None, typer.Option(help="Only this key id.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show tokens and requests by key, model and day (UTC)."""
+    with errors_in_a_sentence(as_json):
+        rows = _usage(load.home(), days, key)
+    if as_json:
+        print_json(rows)
+        return
+    table(
+        ["day", "key", "model", "requests", "not ok", "tokens in", "cached", "tokens out"],
+        [
+            [
+                row["day"],
+                row["key_id"],
+                row["alias"],
+                row["requests"],
+                row["failed"],
+                row["tokens_in"],
+                row["tokens_cached"],
+                row["tokens_out"],
+            ]
+            for row in rows
+        ],
+        f"Nothing was used in the last {days} days.",
+    )
+
+
+def _usage(home: Home, days: int, key: str | None) -> list[dict[str, Any]]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        query: dict[str, Any] = {"days": days} | ({"key": key} if key else {})
+        found: list[dict[str, Any]] = gateway.call("GET", "/admin/v1/usage", query=query)["data"]
+        return found
+    with reach.offline(home) as (store, _, tenant_id):
+        now_us = time.time_ns() // 1000
+        since_us = (now_us // _DAY_US - days + 1) * _DAY_US
+        rows = store.usage(tenant_id, since_us, now_us + 1, key)
+        return [dataclasses.asdict(row) for row in rows]

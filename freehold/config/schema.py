@@ -1,0 +1,97 @@
+"""The shape of `freehold.yaml`: frozen, closed, every value checked at the door."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = ()
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    # A non-loopback bind without TLS is refused unless something in front ends TLS.
+    tls_ends_in_front: bool = False
+    max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024)
+    max_connections: int = Field(4096, ge=1)
+    drain_s: float = Field(30, ge=0)
+
+
+class LimitSettings(_Section):
+    """Seconds an engine or a client may stay silent before a request is ended."""
+
+    first_token_s: float = Field(120, gt=0)
+    next_token_s: float = Field(30, gt=0)
+    slow_client_s: float = Field(30, gt=0)
+    queue_length: int = Field(512, ge=0)
+    queue_s: float = Field(60, gt=0)
+
+
+class LlamaCppSettings(_Section):
+    threads: int | None = Field(None, ge=1)
+    streams: int = Field(8, ge=1, le=256)
+    context_length: int = Field(4096, ge=128)  # per stream
+
+
+class EngineSettings(_Section):
+    default: Literal["llama_cpp", "fake"] = "llama_cpp"
+    llama_cpp: LlamaCppSettings = LlamaCppSettings()
+    fake_flags: tuple[str, ...] = ()
+
+
+class UpstreamModel(_Section):
+    alias: Name
+    upstream_name: str
+    task: Literal["chat", "embeddings"] = "chat"
+    context_length: int | None = Field(None, ge=1)
+
+
+class UpstreamSettings(_Section):
+    """One OpenAI-compatible service elsewhere. Its credential is read from a file
+    and is sent to this origin only."""
+
+    name: Name
+    base_url: str
+    api_key_file: str | None = None
+    concurrency: int = Field(1024, ge=1)
+    refused_fields: tuple[str, ...] = ()
+    models: tuple[UpstreamModel, ...] = Field(min_length=1)
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_origin(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http:// or https:// URL such as https://api.openai.com/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must not carry credentials, a query or a fragment")
+        loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
+        if parts.scheme == "http" and not loopback:
+            raise ValueError("must use https, or its traffic and key could be read on the way")
+        return value.rstrip("/")
+
+
+class Settings(_Section):
+    models: tuple[str, ...] = ()  # empty: the default model
+    server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+    engines: EngineSettings = EngineSettings()
+    upstreams: tuple[UpstreamSettings, ...] = ()
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _aliases_once(self) -> "Settings":
+        aliases = [model.alias for upstream in self.upstreams for model in upstream.models]
+        twice = sorted({alias for alias in aliases if aliases.count(alias) > 1})
+        if twice:
+            raise ValueError(f"upstreams: alias {twice[0]!r} is given twice")
+        return self

@@ -1,0 +1,89 @@
+"""The Binding: everything that was decided about a request before an engine sees it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Environment(StrEnum):
+    DEV = "dev"
+    STAGING = "staging"
+    PROD = "prod"
+
+
+class Scope(StrEnum):
+    """What a key may do. `INFER` uses models, `ADMIN` administers its tenant."""
+
+    INFER = "infer"
+    ADMIN = "admin"
+
+
+class Priority(StrEnum):
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+class Isolation(StrEnum):
+    """How a tenant shares an engine: `SALTED` shares a prefix cache under its own
+    salt, `NOCACHE` shares an engine that keeps nothing between requests,
+    `DEDICATED` has processes of its own, `REMOTE` leaves it to the upstream."""
+
+    SALTED = "salted"
+    NOCACHE = "nocache"
+    DEDICATED = "dedicated"
+    REMOTE = "remote"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: a key, whose `id` is public and never changes."""
+
+    id: str
+    tenant_id: str
+    environment: Environment
+    scopes: frozenset[Scope]
+    models: frozenset[str] | None  # None: every alias of the tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Micro-units of the configured currency per million tokens."""
+
+    input_per_mtok: int = 0
+    output_per_mtok: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What an alias stands for in one tenant and environment."""
+
+    id: str
+    tenant_id: str
+    environment: Environment
+    alias: str
+    engine: str
+    pool: str
+    base_digest: str | None  # None: a remote that does not prove its weights
+    adapter_digest: str | None
+    engine_model: str
+    created_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Resolved once, in `serve/admission.py`, from one snapshot; read ever after."""
+
+    request_id: str
+    principal: Principal
+    route: Route
+    isolation: Isolation
+    cache_salt: str
+    price: Price
+    priority: Priority
+    endpoint: str
+    stream: bool
+    conversation_id: str | None
+    client_request_id: str | None
+    guard_policy: str | None = None
+    residency: str | None = None
+    quota_id: str | None = None
+    audit_stream: str | None = None

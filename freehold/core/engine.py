@@ -1,0 +1,59 @@
+"""What passes between the gateway, the engines and the places they run in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CHAT = "chat/completions"
+COMPLETIONS = "completions"
+EMBEDDINGS = "embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """How to start one engine process, said without naming where.
+
+    The process listens on `socket_path` (a unix socket), takes no secret from its
+    environment, and ends by itself when its standard input closes.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    socket_path: str
+    ready_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do for one model; what is not listed is refused by name.
+
+    `fields` maps an endpoint to the OpenAI fields the engine honours there.
+    `answers_whole` means that a call without streaming is sent as such; otherwise
+    the gateway always streams from the engine and assembles the answer, so that a
+    hang is noticed and an aborted answer can be billed.
+    """
+
+    fields: Mapping[str, frozenset[str]]
+    context_length: int | None
+    concurrency: int
+    vision: bool = False
+    answers_whole: bool = False
+
+    @property
+    def endpoints(self) -> frozenset[str]:
+        return frozenset(self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCall:
+    """One request as an engine gets it.
+
+    `body` is an OpenAI body that the gateway has validated against the engine's
+    capabilities, without `model` and `stream`. `model` is the engine's own name
+    for the weights: a digest for our processes, the upstream's name for a remote.
+    """
+
+    endpoint: str
+    model: str
+    body: dict[str, Any]
+    request_id: str

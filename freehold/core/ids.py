@@ -1,0 +1,21 @@
+"""Typed identifiers: a prefix and a ULID, such as `req_01J…`."""
+
+import os
+import re
+import time
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+
+
+def new_id(prefix: str) -> str:
+    """`prefix` and 26 characters: 48 bits of milliseconds, then 80 random bits."""
+    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+    pairs = [_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)]
+    return f"{prefix}_{''.join(pairs)}"
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is `sha256:` and 64 lower-case hex digits."""
+    return _DIGEST.match(text) is not None

@@ -1,0 +1,237 @@
+"""`/admin/v1/*`: what the command line and the console ask of a running gateway."""
+
+import asyncio
+import dataclasses
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from freehold.core.binding import Environment, Principal
+from freehold.core.binding import Scope as Right
+from freehold.core.clock import Clock
+from freehold.core.errors import Code, UserError
+from freehold.secure.keys import KeyRequest
+from freehold.serve.gateway import Gateway
+from freehold.serve.wire import Receive, Scope, Send, read_body, reply_json
+from freehold.store.base import KeyRecord
+
+_MAX_BODY_BYTES = 64 * 1024
+_MAX_DAYS = 3660
+_Shape = TypeVar("_Shape", bound=BaseModel)
+
+
+class NewKey(BaseModel):
+    """A key to be made. `sha256` (64 hex digits) takes over a key of another gateway
+    that kept this hash of it; then no key is shown, its owner has it already."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    environment: Environment = Environment.DEV
+    scopes: Annotated[tuple[Right, ...], Field(min_length=1, max_length=8)] = (Right.INFER,)
+    models: Annotated[tuple[str, ...], Field(max_length=1000)] | None = None
+    expires_in_days: Annotated[int, Field(ge=1, le=_MAX_DAYS)] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+
+
+class UsageQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    days: Annotated[int, Field(ge=1, le=_MAX_DAYS)] = 30
+    key: Annotated[str, Field(max_length=64)] | None = None
+
+
+class RecordsQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    before: Annotated[str, Field(max_length=64)] | None = None
+
+
+class Admin:
+    """Acts inside the caller's own tenant only."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def status(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway = self._gateway
+        pools = [dataclasses.asdict(pool.status()) for pool in gateway.pools.values()]
+        await reply_json(
+            send,
+            {
+                **gateway.describe(),
+                "in_flight": len(gateway.watch),
+                "tokens_out": gateway.tokens_out,
+                "ledger_writable": gateway.ledger.is_writable,
+                "draining": gateway.is_draining,
+                "pools": pools,
+            },
+        )
+
+    async def list_keys(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        records = await asyncio.to_thread(self._gateway.store.keys, principal.tenant_id)
+        await reply_json(send, {"data": [shown_key(record) for record in records]})
+
+    async def create_key(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        raw = await read_body(scope, receive, _MAX_BODY_BYTES)
+        wanted = _parsed(NewKey, raw)
+        if not set(wanted.scopes) <= principal.scopes:
+            raise UserError(
+                Code.FORBIDDEN, "A key can only be given scopes that you have.", param="scopes"
+            )
+        if wanted.environment is not principal.environment:
+            raise UserError(
+                Code.FORBIDDEN,
+                f"Your key belongs to {principal.environment}: make keys for "
+                f"{wanted.environment} with a key of that environment.",
+                param="environment",
+            )
+        request = key_request(wanted, principal.tenant_id, self._gateway.clock)
+        request = dataclasses.replace(request, models=_attenuated(principal, wanted.models))
+        record, minted = await asyncio.to_thread(self._gateway.keyring.mint, request)
+        shown = shown_key(record)
+        if minted is not None:
+            shown["key"] = minted.reveal()
+        await reply_json(send, shown, status=201)
+
+    async def revoke_key(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        key_id = scope["path_params"]["key_id"]
+        record = await asyncio.to_thread(
+            self._gateway.keyring.revoke, principal.tenant_id, key_id
+        )
+        if record is None:
+            raise UserError(Code.NOT_FOUND, "There is no such key: see `freehold key list`.")
+        await reply_json(send, shown_key(record))
+
+    async def usage(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        query = _query(UsageQuery, scope)
+        until_us = self._gateway.clock.wall_us() + 1
+        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        since = midnight - timedelta(days=query.days - 1)
+        rows = await asyncio.to_thread(
+            self._gateway.store.usage,
+            principal.tenant_id,
+            int(since.timestamp() * 1e6),
+            until_us,
+            query.key,
+        )
+        await reply_json(send, {"data": [dataclasses.asdict(row) for row in rows]})
+
+    async def records(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        query = _query(RecordsQuery, scope)
+        rows = await asyncio.to_thread(
+            self._gateway.store.records, principal.tenant_id, query.limit, query.before
+        )
+        await reply_json(send, {"data": rows})
+
+    async def list_models(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        cards = [dataclasses.asdict(card) for card in self._gateway.cards.values()]
+        await reply_json(send, {"data": cards})
+
+
+def parse_new_key(body: dict[str, Any]) -> NewKey:
+    """Raises `UserError` naming the first field that is wrong."""
+    try:
+        return NewKey.model_validate(body)
+    except ValidationError as error:
+        raise _refused(error) from None
+
+
+def key_request(wanted: NewKey, tenant_id: str, clock: Clock) -> KeyRequest:
+    expires_at_us = None
+    if wanted.expires_in_days is not None:
+        expires_at_us = clock.wall_us() + wanted.expires_in_days * 86_400 * 1_000_000
+    return KeyRequest(
+        tenant_id=tenant_id,
+        environment=wanted.environment,
+        name=wanted.name,
+        scopes=frozenset(wanted.scopes),
+        models=None if wanted.models is None else frozenset(wanted.models),
+        expires_at_us=expires_at_us,
+        sha256=bytes.fromhex(wanted.sha256) if wanted.sha256 else None,
+    )
+
+
+def _attenuated(
+    principal: Principal, wanted: tuple[str, ...] | None
+) -> frozenset[str] | None:
+    """Nobody grants models that they may not use themselves."""
+    if wanted is None:
+        return principal.models
+    if principal.models is not None and not set(wanted) <= principal.models:
+        raise UserError(
+            Code.FORBIDDEN, "A key can only be given models that you may use.", param="models"
+        )
+    return frozenset(wanted)
+
+
+def shown_key(record: KeyRecord) -> dict[str, Any]:
+    now_us = time.time_ns() // 1000
+    state = "active"
+    if record.revoked_at_us is not None:
+        state = "revoked"
+    elif record.expires_at_us is not None and record.expires_at_us <= now_us:
+        state = "expired"
+    return {
+        "id": record.id,
+        "name": record.name,
+        "environment": record.environment.value,
+        "scopes": sorted(record.scopes),
+        "models": None if record.models is None else sorted(record.models),
+        "state": state,
+        "created_at": _rfc3339(record.created_at_us),
+        "expires_at": _rfc3339(record.expires_at_us),
+        "revoked_at": _rfc3339(record.revoked_at_us),
+    }
+
+
+def _rfc3339(at_us: int | None) -> str | None:
+    if at_us is None:
+        return None
+    return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _parsed(shape: type[_Shape], raw: bytes) -> _Shape:
+    try:
+        return shape.model_validate_json(raw, strict=False)
+    except ValidationError as error:
+        raise _refused(error) from None
+
+
+def _query(shape: type[_Shape], scope: Scope) -> _Shape:
+    text = scope["query_string"].decode("latin-1")
+    pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=20)
+    try:
+        return shape.model_validate(dict(pairs))
+    except ValidationError as error:
+        raise _refused(error) from None
+
+
+def _refused(error: ValidationError) -> UserError:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    if problem["type"] == "json_invalid":
+        return UserError(Code.INVALID_JSON, "The body is not valid JSON: correct it.")
+    param = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return UserError(
+            Code.UNKNOWN_PARAMETER, f"There is no parameter {param[:60]!r}: remove it.", param=param
+        )
+    return UserError(Code.INVALID_VALUE, f"{param or 'body'}: {problem['msg']}.", param=param)

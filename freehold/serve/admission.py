@@ -1,0 +1,113 @@
+"""The one choke point: who asks, for what, and the Binding that answers both."""
+
+import asyncio
+import re
+
+from freehold.core.binding import Binding, Isolation, Price, Principal, Priority, Route
+from freehold.core.errors import Code, UserError
+from freehold.secure import authorize
+from freehold.secure.keys import Keyring
+from freehold.serve.gateway import Gateway
+from freehold.serve.wire import Scope, header
+
+_LABEL = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
+
+
+def credential(scope: Scope) -> str:
+    """The caller's key from `Authorization: Bearer`, or from `x-api-key` and
+    `api-key`, which other SDKs send. Raises `MISSING_API_KEY`."""
+    bearer = header(scope, b"authorization")
+    if bearer is not None:
+        scheme, _, key = bearer.partition(" ")
+        if scheme.lower() == "bearer" and key.strip():
+            return key.strip()
+        raise UserError(
+            Code.INVALID_API_KEY, "The Authorization header must be `Bearer <key>`."
+        )
+    key = header(scope, b"x-api-key") or header(scope, b"api-key") or ""
+    if key:
+        return key
+    raise UserError(
+        Code.MISSING_API_KEY,
+        "No API key was sent: add the header `Authorization: Bearer <key>`.",
+    )
+
+
+async def authenticate(keyring: Keyring, key: str) -> Principal:
+    """Known keys are answered from memory; others ask the store, off the loop."""
+    principal = keyring.cached(key)
+    if principal is None:
+        principal = await asyncio.to_thread(keyring.authenticate, key)
+    return principal
+
+
+def bind(
+    gateway: Gateway, principal: Principal, scope: Scope, endpoint: str, model: str, stream: bool
+) -> Binding:
+    """Resolves everything about a request, once. Raises `MODEL_NOT_FOUND` alike for
+    an alias that is not there and for one that belongs to somebody else."""
+    routes = gateway.directory.routes(principal.tenant_id, principal.environment)
+    route = routes.get(model)
+    if route is None:
+        raise authorize.model_not_found(model)
+    binding = Binding(
+        request_id=scope["freehold.request_id"],
+        principal=principal,
+        route=route,
+        isolation=_isolation(route),
+        cache_salt=gateway.keyring.keyed(
+            "salt", principal.tenant_id, principal.environment, route.adapter_digest or ""
+        ),
+        price=Price(),
+        priority=_priority(scope),
+        endpoint=endpoint,
+        stream=stream,
+        conversation_id=_label(scope, b"x-freehold-conversation"),
+        client_request_id=None,
+    )
+    authorize.may_use(binding)
+    return binding
+
+
+def idempotency_key(scope: Scope) -> str | None:
+    key = header(scope, b"idempotency-key")
+    if key is not None and not _IDEMPOTENCY_KEY.match(key):
+        raise UserError(
+            Code.INVALID_VALUE,
+            "Idempotency-Key must be 1 to 255 visible ASCII characters.",
+            param="Idempotency-Key",
+        )
+    return key
+
+
+def _isolation(route: Route) -> Isolation:
+    """Engines that cannot salt their cache keep nothing between requests."""
+    if route.engine == "remote":
+        return Isolation.REMOTE
+    return Isolation.NOCACHE
+
+
+def _priority(scope: Scope) -> Priority:
+    text = header(scope, b"x-freehold-priority")
+    if text is None:
+        return Priority.INTERACTIVE
+    try:
+        return Priority(text)
+    except ValueError:
+        raise UserError(
+            Code.INVALID_VALUE,
+            "x-freehold-priority must be `interactive` or `batch`.",
+            param="x-freehold-priority",
+        ) from None
+
+
+def _label(scope: Scope, name: bytes) -> str | None:
+    text = header(scope, name)
+    if text is not None and not _LABEL.match(text):
+        raise UserError(
+            Code.INVALID_VALUE,
+            f"{name.decode()} must be 1 to 128 letters, digits or `. _ : -`.",
+            param=name.decode(),
+        )
+    return text

@@ -1,0 +1,101 @@
+"""The routes and their order: each operation, the right it needs, its handler.
+
+Closed unless listed: a path that is not in `operations` does not exist, and every
+path but `OPEN` needs a key with the scope that stands beside it.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.routing import Route, Router
+
+from freehold.core.binding import Principal
+from freehold.core.binding import Scope as Right
+from freehold.core.errors import UserError
+from freehold.secure import authorize
+from freehold.serve import admission, openapi
+from freehold.serve.admin import Admin
+from freehold.serve.door import Door
+from freehold.serve.gateway import Gateway
+from freehold.serve.health import Health
+from freehold.serve.inference import Inference
+from freehold.serve.models import Models
+from freehold.serve.wire import Receive, Scope, Send
+
+# The only paths that answer without a key.
+OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
+
+Handler = Callable[[Scope, Receive, Send, Principal, str], Awaitable[None]]
+OpenHandler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    method: str
+    path: str
+    right: Right
+    handler: Handler
+
+
+def operations(gateway: Gateway) -> list[Operation]:
+    models, admin = Models(gateway), Admin(gateway)
+    document = openapi.Document()
+    infer, administer = Right.INFER, Right.ADMIN
+    return [
+        Operation("POST", "/v1/chat/completions", infer, Inference(gateway, "chat/completions")),
+        Operation("POST", "/v1/completions", infer, Inference(gateway, "completions")),
+        Operation("POST", "/v1/embeddings", infer, Inference(gateway, "embeddings")),
+        Operation("POST", "/v1/responses", infer, Inference(gateway, "responses")),
+        Operation("GET", "/v1/models", infer, models.listing),
+        Operation("GET", "/v1/models/{alias:path}", infer, models.one),
+        Operation("GET", "/openapi.json", infer, document.serve),
+        Operation("GET", "/admin/v1/status", administer, admin.status),
+        Operation("GET", "/admin/v1/models", administer, admin.list_models),
+        Operation("GET", "/admin/v1/keys", administer, admin.list_keys),
+        Operation("POST", "/admin/v1/keys", administer, admin.create_key),
+        Operation("DELETE", "/admin/v1/keys/{key_id}", administer, admin.revoke_key),
+        Operation("GET", "/admin/v1/usage", administer, admin.usage),
+        Operation("GET", "/admin/v1/requests", administer, admin.records),
+    ]
+
+
+class _Guarded:
+    """Authenticates and authorizes on the matched route, never on a path text."""
+
+    def __init__(self, gateway: Gateway, operation: Operation) -> None:
+        self._gateway = gateway
+        self._operation = operation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            key = admission.credential(scope)
+            principal = await admission.authenticate(self._gateway.keyring, key)
+            authorize.require(principal, self._operation.right)
+            await self._operation.handler(scope, receive, send, principal, key)
+        except UserError as error:
+            self._gateway.metrics.refused.labels(error.code.value).inc()
+            raise
+
+
+class _Open:
+    def __init__(self, handler: OpenHandler) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._handler(scope, receive, send)
+
+
+def build(gateway: Gateway) -> Door:
+    """The ASGI application of one gateway."""
+    health = Health(gateway)
+    routes = [
+        Route("/healthz", _Open(health.alive), methods=["GET"]),
+        Route("/readyz", _Open(health.ready), methods=["GET"]),
+        Route("/metrics", _Open(health.metrics), methods=["GET"]),
+        *(
+            Route(operation.path, _Guarded(gateway, operation), methods=[operation.method])
+            for operation in operations(gateway)
+        ),
+    ]
+    router = Router(routes, redirect_slashes=False)
+    return Door(router, gateway.settings.server.allowed_hosts)

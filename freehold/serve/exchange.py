@@ -1,0 +1,292 @@
+"""One accepted request, from its reservation to its one settlement.
+
+However it ends (answered, refused by the engine, client gone, engine dead or hung,
+gateway shut down), `run` settles it exactly once, with the tokens made until then.
+"""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import orjson
+
+from freehold.core.binding import Binding
+from freehold.core.engine import EngineCall
+from freehold.core.errors import Code, Fault, FreeholdError, UserError
+from freehold.core.usage import Outcome, Settlement, StoredReply
+from freehold.deploy.pool import Lease, Pool
+from freehold.serve import answer as answers
+from freehold.serve import errors
+from freehold.serve.assemble import Assembler
+from freehold.serve.connection import Connection
+from freehold.serve.gateway import Gateway
+from freehold.serve.meter import Meter
+from freehold.serve.replay import Claim
+from freehold.serve.shape import Shaper
+from freehold.serve.wire import Header, Send, reply
+
+_COUNT_S = 1.0
+_BYTES_A_TOKEN = 4  # the usual ratio for English text; only for estimates
+_OUTCOMES = {
+    Code.ENGINE_FAILED: Outcome.ENGINE_FAILED,
+    Code.ENGINE_UNAVAILABLE: Outcome.ENGINE_FAILED,
+    Code.IDENTITY_MISMATCH: Outcome.ENGINE_FAILED,
+    Code.UPSTREAM_REFUSED: Outcome.ENGINE_FAILED,
+    Code.ENGINE_TIMEOUT: Outcome.ENGINE_TIMEOUT,
+    Code.CLIENT_TOO_SLOW: Outcome.CLIENT_TOO_SLOW,
+    Code.SHUTTING_DOWN: Outcome.SHUTDOWN,
+    Code.INTERNAL: Outcome.FAILED,
+    Code.STORAGE_UNAVAILABLE: Outcome.FAILED,
+}
+_STREAM_HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class Exchange:
+    def __init__(
+        self,
+        gateway: Gateway,
+        binding: Binding,
+        call: EngineCall,
+        shaper: Shaper,
+        *,
+        n: int,
+        claim: Claim | None,
+        connection: Connection | None,
+        prompt_bytes: int,
+    ) -> None:
+        self.binding = binding
+        self.meter = Meter(tokens_in=prompt_bytes // _BYTES_A_TOKEN)
+        # Read by the watch (`serve/watch.py`): on whom this waits, and since when.
+        self.waits_for_client = False
+        self.waiting_since_s = gateway.clock.monotonic_s()
+        self.has_first_token = False
+        self._gateway = gateway
+        self._pool: Pool = gateway.pools[binding.route.pool]
+        self._call = call
+        self._shaper = shaper
+        self._n = n
+        self._claim = claim
+        self._connection = connection
+        self._begun_s = self.waiting_since_s
+        self._stopped: UserError | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._lease: Lease | None = None
+        self._has_begun_reply = False
+        self._settled: asyncio.Future[None] | None = None
+
+    # stopping from outside
+
+    def stop(self, error: UserError) -> None:
+        """Ends the exchange as if it had raised `error`; the first stop counts."""
+        if self._stopped is None and self._settled is None and self._task is not None:
+            self._stopped = error
+            self._task.cancel()
+
+    def client_gone(self) -> None:
+        self.stop(_ClientGone())
+
+    # the way through
+
+    async def run(self, send: Send) -> None:
+        """Answers the client. Raises `UserError` only when nothing was sent yet."""
+        self._task = asyncio.current_task()
+        self._gateway.watch.add(self)
+        if self._connection is not None:
+            self._connection.when_gone(self.client_gone)
+        try:
+            await self._answer(send)
+        except asyncio.CancelledError:
+            if self._stopped is None or self._task is None:
+                await self._fail(send, UserError(Code.SHUTTING_DOWN, "The gateway is stopping."))
+                raise
+            self._task.uncancel()
+            await self._fail(send, self._stopped)
+        except FreeholdError as error:
+            await self._fail(send, error)
+        finally:
+            if self._connection is not None:
+                self._connection.when_gone(None)
+            self._gateway.watch.remove(self)
+            if self._settled is None:
+                self._settle(Outcome.FAILED, Code.INTERNAL)
+
+    async def _answer(self, send: Send) -> None:
+        if self.binding.stream:
+            await self._stream(send)
+        elif self._pool.capabilities.answers_whole:
+            await self._pass_whole(send)
+        else:
+            await self._assemble(send)
+
+    def _opened(self) -> AbstractAsyncContextManager[answers.Opened]:
+        if self._n > 1:
+            return answers.fanned_out(self._pool, self.binding, self._call, self._n)
+        return answers.opened(self._pool, self.binding, self._call)
+
+    async def _stream(self, send: Send) -> None:
+        async with self._opened() as answer:
+            self._lease = answer.lease
+            chunks = await answer.read()
+            while chunks is not None:
+                self._see(chunks)
+                content = self._shaper.chunk(chunks)
+                if content:
+                    if not self._has_begun_reply:
+                        await self._begin(send)
+                    await self._send(send, content)
+                self.waits_for_client = False
+                self.waiting_since_s = self._gateway.clock.monotonic_s()
+                chunks = await answer.read()
+        if not self._has_begun_reply:
+            await self._begin(send)
+        tail = self._shaper.end(self.meter)
+        await self._finish(200, "text/event-stream; charset=utf-8", tail)
+        await send({"type": "http.response.body", "body": tail})
+
+    async def _assemble(self, send: Send) -> None:
+        assembler = Assembler()
+        async with self._opened() as answer:
+            self._lease = answer.lease
+            while (chunks := await answer.read()) is not None:
+                self._see(chunks)
+                assembler.add(chunks)
+                self.waiting_since_s = self._gateway.clock.monotonic_s()
+        await self._reply_whole(send, assembler.whole())
+
+    async def _pass_whole(self, send: Send) -> None:
+        content, self._lease = await answers.whole(self._pool, self.binding, self._call)
+        usage = content.get("usage")
+        if isinstance(usage, dict):
+            self.meter.take(usage)
+        await self._reply_whole(send, content)
+
+    async def _reply_whole(self, send: Send, content: dict[str, Any]) -> None:
+        body = orjson.dumps(self._shaper.whole(content, self.meter))
+        if self._claim is not None:
+            self._claim.keep(body)
+        await self._finish(200, "application/json", b"")
+        self._has_begun_reply = True
+        await reply(send, 200, body, self._identity_headers())
+
+    def _see(self, chunks: list[dict[str, Any]]) -> None:
+        expected = self.binding.route.base_digest
+        if expected is not None:
+            for chunk in chunks:
+                if chunk.get("model", expected) != expected:
+                    raise UserError(
+                        Code.IDENTITY_MISMATCH,
+                        "The engine answered with other weights than the route names: "
+                        "its answer was discarded.",
+                    )
+        self.meter.see(chunks, self._gateway.clock.monotonic_s())
+        self.has_first_token = True
+
+    async def _begin(self, send: Send) -> None:
+        self._has_begun_reply = True
+        headers = [*_STREAM_HEADERS, *self._identity_headers()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _send(self, send: Send, content: bytes) -> None:
+        if self._claim is not None:
+            self._claim.keep(content)
+        self.waits_for_client = True
+        await send({"type": "http.response.body", "body": content, "more_body": True})
+
+    def _identity_headers(self) -> list[Header]:
+        route = self.binding.route
+        headers = [(b"x-freehold-engine", route.engine.encode())]
+        if self._lease is not None and self._lease.base_digest is not None:
+            headers.append((b"x-freehold-model-digest", self._lease.base_digest.encode()))
+        if route.adapter_digest is not None:
+            headers.append((b"x-freehold-adapter-digest", route.adapter_digest.encode()))
+        return headers
+
+    # the end
+
+    async def _finish(self, status: int, content_type: str, tail: bytes) -> None:
+        """Settles a good answer; returns when that is on the disk, so that a client
+        which saw the end of its answer can rely on the record of it."""
+        replay = None
+        if self._claim is not None:
+            self._claim.keep(tail)
+            replay = self._claim.reply(self.binding.request_id, status, content_type)
+        await self._settle(Outcome.OK, None, replay)
+
+    async def _fail(self, send: Send, error: FreeholdError) -> None:
+        code = error.code
+        if isinstance(error, _ClientGone):
+            outcome, kept = Outcome.CLIENT_GONE, None
+        else:
+            outcome, kept = _OUTCOMES.get(code, Outcome.REFUSED), code
+        if code is Code.ENGINE_TIMEOUT and self._lease is not None:
+            self._lease.suspect()
+        if isinstance(error, Fault):
+            self._gateway.log_fault(self.binding.request_id, error)
+        await self._count_prompt(outcome)
+        if self._settled is None:
+            await asyncio.wait([self._settle(outcome, kept)])
+        if outcome is Outcome.CLIENT_GONE:
+            return
+        if outcome is Outcome.CLIENT_TOO_SLOW and self._connection is not None:
+            self._connection.abort()
+            return
+        if not self._has_begun_reply:
+            raise error
+        body = self._shaper.error(errors.body_of(error))
+        await send({"type": "http.response.body", "body": body})
+
+    async def _count_prompt(self, outcome: Outcome) -> None:
+        """An answer cut short carries no counts: the prompt is counted by asking
+        the engine, or from its size when the engine cannot say."""
+        if self.meter.is_exact:
+            return
+        if outcome is Outcome.REFUSED and not self.meter.tokens_out:
+            self.meter.tokens_in = 0
+            return
+        if self._lease is None or outcome in (Outcome.ENGINE_FAILED, Outcome.ENGINE_TIMEOUT):
+            return
+        try:
+            async with asyncio.timeout(_COUNT_S):
+                count = await self._lease.client.count_prompt_tokens(self._call)
+        except (TimeoutError, UserError):
+            return
+        if count is not None:
+            self.meter.tokens_in = count
+
+    def _settle(
+        self, outcome: Outcome, code: Code | None, replay: StoredReply | None = None
+    ) -> "asyncio.Future[None]":
+        gateway, meter = self._gateway, self.meter
+        now_s = gateway.clock.monotonic_s()
+        duration_us = int((now_s - self._begun_s) * 1e6)
+        ttft_us = None
+        if meter.first_token_s is not None:
+            ttft_us = int((meter.first_token_s - self._begun_s) * 1e6)
+        settlement = Settlement(
+            request_id=self.binding.request_id,
+            outcome=outcome,
+            tokens_in=meter.tokens_in,
+            tokens_out=meter.tokens_out,
+            tokens_cached=meter.tokens_cached,
+            estimated=not meter.is_exact,
+            ttft_us=ttft_us,
+            duration_us=duration_us,
+            settled_at_us=gateway.clock.wall_us(),
+            error_code=code.value if code else None,
+            claim_slot=self._claim.slot if self._claim else None,
+            replay=replay,
+        )
+        self._settled = gateway.ledger.settle(settlement)
+        gateway.observe(self.binding, settlement)
+        return self._settled
+
+
+class _ClientGone(UserError):
+    def __init__(self) -> None:
+        super().__init__(Code.CLIENT_TOO_SLOW, "The client closed the connection.")
+
+

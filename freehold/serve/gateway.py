@@ -1,0 +1,70 @@
+"""What every request shares. Built once, in `cli/wiring.py`; nothing here is global."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from freehold.config.schema import Settings
+from freehold.core.binding import Binding
+from freehold.core.clock import Clock
+from freehold.core.errors import Fault
+from freehold.core.model import ModelCard
+from freehold.core.usage import Settlement
+from freehold.deploy.pool import Pool
+from freehold.secure.keys import Keyring
+from freehold.serve.directory import Directory
+from freehold.serve.metrics import Metrics
+from freehold.serve.quarantine import Quarantine
+from freehold.serve.watch import Watch
+from freehold.store.ledger import Ledger
+from freehold.store.sql import SqlStore
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Gateway:
+    settings: Settings
+    clock: Clock
+    store: SqlStore
+    keyring: Keyring
+    directory: Directory
+    ledger: Ledger
+    watch: Watch
+    metrics: Metrics
+    pools: Mapping[str, Pool]
+    cards: Mapping[str, ModelCard]  # by digest
+    describe: Callable[[], dict[str, Any]]  # what `freehold status` shows besides pools
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    is_draining: bool = False
+    _tokens_out: int = 0
+
+    def observe(self, binding: Binding, settlement: Settlement) -> None:
+        """Counts a settlement for Prometheus and writes its line in the log."""
+        alias, endpoint = binding.route.alias, binding.endpoint
+        metrics = self.metrics
+        metrics.count(alias, endpoint, settlement)
+        self._tokens_out += settlement.tokens_out
+        _log.info(
+            "request",
+            extra={
+                "request_id": binding.request_id,
+                "key_id": binding.principal.id,
+                "model": alias,
+                "endpoint": endpoint,
+                "outcome": settlement.outcome.value,
+                "code": settlement.error_code,
+                "tokens_in": settlement.tokens_in,
+                "tokens_out": settlement.tokens_out,
+                "duration_us": settlement.duration_us,
+            },
+        )
+
+    def log_fault(self, request_id: str, fault: Fault) -> None:
+        _log.error("fault", extra={"request_id": request_id, "reason": fault.message})
+
+    @property
+    def tokens_out(self) -> int:
+        """Tokens of all settled requests since the start."""
+        return self._tokens_out

@@ -1,0 +1,130 @@
+"""The model endpoints: admit a request, then let its Exchange answer it."""
+
+from freehold.core.binding import Binding, Principal
+from freehold.core.engine import EngineCall
+from freehold.core.errors import Code, UserError
+from freehold.core.usage import Reservation
+from freehold.serve import admission, connection
+from freehold.serve.bodies import Body, admit, parse
+from freehold.serve.endpoints import ENGINE_ENDPOINT, shaper_for
+from freehold.serve.exchange import Exchange
+from freehold.serve.gateway import Gateway
+from freehold.serve.replay import Claim
+from freehold.serve.wire import Receive, Scope, Send, read_body
+from freehold.store.base import ClaimState
+
+
+class Inference:
+    """One a model endpoint; `endpoint` is its path under `/v1/`."""
+
+    def __init__(self, gateway: Gateway, endpoint: str) -> None:
+        self._gateway = gateway
+        self._endpoint = endpoint
+
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway = self._gateway
+        raw = await read_body(scope, receive, gateway.settings.server.max_body_bytes)
+        body = parse(self._endpoint, raw)
+        binding = admission.bind(
+            gateway, principal, scope, self._endpoint, body.model, body.stream
+        )
+        call = self._call(binding, body)
+        claim = self._claim(scope, binding, key, raw)
+        met = await gateway.ledger.reserve(self._reservation(binding, claim))
+        if met is not None and claim is not None and not met.claimed:
+            await _repeat(send, claim, met)
+            return
+        exchange = Exchange(
+            gateway,
+            binding,
+            call,
+            shaper_for(self._endpoint, binding, body, gateway.clock),
+            n=1 if "n" in call.body else body.n,
+            claim=claim,
+            connection=connection.of(scope),
+            prompt_bytes=len(raw),
+        )
+        await exchange.run(send)
+
+    def _call(self, binding: Binding, body: Body) -> EngineCall:
+        """The engine's part of the request; refuses by name what it cannot do."""
+        gateway = self._gateway
+        if gateway.is_draining:
+            raise UserError(
+                Code.SHUTTING_DOWN, "The gateway is stopping: try again.", retry_after_s=5
+            )
+        pool = gateway.pools.get(binding.route.pool)
+        if pool is None:
+            raise UserError(
+                Code.ENGINE_UNAVAILABLE, "No engine serves this model now.", retry_after_s=30
+            )
+        engine_body = admit(body, pool.capabilities)
+        gateway.quarantine.check(engine_body)
+        return EngineCall(
+            endpoint=ENGINE_ENDPOINT[self._endpoint],
+            model=binding.route.engine_model,
+            body=engine_body,
+            request_id=binding.request_id,
+        )
+
+    def _claim(self, scope: Scope, binding: Binding, key: str, raw: bytes) -> Claim | None:
+        idempotency_key = admission.idempotency_key(scope)
+        if idempotency_key is None:
+            return None
+        principal = binding.principal
+        slot = self._gateway.keyring.keyed(
+            "idempotency", principal.tenant_id, principal.id, self._endpoint, idempotency_key
+        )
+        return Claim(slot, key, idempotency_key, raw)
+
+    def _reservation(self, binding: Binding, claim: Claim | None) -> Reservation:
+        now_us = self._gateway.clock.wall_us()
+        principal, route = binding.principal, binding.route
+        return Reservation(
+            request_id=binding.request_id,
+            tenant_id=principal.tenant_id,
+            environment=principal.environment.value,
+            key_id=principal.id,
+            alias=route.alias,
+            endpoint=binding.endpoint,
+            engine=route.engine,
+            base_digest=route.base_digest,
+            adapter_digest=route.adapter_digest,
+            conversation_id=binding.conversation_id,
+            priority=binding.priority.value,
+            stream=binding.stream,
+            created_at_us=now_us,
+            idempotency=claim.as_reserved(now_us) if claim else None,
+        )
+
+
+async def _repeat(send: Send, claim: Claim, met: ClaimState) -> None:
+    """Answers a retry from what its first try left behind."""
+    if met.mismatch:
+        raise UserError(
+            Code.IDEMPOTENCY_MISMATCH,
+            "This Idempotency-Key was used with another body: take a new key for a new request.",
+            param="Idempotency-Key",
+        )
+    if met.reply is None:
+        raise UserError(
+            Code.IDEMPOTENCY_IN_FLIGHT,
+            "A request with this Idempotency-Key is still running: try again later.",
+            param="Idempotency-Key",
+            retry_after_s=2,
+        )
+    content = claim.open(met.reply)
+    headers = [
+        (b"x-freehold-replay-of", met.reply.request_id.encode()),
+        (b"content-type", met.reply.content_type.encode()),
+    ]
+    await send(
+        {
+            "type": "http.response.start",
+            "status": met.reply.status,
+            "headers": [*headers, (b"content-length", b"%d" % len(content))],
+        }
+    )
+    await send({"type": "http.response.body", "body": content})

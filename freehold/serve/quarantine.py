@@ -1,0 +1,39 @@
+"""Prompts that killed an engine are not tried a third time."""
+
+import hashlib
+from collections import OrderedDict
+from typing import Any
+
+import orjson
+
+from freehold.core.errors import Code, UserError
+
+_KILLS = 2
+_REMEMBERED = 1024
+
+
+class Quarantine:
+    """Remembers hashes of bodies that an engine died on, never the bodies."""
+
+    def __init__(self) -> None:
+        self._kills: OrderedDict[str, int] = OrderedDict()
+
+    def check(self, body: dict[str, Any]) -> None:
+        """Raises `UserError(PROMPT_QUARANTINED)` for a body with two kills."""
+        if self._kills and self._kills.get(_hash(body), 0) >= _KILLS:
+            raise UserError(
+                Code.PROMPT_QUARANTINED,
+                "The engine died on this very request twice, so it is not tried again: change it.",
+            )
+
+    def blame(self, body: dict[str, Any]) -> None:
+        """The engine died while it worked on `body` and had not answered yet."""
+        name = _hash(body)
+        self._kills[name] = self._kills.get(name, 0) + 1
+        self._kills.move_to_end(name)
+        if len(self._kills) > _REMEMBERED:
+            self._kills.popitem(last=False)
+
+
+def _hash(body: dict[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -1,0 +1,109 @@
+"""ASGI as the gateway uses it: plain callables, bounded bodies, whole replies."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+import orjson
+
+from freehold.core.errors import Code, FreeholdError, UserError
+from freehold.serve import errors
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+_BODY_S = 60.0
+
+
+class ClientGone(Exception):
+    """The client closed its connection before its request was whole."""
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The value of a request header; None when absent. Two values are an error,
+    because two readers could then disagree about which one counts."""
+    found = [value for key, value in scope["headers"] if key == name]
+    if len(found) > 1:
+        raise UserError(
+            Code.INVALID_VALUE, f"The header {name.decode()!r} is sent twice: send it once."
+        )
+    return found[0].decode("latin-1") if found else None
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises `REQUEST_TOO_LARGE` as soon as the limit is certain to
+    be passed, by the announced length before a byte is read."""
+    announced = header(scope, b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    message = await receive()
+    if not message.get("more_body", False) and message["type"] == "http.request":
+        whole: bytes = message.get("body", b"")
+        if len(whole) > limit:
+            raise _too_large(limit)
+        return whole
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await _read_parts(message, receive, limit)
+    except TimeoutError:
+        raise UserError(
+            Code.CLIENT_TOO_SLOW, f"The body did not arrive within {_BODY_S:.0f} seconds."
+        ) from None
+
+
+async def _read_parts(
+    message: MutableMapping[str, Any], receive: Receive, limit: int
+) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part: bytes = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+
+
+def _too_large(limit: int) -> UserError:
+    return UserError(
+        Code.REQUEST_TOO_LARGE,
+        f"The body is larger than {limit:,} bytes: send less, or raise server.max_body_bytes.",
+    )
+
+
+async def reply(
+    send: Send, status: int, content: bytes, headers: Iterable[Header] = ()
+) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(content)),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": content})
+
+
+async def reply_json(
+    send: Send, content: Any, status: int = 200, headers: Iterable[Header] = ()
+) -> None:
+    await reply(send, status, orjson.dumps(content), headers)
+
+
+async def reply_error(send: Send, error: FreeholdError, headers: Iterable[Header] = ()) -> None:
+    status, own, content = errors.response_of(error)
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [*own, *headers]}
+    )
+    await send({"type": "http.response.body", "body": content})

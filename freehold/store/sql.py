@@ -1,0 +1,383 @@
+"""The store on SQL: keys, routes, usage, and the ledger's transactions."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+
+from freehold.core.binding import Environment, Route, Scope
+from freehold.core.errors import Code, UserError
+from freehold.core.usage import Outcome, Reservation, Settlement, StoredReply, UsageRow
+from freehold.store import migrate
+from freehold.store.base import ClaimState, KeyRecord
+from freehold.store.sqlite import open_reader, open_writer
+from freehold.store.tables import api_keys, facts, idempotency, requests, routes, tenants
+
+_RESERVE = (
+    "INSERT INTO requests (id, tenant_id, environment, key_id, alias, endpoint, engine, "
+    "base_digest, adapter_digest, conversation_id, priority, stream, created_at_us, "
+    "tokens_in, tokens_out, tokens_cached, estimated) "
+    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,0)"
+)
+_MARK = "UPDATE requests SET tokens_in=?, tokens_out=? WHERE id=? AND settled_at_us IS NULL"
+_SETTLE = (
+    "UPDATE requests SET outcome=?, tokens_in=?, tokens_out=?, tokens_cached=?, estimated=?, "
+    "ttft_us=?, duration_us=?, settled_at_us=?, error_code=? WHERE id=? AND settled_at_us IS NULL"
+)
+
+
+class SqlStore:
+    """Thread-safe: one lock guards the one writing connection, readers have their own."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._writer: Engine = open_writer(path)
+        try:
+            migrate.upgrade(self._writer)
+        except (OperationalError, DatabaseError) as error:
+            self._writer.dispose()
+            raise UserError(
+                Code.STORAGE_UNAVAILABLE,
+                f"The database {path} cannot be opened ({_short(error)}): "
+                "check the disk, or restore a backup.",
+            ) from None
+        self._reader: Engine = open_reader(path)
+
+    def close(self) -> None:
+        self._reader.dispose()
+        self._writer.dispose()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._lock:
+            try:
+                with self._writer.begin() as connection:
+                    yield connection
+            except OperationalError as error:
+                raise _unavailable(error) from None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self._reader.connect() as connection:
+                yield connection
+        except OperationalError as error:
+            raise _unavailable(error) from None
+
+    # facts of this installation
+
+    def fact(self, name: str) -> str | None:
+        with self._reading() as connection:
+            return connection.scalar(select(facts.c.value).where(facts.c.name == name))
+
+    def put_fact(self, name: str, value: str) -> None:
+        with self._writing() as connection:
+            connection.execute(delete(facts).where(facts.c.name == name))
+            connection.execute(insert(facts).values(name=name, value=value))
+
+    # tenants
+
+    def tenant_named(self, name: str) -> str | None:
+        with self._reading() as connection:
+            return connection.scalar(select(tenants.c.id).where(tenants.c.name == name))
+
+    def add_tenant(self, tenant_id: str, name: str, at_us: int) -> None:
+        with self._writing() as connection:
+            connection.execute(insert(tenants).values(id=tenant_id, name=name, created_at_us=at_us))
+
+    # keys
+
+    def key_by_hash(self, hashed: bytes) -> KeyRecord | None:
+        with self._reading() as connection:
+            row = (
+                connection.execute(select(api_keys).where(api_keys.c.hash == hashed))
+                .mappings()
+                .first()
+            )
+        return _key(row) if row else None
+
+    def keys(self, tenant_id: str) -> Sequence[KeyRecord]:
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(api_keys)
+                .where(api_keys.c.tenant_id == tenant_id)
+                .order_by(api_keys.c.created_at_us)
+            ).mappings()
+            return [_key(row) for row in rows]
+
+    def add_key(self, record: KeyRecord) -> None:
+        try:
+            with self._writing() as connection:
+                connection.execute(
+                    insert(api_keys).values(
+                        id=record.id,
+                        tenant_id=record.tenant_id,
+                        environment=record.environment,
+                        name=record.name,
+                        hash=record.hash,
+                        scopes=" ".join(sorted(record.scopes)),
+                        models=None if record.models is None else " ".join(sorted(record.models)),
+                        created_at_us=record.created_at_us,
+                        expires_at_us=record.expires_at_us,
+                        revoked_at_us=record.revoked_at_us,
+                    )
+                )
+        except IntegrityError:
+            raise UserError(Code.CONFLICT, "This key is already known: nothing changed.") from None
+
+    def revoke_key(self, tenant_id: str, key_id: str, at_us: int) -> KeyRecord | None:
+        mine = (api_keys.c.id == key_id) & (api_keys.c.tenant_id == tenant_id)
+        with self._writing() as connection:
+            connection.execute(
+                update(api_keys)
+                .where(mine, api_keys.c.revoked_at_us.is_(None))
+                .values(revoked_at_us=at_us)
+            )
+            row = connection.execute(select(api_keys).where(mine)).mappings().first()
+        return _key(row) if row else None
+
+    # routes
+
+    def routes(self, tenant_id: str, environment: Environment) -> Sequence[Route]:
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(routes)
+                .where(routes.c.tenant_id == tenant_id, routes.c.environment == environment)
+                .order_by(routes.c.alias)
+            ).mappings()
+            return [
+                Route(**{**row, "environment": Environment(row["environment"])}) for row in rows
+            ]
+
+    def put_routes(self, tenant_id: str, environment: Environment, new: Sequence[Route]) -> None:
+        columns = [column.name for column in routes.columns]
+        with self._writing() as connection:
+            connection.execute(
+                delete(routes).where(
+                    routes.c.tenant_id == tenant_id, routes.c.environment == environment
+                )
+            )
+            if new:
+                connection.execute(
+                    insert(routes),
+                    [{name: getattr(route, name) for name in columns} for route in new],
+                )
+
+    # the ledger
+
+    def write(
+        self,
+        reservations: Sequence[Reservation],
+        marks: Sequence[tuple[str, int, int]],
+        settlements: Sequence[Settlement],
+        *,
+        survive_power_loss: bool,
+    ) -> list[ClaimState | None]:
+        with self._lock:
+            try:
+                with self._writer.connect() as connection:
+                    self._set_durability(connection, survive_power_loss)
+                    with connection.begin():
+                        return _write_batch(connection, reservations, marks, settlements)
+            except OperationalError as error:
+                raise _unavailable(error) from None
+
+    def _set_durability(self, connection: Connection, survive_power_loss: bool) -> None:
+        """In WAL mode NORMAL leaves a commit in the operating system's hands, which
+        survives our death; FULL waits for the disk, for this and all before it."""
+        level = "FULL" if survive_power_loss else "NORMAL"
+        raw: Any = connection.connection.dbapi_connection
+        raw.execute(f"PRAGMA synchronous={level}")
+
+    def settle_orphans(self, now_us: int) -> int:
+        with self._writing() as connection:
+            found = connection.execute(
+                update(requests)
+                .where(requests.c.settled_at_us.is_(None))
+                .values(outcome=Outcome.ORPHANED, settled_at_us=now_us, estimated=True)
+            ).rowcount
+            connection.execute(
+                delete(idempotency).where(
+                    idempotency.c.sealed_body.is_(None) | (idempotency.c.expires_at_us < now_us)
+                )
+            )
+        return found
+
+    # reports
+
+    def usage(
+        self, tenant_id: str, since_us: int, until_us: int, key_id: str | None = None
+    ) -> Sequence[UsageRow]:
+        day = func.strftime("%Y-%m-%d", requests.c.created_at_us / 1_000_000, "unixepoch")
+        failed = func.sum((requests.c.outcome != Outcome.OK).cast(requests.c.tokens_in.type))
+        chosen = [
+            requests.c.tenant_id == tenant_id,
+            requests.c.created_at_us >= since_us,
+            requests.c.created_at_us < until_us,
+            requests.c.settled_at_us.is_not(None),
+        ]
+        if key_id is not None:
+            chosen.append(requests.c.key_id == key_id)
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(
+                    requests.c.key_id,
+                    requests.c.alias,
+                    day,
+                    func.count(),
+                    failed,
+                    func.sum(requests.c.tokens_in),
+                    func.sum(requests.c.tokens_out),
+                    func.sum(requests.c.tokens_cached),
+                )
+                .where(*chosen)
+                .group_by(requests.c.key_id, requests.c.alias, day)
+                .order_by(day, requests.c.key_id, requests.c.alias)
+            )
+            return [UsageRow(*row) for row in rows]
+
+    def records(
+        self, tenant_id: str, limit: int, before_id: str | None = None
+    ) -> Sequence[dict[str, Any]]:
+        """Single requests, newest first; ids sort by time."""
+        chosen = [requests.c.tenant_id == tenant_id]
+        if before_id is not None:
+            chosen.append(requests.c.id < before_id)
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(requests).where(*chosen).order_by(requests.c.id.desc()).limit(limit)
+            ).mappings()
+            return [dict(row) for row in rows]
+
+
+def _write_batch(
+    connection: Connection,
+    reservations: Sequence[Reservation],
+    marks: Sequence[tuple[str, int, int]],
+    settlements: Sequence[Settlement],
+) -> list[ClaimState | None]:
+    claims = [_claim(connection, reservation) for reservation in reservations]
+    written = [
+        reservation
+        for reservation, claim in zip(reservations, claims, strict=True)
+        if claim is None or claim.claimed
+    ]
+    if written:
+        connection.exec_driver_sql(_RESERVE, [_reservation_row(entry) for entry in written])
+    if marks:
+        connection.exec_driver_sql(_MARK, [(tin, out, name) for name, tin, out in marks])
+    if settlements:
+        connection.exec_driver_sql(_SETTLE, [_settlement_row(entry) for entry in settlements])
+        for settlement in settlements:
+            if settlement.claim_slot is not None:
+                _finish_claim(connection, settlement)
+    return claims
+
+
+def _reservation_row(entry: Reservation) -> tuple[Any, ...]:
+    return (
+        entry.request_id,
+        entry.tenant_id,
+        entry.environment,
+        entry.key_id,
+        entry.alias,
+        entry.endpoint,
+        entry.engine,
+        entry.base_digest,
+        entry.adapter_digest,
+        entry.conversation_id,
+        entry.priority,
+        entry.stream,
+        entry.created_at_us,
+    )
+
+
+def _settlement_row(entry: Settlement) -> tuple[Any, ...]:
+    return (
+        entry.outcome.value,
+        entry.tokens_in,
+        entry.tokens_out,
+        entry.tokens_cached,
+        entry.estimated,
+        entry.ttft_us,
+        entry.duration_us,
+        entry.settled_at_us,
+        entry.error_code,
+        entry.request_id,
+    )
+
+
+def _claim(connection: Connection, reservation: Reservation) -> ClaimState | None:
+    claim = reservation.idempotency
+    if claim is None:
+        return None
+    mine = idempotency.c.slot == claim.slot
+    connection.execute(
+        delete(idempotency).where(mine, idempotency.c.expires_at_us < reservation.created_at_us)
+    )
+    there = connection.execute(select(idempotency).where(mine)).mappings().first()
+    if there is None:
+        connection.execute(
+            insert(idempotency).values(
+                slot=claim.slot,
+                request_id=reservation.request_id,
+                body_hash=claim.body_hash,
+                expires_at_us=claim.expires_at_us,
+            )
+        )
+        return ClaimState(claimed=True)
+    if there["body_hash"] != claim.body_hash:
+        return ClaimState(mismatch=True)
+    if there["sealed_body"] is None:
+        return ClaimState(running=True)
+    reply = StoredReply(
+        there["request_id"], there["status"], there["content_type"], there["sealed_body"]
+    )
+    return ClaimState(reply=reply)
+
+
+def _finish_claim(connection: Connection, settlement: Settlement) -> None:
+    mine = (idempotency.c.slot == settlement.claim_slot) & (
+        idempotency.c.request_id == settlement.request_id
+    )
+    reply = settlement.replay
+    if reply is None:  # nothing worth repeating: a retry may run
+        connection.execute(delete(idempotency).where(mine))
+        return
+    connection.execute(
+        update(idempotency)
+        .where(mine)
+        .values(status=reply.status, content_type=reply.content_type, sealed_body=reply.sealed_body)
+    )
+
+
+def _key(row: RowMapping) -> KeyRecord:
+    return KeyRecord(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        environment=Environment(row["environment"]),
+        name=row["name"],
+        hash=row["hash"],
+        scopes=frozenset(Scope(scope) for scope in row["scopes"].split()),
+        models=None if row["models"] is None else frozenset(row["models"].split()),
+        created_at_us=row["created_at_us"],
+        expires_at_us=row["expires_at_us"],
+        revoked_at_us=row["revoked_at_us"],
+    )
+
+
+def _short(error: Exception) -> str:
+    return str(getattr(error, "orig", error)).splitlines()[0][:120]
+
+
+def _unavailable(error: OperationalError) -> UserError:
+    return UserError(
+        Code.STORAGE_UNAVAILABLE,
+        f"The database cannot be used right now ({_short(error)}): "
+        "free disk space or wait, then try again.",
+        retry_after_s=2,
+    )

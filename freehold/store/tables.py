@@ -1,0 +1,110 @@
+"""The tables, once; Alembic migrates towards them and a test holds them equal."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", String, nullable=False),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("created_at_us", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False, index=True),
+    Column("environment", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("scopes", String, nullable=False),
+    Column("models", String),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("expires_at_us", BigInteger),
+    Column("revoked_at_us", BigInteger),
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("alias", String, nullable=False),
+    Column("engine", String, nullable=False),
+    Column("pool", String, nullable=False),
+    Column("base_digest", String),
+    Column("adapter_digest", String),
+    Column("engine_model", String, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "environment", "alias"),
+)
+
+# One row a request that was accepted: the reservation, then the settlement.
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("alias", String, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("engine", String, nullable=False),
+    Column("base_digest", String),
+    Column("adapter_digest", String),
+    Column("conversation_id", String),
+    Column("priority", String, nullable=False),
+    Column("stream", Boolean, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("tokens_in", Integer, nullable=False, default=0),
+    Column("tokens_out", Integer, nullable=False, default=0),
+    Column("tokens_cached", Integer, nullable=False, default=0),
+    Column("estimated", Boolean, nullable=False, default=False),
+    Column("ttft_us", BigInteger),
+    Column("duration_us", BigInteger),
+    Column("settled_at_us", BigInteger),
+    Column("outcome", String),
+    Column("error_code", String),
+    Index("requests_by_tenant_and_time", "tenant_id", "created_at_us"),
+)
+# Small however many rows there are: what a start has to sweep.
+Index(
+    "requests_open",
+    requests.c.id,
+    sqlite_where=requests.c.settled_at_us.is_(None),
+    postgresql_where=requests.c.settled_at_us.is_(None),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("slot", String, primary_key=True),
+    Column("request_id", String, nullable=False),
+    Column("body_hash", String, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False, index=True),
+    Column("status", Integer),
+    Column("content_type", String),
+    Column("sealed_body", LargeBinary),
+)
