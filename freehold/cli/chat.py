@@ -131,4 +131,6 @@ def _raise(content: dict[str, Any]) -> None:
 
 def _printable(text: str) -> str:
     """A model's text must not steer the terminal: control characters become marks."""
-    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )

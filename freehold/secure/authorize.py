@@ -9,7 +9,8 @@ def require(principal: Principal, scope: Scope) -> None:
     if scope not in principal.scopes:
         raise UserError(
             Code.FORBIDDEN,
-            f"This API key lacks the scope {scope.value!r}: ask your administrator for one that has it.",
+            f"This API key lacks the scope {scope.value!r}: "
+            "ask your administrator for one that has it.",
         )
 
 

@@ -108,9 +108,7 @@ class Admin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         key_id = scope["path_params"]["key_id"]
-        record = await asyncio.to_thread(
-            self._gateway.keyring.revoke, principal.tenant_id, key_id
-        )
+        record = await asyncio.to_thread(self._gateway.keyring.revoke, principal.tenant_id, key_id)
         if record is None:
             raise UserError(Code.NOT_FOUND, "There is no such key: see `freehold key list`.")
         await reply_json(send, shown_key(record))
@@ -170,9 +168,7 @@ def key_request(wanted: NewKey, tenant_id: str, clock: Clock) -> KeyRequest:
     )
 
 
-def _attenuated(
-    principal: Principal, wanted: tuple[str, ...] | None
-) -> frozenset[str] | None:
+def _attenuated(principal: Principal, wanted: tuple[str, ...] | None) -> frozenset[str] | None:
     """Nobody grants models that they may not use themselves."""
     if wanted is None:
         return principal.models

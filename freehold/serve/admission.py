@@ -22,9 +22,7 @@ def credential(scope: Scope) -> str:
         scheme, _, key = bearer.partition(" ")
         if scheme.lower() == "bearer" and key.strip():
             return key.strip()
-        raise UserError(
-            Code.INVALID_API_KEY, "The Authorization header must be `Bearer <key>`."
-        )
+        raise UserError(Code.INVALID_API_KEY, "The Authorization header must be `Bearer <key>`.")
     key = header(scope, b"x-api-key") or header(scope, b"api-key") or ""
     if key:
         return key

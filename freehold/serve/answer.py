@@ -76,7 +76,8 @@ async def _check_length(pool: Pool, lease: Lease, call: EngineCall) -> None:
     if count is not None and count >= limit:
         raise UserError(
             Code.CONTEXT_LENGTH_EXCEEDED,
-            f"The prompt has {count:,} tokens and this model's context holds {limit:,}: shorten it.",
+            f"The prompt has {count:,} tokens and this model's context holds {limit:,}: "
+            "shorten it.",
             param="messages" if "messages" in call.body else "prompt",
         )
 

@@ -62,9 +62,7 @@ class _Opener:
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._headers: list[tuple[bytes, bytes]] = [
-            (b"x-freehold-request-id", request_id.encode())
-        ]
+        self._headers: list[tuple[bytes, bytes]] = [(b"x-freehold-request-id", request_id.encode())]
         self._begun = False
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
@@ -85,5 +83,3 @@ def _of_http(error: HTTPException) -> UserError:
             Code.METHOD_NOT_ALLOWED, "This method is not allowed here: see GET /openapi.json."
         )
     return UserError(Code.NOT_FOUND, "There is nothing at this path: see GET /openapi.json.")
-
-

@@ -288,5 +288,3 @@ class Exchange:
 class _ClientGone(UserError):
     def __init__(self) -> None:
         super().__init__(Code.CLIENT_TOO_SLOW, "The client closed the connection.")
-
-

@@ -27,9 +27,7 @@ class Inference:
         gateway = self._gateway
         raw = await read_body(scope, receive, gateway.settings.server.max_body_bytes)
         body = parse(self._endpoint, raw)
-        binding = admission.bind(
-            gateway, principal, scope, self._endpoint, body.model, body.stream
-        )
+        binding = admission.bind(gateway, principal, scope, self._endpoint, body.model, body.stream)
         call = self._call(binding, body)
         claim = self._claim(scope, binding, key, raw)
         met = await gateway.ledger.reserve(self._reservation(binding, claim))

@@ -1,8 +1,8 @@
 """What Prometheus sees: sums over all tenants, never a tenant's or a key's name."""
 
-from freehold.core.usage import Settlement
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from freehold.core.usage import Settlement
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -17,19 +17,27 @@ class Metrics:
             "freehold_requests", "Settled requests", (*labels, "outcome"), registry=self.registry
         )
         self.refused = Counter(
-            "freehold_refused", "Requests refused before dispatch", ("code",),
+            "freehold_refused",
+            "Requests refused before dispatch",
+            ("code",),
             registry=self.registry,
         )
         self.tokens = Counter(
             "freehold_tokens", "Tokens", ("model", "kind"), registry=self.registry
         )
         self.ttft = Histogram(
-            "freehold_time_to_first_token_seconds", "TTFT", labels, buckets=_SECONDS,
+            "freehold_time_to_first_token_seconds",
+            "TTFT",
+            labels,
+            buckets=_SECONDS,
             registry=self.registry,
         )
         self.duration = Histogram(
-            "freehold_request_duration_seconds", "From admission to settlement", labels,
-            buckets=_SECONDS, registry=self.registry,
+            "freehold_request_duration_seconds",
+            "From admission to settlement",
+            labels,
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self.active = Gauge("freehold_active_requests", "In flight", registry=self.registry)
         self.replicas = Gauge(

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from freehold.core.binding import Principal, Route, Scope as Right
+from freehold.core.binding import Principal, Route
+from freehold.core.binding import Scope as Right
 from freehold.secure import authorize
 from freehold.serve.gateway import Gateway
 from freehold.serve.wire import Receive, Scope, Send, reply_json

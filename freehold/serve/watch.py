@@ -22,7 +22,7 @@ class Watch:
         self._limits = limits
         self._clock = clock
         self._ledger = ledger
-        self._exchanges: "set[Exchange]" = set()
+        self._exchanges: set[Exchange] = set()
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Watch:
     async def drain(self, limit_s: float) -> None:
         """Waits for the running requests, then stops those that take longer."""
         deadline = self._clock.monotonic_s() + limit_s
-        while self._exchanges and self._clock.monotonic_s() < deadline:
+        while self._exchanges and self._clock.monotonic_s() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         for exchange in list(self._exchanges):
             exchange.stop(

@@ -53,9 +53,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         ) from None
 
 
-async def _read_parts(
-    message: MutableMapping[str, Any], receive: Receive, limit: int
-) -> bytes:
+async def _read_parts(message: MutableMapping[str, Any], receive: Receive, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -78,9 +76,7 @@ def _too_large(limit: int) -> UserError:
     )
 
 
-async def reply(
-    send: Send, status: int, content: bytes, headers: Iterable[Header] = ()
-) -> None:
+async def reply(send: Send, status: int, content: bytes, headers: Iterable[Header] = ()) -> None:
     await send(
         {
             "type": "http.response.start",
@@ -103,7 +99,5 @@ async def reply_json(
 
 async def reply_error(send: Send, error: FreeholdError, headers: Iterable[Header] = ()) -> None:
     status, own, content = errors.response_of(error)
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [*own, *headers]}
-    )
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": content})

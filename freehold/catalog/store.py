@@ -1,0 +1,5 @@
+"""Placeholder; the real store replaces this file."""
+
+
+class ModelStore:
+    pass

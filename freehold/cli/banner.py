@@ -1,0 +1,108 @@
+"""What `freehold up` prints once it serves."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from freehold.catalog import known
+from freehold.cli.output import console, rate, size
+from freehold.config.home import Home
+from freehold.core.binding import Priority
+from freehold.core.engine import COMPLETIONS, EngineCall
+from freehold.core.model import ModelCard, Task
+from freehold.deploy.probe import read_machine
+from freehold.serve.gateway import Gateway
+
+_TOKENS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    url: str
+    cards: list[ModelCard]
+    first_key: str | None
+    orphans: int
+
+
+async def show(gateway: Gateway, home: Home, facts: Facts) -> None:
+    console.print(f"\n[bold]Freehold serves at {facts.url}/v1[/bold]")
+    for card in facts.cards:
+        await _show_model(gateway, card)
+    for upstream in gateway.settings.upstreams:
+        aliases = ", ".join(model.alias for model in upstream.models)
+        console.print(f"  upstream  {upstream.name}: {aliases}")
+    if facts.orphans:
+        console.print(
+            f"  [yellow]{facts.orphans} requests of a gateway that died were settled.[/yellow]"
+        )
+    if facts.first_key is not None:
+        console.print("  admin key, shown this once:")
+        console.print(f"  {facts.first_key}", soft_wrap=True)
+    console.print(f"  key file  {home.admin_key}")
+    _show_try(home, facts)
+
+
+async def _show_model(gateway: Gateway, card: ModelCard) -> None:
+    licence = card.licence.spdx + (" (waived)" if card.licence.waiver else "")
+    console.print(f"  model     {card.name}, {card.quantization}, {size(card.size_bytes)}")
+    console.print(f"  licence   {licence}")
+    console.print(f"  digest    {card.digest}")
+    speed = await _measure(gateway, card)
+    pool = gateway.pools[card.name]
+    said = f", measured {rate(speed)} on one stream" if speed else ""
+    console.print(
+        f"  engine    {gateway.settings.engines.default}, "
+        f"{pool.capabilities.concurrency} streams{said}"
+    )
+    if card.conversion is not None:
+        console.print(
+            f"  format    {card.conversion.from_quantization} as fetched; {card.quantization} "
+            "measured fastest here within the quality bound (`freehold model show`)"
+        )
+    if card.smoke:
+        _show_better()
+
+
+def _show_better() -> None:
+    machine = read_machine()
+    better = known.best_fitting(machine.memory_bytes)
+    console.print("  [yellow]This is a smoke model: it proves the installation, not more.[/yellow]")
+    if better is not None:
+        console.print(
+            f"  best fit  {better.name} for {machine.memory_bytes / 2**30:.0f} GiB: "
+            f"freehold model pull {better.name} && freehold up --model {better.name}"
+        )
+
+
+async def _measure(gateway: Gateway, card: ModelCard) -> float | None:
+    """Tokens a second of one greedy stream, from the first token to the last."""
+    if card.task is not Task.CHAT:
+        return None
+    body = {"prompt": "Once upon a time", "max_tokens": _TOKENS, "temperature": 0}
+    call = EngineCall(COMPLETIONS, card.digest, body, "speed")
+    first: float | None = None
+    count = 0
+    async with (
+        asyncio.timeout(60),
+        gateway.pools[card.name].lease("", Priority.INTERACTIVE) as lease,
+        lease.client.stream(call) as answer,
+    ):
+        while (chunks := await answer.read()) is not None:
+            first = first or time.perf_counter()
+            count += sum(bool(chunk["choices"]) for chunk in chunks)
+    elapsed = time.perf_counter() - (first or 0)
+    return (count - 1) / elapsed if count > 1 and elapsed > 0 else None
+
+
+def _show_try(home: Home, facts: Facts) -> None:
+    chat = [card.name for card in facts.cards if card.task is Task.CHAT]
+    if chat:
+        console.print("\nTry it:")
+        console.print(
+            f'  curl {facts.url}/v1/chat/completions -H "Authorization: Bearer '
+            f'$(cat {home.admin_key})" -H "Content-Type: application/json" '
+            f'-d \'{{"model":"{chat[0]}","messages":[{{"role":"user","content":"Hello!"}}]}}\'',
+            soft_wrap=True,
+        )
+        console.print("  freehold chat")
+    console.print("\nCtrl-C stops it.")

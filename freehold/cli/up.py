@@ -1,0 +1,254 @@
+"""`freehold up`: from nothing to a served model, and back to nothing on Ctrl-C."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+import uvicorn
+import uvloop
+
+from freehold.catalog.store import ModelStore
+from freehold.cli import banner, logs, model, reach, wiring
+from freehold.cli.output import console, errors_in_a_sentence
+from freehold.config import load
+from freehold.config.home import Home, write_private
+from freehold.config.schema import ServerSettings, Settings
+from freehold.core.binding import Environment, Scope
+from freehold.core.errors import Code, UserError
+from freehold.core.model import ModelCard
+from freehold.deploy.pool import Pool
+from freehold.secure.keys import KeyRequest, Keyring
+from freehold.serve import app
+from freehold.serve.connection import Connection
+from freehold.serve.gateway import Gateway
+from freehold.store.sql import SqlStore
+
+_READY_S = 600.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def up(
+    host: Annotated[str | None, typer.Option(envvar="HOST", help="Address to serve on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(envvar="PORT", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A stored model to serve; repeat for several."),
+    ] = None,
+    no_local_models: Annotated[
+        bool, typer.Option("--no-local-models", help="Serve upstreams only.")
+    ] = False,
+    engine: Annotated[str | None, typer.Option(help="Serve local models with this engine.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Settings instead of freehold.yaml.")
+    ] = None,
+) -> None:
+    """Serve models behind keys and a meter, on one machine, until Ctrl-C."""
+    with errors_in_a_sentence():
+        home = load.home()
+        overrides = {
+            "server.host": host,
+            "server.port": port,
+            "models": models or None,
+            "engines.default": engine,
+        }
+        if file is not None and not file.exists():
+            raise UserError(Code.CONFIG_INVALID, f"{file} does not exist: name a settings file.")
+        settings = load.settings(file or home.settings, overrides=overrides)
+        with home.lock(), _bound(settings.server) as listener:
+            logs.configure(home.logs, settings.log_level)
+            cards = [] if no_local_models else _cards(home, settings)
+            uvloop.run(_serve(home, settings, cards, listener))
+
+
+def _cards(home: Home, settings: Settings) -> list[ModelCard]:
+    if not settings.models:
+        return [model.ensure_default(home, console)]
+    store = ModelStore(home.path)
+    return [store.get(name) for name in settings.models]
+
+
+@contextlib.contextmanager
+def _bound(server: ServerSettings) -> Iterator[socket.socket]:
+    """The listening socket, taken before anything slow, so that a port in use is
+    told at once. Plain HTTP on a network is refused unless TLS ends in front."""
+    if server.host not in _LOOPBACK and not server.tls_certificate and not server.tls_ends_in_front:
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"Keys and prompts would cross the network in the clear on {server.host}: set "
+            "server.tls_certificate and server.tls_key, or server.tls_ends_in_front when a "
+            "proxy in front ends TLS.",
+        )
+    try:
+        family = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server(
+            (server.host, server.port), family=family, backlog=2048, reuse_port=False
+        )
+    except OSError as error:
+        raise UserError(
+            Code.PORT_IN_USE,
+            f"Cannot listen on {server.host}:{server.port} ({error.strerror}): "
+            "free the port, or choose another with --port.",
+        ) from None
+    with listener:
+        yield listener
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to us: a drain is more than closing connections."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass(slots=True)
+class _Stop:
+    """The first signal asks for a drain, the second for an end at once."""
+
+    asked: asyncio.Event
+    again: asyncio.Event
+
+    def on_signal(self) -> None:
+        (self.again if self.asked.is_set() else self.asked).set()
+
+
+async def _serve(
+    home: Home, settings: Settings, cards: list[ModelCard], listener: socket.socket
+) -> None:
+    _raise_file_limit()
+    stop = _Stop(asyncio.Event(), asyncio.Event())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.on_signal)
+    url = _url(settings.server, listener)
+    existed = home.database.exists()
+    store = SqlStore(home.database)
+    try:
+        keyring = reach.open_keyring(home, store, may_create=not existed)
+        tenant_id = reach.default_tenant(store)
+        orphans = store.settle_orphans(time.time_ns() // 1000)
+        first_key = _first_key(home, store, keyring, tenant_id)
+        store.put_routes(
+            tenant_id,
+            Environment.DEV,
+            wiring.routes(tenant_id, settings, cards, time.time_ns() // 1000),
+        )
+        serving = wiring.pools(home, settings, ModelStore(home.path), cards)
+        gateway = wiring.gateway(settings, store, keyring, serving, cards, url)
+        try:
+            await _run(home, gateway, listener, stop, banner.Facts(url, cards, first_key, orphans))
+        finally:
+            await asyncio.gather(*(pool.stop() for pool in serving.values()))
+            await gateway.ledger.close()
+    finally:
+        store.close()
+
+
+async def _run(
+    home: Home, gateway: Gateway, listener: socket.socket, stop: _Stop, facts: banner.Facts
+) -> None:
+    server = _Server(_uvicorn(gateway))
+    gateway.watch.start()
+    for pool in gateway.pools.values():
+        pool.start()
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    record = {"url": facts.url, "pid": os.getpid()}
+    write_private(home.gateway_record, orjson.dumps(record))
+    try:
+        if await _ready_or_stopped(gateway.pools.values(), stop):
+            await banner.show(gateway, home, facts)
+            await stop.asked.wait()
+        await _drain(gateway, stop)
+    finally:
+        home.gateway_record.unlink(missing_ok=True)
+        server.should_exit = True
+        await serving
+        await gateway.watch.stop()
+
+
+async def _ready_or_stopped(pools: Iterable[Pool], stop: _Stop) -> bool:
+    """True once every pool serves; False when a signal came first."""
+    ready = asyncio.gather(*(pool.ensure_ready(_READY_S) for pool in pools))
+    asked = asyncio.ensure_future(stop.asked.wait())
+    with console.status("Loading the model…"):
+        await asyncio.wait([ready, asked], return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not ready.done():
+        ready.cancel()
+        await asyncio.gather(ready, return_exceptions=True)
+        return False
+    ready.result()
+    return True
+
+
+async def _drain(gateway: Gateway, stop: _Stop) -> None:
+    gateway.is_draining = True
+    running = len(gateway.watch)
+    if running:
+        console.print(f"Finishing {running} requests; Ctrl-C again ends them now.")
+    drained = asyncio.ensure_future(gateway.watch.drain(gateway.settings.server.drain_s))
+    again = asyncio.ensure_future(stop.again.wait())
+    await asyncio.wait([drained, again], return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    if not drained.done():
+        drained.cancel()
+        await gateway.watch.drain(0)
+    console.print("Stopped.")
+
+
+def _uvicorn(gateway: Gateway) -> uvicorn.Config:
+    server = gateway.settings.server
+    return uvicorn.Config(
+        app.build(gateway),  # type: ignore[arg-type]
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=2,
+        ssl_certfile=server.tls_certificate,
+        ssl_keyfile=server.tls_key,
+    )
+
+
+def _first_key(home: Home, store: SqlStore, keyring: Keyring, tenant_id: str) -> str | None:
+    """Mints the admin key on the first start only; a lost one is replaced by a key
+    of an administrator, never by restarting."""
+    if store.keys(tenant_id):
+        return None
+    wanted = KeyRequest(tenant_id, Environment.DEV, "admin", frozenset({Scope.ADMIN, Scope.INFER}))
+    _, key = keyring.mint(wanted)
+    if key is None:
+        return None
+    write_private(home.admin_key, key.reveal().encode() + b"\n")
+    return key.reveal()
+
+
+def _url(server: ServerSettings, listener: socket.socket) -> str:
+    host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104
+    host = f"[{host}]" if ":" in host else host
+    scheme = "https" if server.tls_certificate else "http"
+    return f"{scheme}://{host}:{listener.getsockname()[1]}"
+
+
+def _raise_file_limit() -> None:
+    """Each stream holds two sockets; the soft limit is often only 1,024 files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 65_536) if hard != resource.RLIM_INFINITY else 65_536
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,143 @@
+"""llama.cpp, from the prebuilt `xllamacpp` wheel, in a process of its own.
+
+Its caches that span requests are off: its RAM cache answers one adapter's request
+from another's state (ggml-org/llama.cpp#26207). Each request names its adapters
+explicitly, because a request without the field skips that check altogether.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from freehold.config.schema import LlamaCppSettings
+from freehold.core.engine import CHAT, COMPLETIONS, EMBEDDINGS, Capabilities, EngineCall, LaunchSpec
+from freehold.core.errors import Code, UserError
+from freehold.core.model import Task
+from freehold.engines import child
+from freehold.engines.base import LocalModel
+from freehold.engines.openai_http import OpenAIHttp
+
+# What was seen to have an effect, field by field, on the pinned wheel. `n` is not
+# here: its usage counts one choice only, so the gateway makes the calls itself.
+# `parallel_tool_calls`, `logit_bias` and `reasoning_effort` depend on the template.
+_SAMPLING = {
+    "frequency_penalty",
+    "logit_bias",
+    "max_tokens",
+    "presence_penalty",
+    "seed",
+    "stop",
+    "temperature",
+    "top_p",
+}
+_FIELDS = {
+    CHAT: frozenset(
+        _SAMPLING
+        | {
+            "logprobs",
+            "max_completion_tokens",
+            "messages",
+            "parallel_tool_calls",
+            "response_format",
+            "tool_choice",
+            "tools",
+            "top_logprobs",
+        }
+    ),
+    COMPLETIONS: frozenset(_SAMPLING | {"prompt"}),
+}
+_EMBEDDING_FIELDS = {EMBEDDINGS: frozenset({"input", "encoding_format"})}
+_OWN_FIELDS: dict[str, Any] = {"lora": [], "cache_prompt": False}
+_READY_S = 600.0
+
+
+class LlamaCpp:
+    name = "llama_cpp"
+
+    def __init__(self, settings: LlamaCppSettings) -> None:
+        self._settings = settings
+
+    def capabilities(self, model: LocalModel) -> Capabilities:
+        is_embedding = model.card.task is Task.EMBEDDINGS
+        return Capabilities(
+            fields=_EMBEDDING_FIELDS if is_embedding else _FIELDS,
+            context_length=self._context_length(model),
+            concurrency=self._settings.streams,
+            answers_whole=is_embedding,
+        )
+
+    def launch(self, model: LocalModel, socket_path: str) -> LaunchSpec:
+        streams = self._settings.streams
+        argv = [
+            sys.executable,
+            "-m",
+            "freehold.engines.llama_cpp_worker",
+            f"--model={model.path}",
+            f"--digest={model.card.digest}",
+            f"--socket={socket_path}",
+            f"--streams={streams}",
+            f"--context={self._context_length(model) * streams}",
+            f"--threads={self._settings.threads or usable_cores()}",
+        ]
+        if model.card.task is Task.EMBEDDINGS:
+            argv.append("--embeddings")
+        return LaunchSpec(tuple(argv), child.clean_environment(), socket_path, _READY_S)
+
+    def connect(self, model: LocalModel, socket_path: str) -> "LlamaCppClient":
+        return LlamaCppClient(socket_path, model.card.task)
+
+    def _context_length(self, model: LocalModel) -> int:
+        return min(self._settings.context_length, model.card.context_length)
+
+
+class LlamaCppClient(OpenAIHttp):
+    def __init__(self, socket_path: str, task: Task) -> None:
+        super().__init__(
+            "http://engine/v1",
+            who="The engine",
+            socket_path=socket_path,
+            extra_body={CHAT: _OWN_FIELDS, COMPLETIONS: _OWN_FIELDS},
+        )
+        self._task = task
+
+    async def count_prompt_tokens(self, call: EngineCall) -> int | None:
+        if call.endpoint == EMBEDDINGS:
+            return None
+        text = call.body.get("prompt")
+        if call.endpoint == CHAT:
+            asked = {name: call.body[name] for name in ("messages", "tools") if name in call.body}
+            text = (await self.post_json("../apply-template", asked)).get("prompt")
+        if not isinstance(text, str):
+            return None
+        counted = await self.post_json("../tokenize", {"content": text, "add_special": True})
+        tokens = counted.get("tokens")
+        return len(tokens) if isinstance(tokens, list) else None
+
+    async def identity(self) -> str | None:
+        models = (await self.get_json("models")).get("data")
+        if not isinstance(models, list) or not models or not isinstance(models[0], dict):
+            return None
+        found = models[0].get("id")
+        return found if isinstance(found, str) else None
+
+    async def probe(self) -> None:
+        if self._task is Task.EMBEDDINGS:
+            await self.whole(EngineCall(EMBEDDINGS, "probe", {"input": "a"}, "probe"))
+            return
+        body = {"prompt": "a", "max_tokens": 1}
+        answer = await self.whole(EngineCall(COMPLETIONS, "probe", body, "probe"))
+        if not answer.get("choices"):
+            raise UserError(Code.ENGINE_UNAVAILABLE, "The engine makes no tokens: try again.")
+
+
+def usable_cores() -> int:
+    """The cores this process may use; a container's limit counts, the board's not."""
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))

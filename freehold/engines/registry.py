@@ -1,0 +1,36 @@
+"""The engines by name; each is imported only when it is chosen."""
+
+from collections.abc import Callable
+
+from freehold.config.schema import EngineSettings
+from freehold.core.errors import Code, UserError
+from freehold.engines.base import Engine
+
+
+def _llama_cpp(settings: EngineSettings) -> Engine:
+    from freehold.engines.llama_cpp import LlamaCpp
+
+    return LlamaCpp(settings.llama_cpp)
+
+
+def _fake(settings: EngineSettings) -> Engine:
+    from freehold.engines.fake import Fake
+
+    return Fake(settings.fake_flags)
+
+
+_CREATORS: dict[str, Callable[[EngineSettings], Engine]] = {
+    "fake": _fake,
+    "llama_cpp": _llama_cpp,
+}
+
+
+def create(name: str, settings: EngineSettings) -> Engine:
+    """Raises `UserError(CONFIG_INVALID)` listing the valid names."""
+    creator = _CREATORS.get(name)
+    if creator is None:
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"There is no engine {name!r}: choose one of {', '.join(sorted(_CREATORS))}.",
+        )
+    return creator(settings)

@@ -1,0 +1,164 @@
+"""A whole gateway for tests: real HTTP, real ledger, a fake engine in a real process."""
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from freehold.cli import reach, wiring
+from freehold.config.home import Home
+from freehold.config.schema import LimitSettings, Settings
+from freehold.core.binding import Environment, Route, Scope
+from freehold.core.ids import new_id
+from freehold.core.model import Licence, ModelCard, ModelFile, Task
+from freehold.deploy.pool import Pool
+from freehold.deploy.replica import Replica
+from freehold.engines.base import Engine, LocalModel
+from freehold.engines.fake import Fake
+from freehold.secure.keys import KeyRequest
+from freehold.serve import app
+from freehold.serve.connection import Connection
+from freehold.serve.gateway import Gateway
+from freehold.store.sql import SqlStore
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+def card(name: str = "fake-model", task: Task = Task.CHAT, context: int = 4096) -> ModelCard:
+    return ModelCard(
+        name=name,
+        digest=DIGEST,
+        task=task,
+        format="gguf",
+        architecture="llama",
+        parameters=1,
+        quantization="Q4_0",
+        context_length=context,
+        embedding_length=8,
+        licence=Licence("Apache-2.0", True),
+        source="file:/none",
+        files=(ModelFile("m.gguf", DIGEST, 1),),
+        added_at_us=0,
+    )
+
+
+@dataclass
+class Running:
+    gateway: Gateway
+    replica: Replica
+    url: str
+    key: str
+    tenant_id: str
+    home: Home
+    replica_client: Any = None
+
+    def http(self, **options: Any) -> httpx.AsyncClient:
+        headers = {"authorization": f"Bearer {self.key}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
+
+    async def chat(self, prompt: str, **fields: Any) -> httpx.Response:
+        body = {"model": "fake-model", "messages": [{"role": "user", "content": prompt}], **fields}
+        async with self.http() as client:
+            return await client.post("/v1/chat/completions", json=body)
+
+    async def seen(self) -> dict[str, Any]:
+        """What the engine saw: hashes of prompts, what was cut off, what still runs."""
+        return await self.replica.client.get_json("seen")  # type: ignore[attr-defined]
+
+    def records(self) -> list[dict[str, Any]]:
+        return list(self.gateway.store.records(self.tenant_id, 1000))
+
+    async def settled(self, count: int) -> list[dict[str, Any]]:
+        """Waits until so many requests are settled, and checks that none is twice."""
+        async with asyncio.timeout(15):
+            while True:
+                rows = self.records()
+                if len(rows) >= count and all(row["settled_at_us"] for row in rows):
+                    assert len({row["id"] for row in rows}) == len(rows) == count
+                    return rows
+                await asyncio.sleep(0.02)
+
+    def mint(self, *scopes: Scope, **fields: Any) -> str:
+        wanted = KeyRequest(
+            self.tenant_id, Environment.DEV, "test", frozenset(scopes or {Scope.INFER}), **fields
+        )
+        _, key = self.gateway.keyring.mint(wanted)
+        assert key is not None
+        return key.reveal()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    folder: Path,
+    *flags: str,
+    limits: LimitSettings | None = None,
+    task: Task = Task.CHAT,
+    context: int = 4096,
+    streams: int = 64,
+    engine: Engine | None = None,
+    **server: Any,
+) -> AsyncIterator[Running]:
+    home = Home(folder)
+    home.create()
+    settings = Settings.model_validate(
+        {"limits": (limits or LimitSettings()).model_dump(), "server": server}
+    )
+    store = SqlStore(home.database)
+    keyring = reach.open_keyring(home, store, may_create=True)
+    tenant_id = reach.default_tenant(store)
+    store.settle_orphans(1)
+    served = card(task=task, context=context)
+    engine = engine or Fake(flags, streams)
+    local = LocalModel(served, folder / "none")
+    replica = Replica("fake-0", engine, local, home.logs)
+    pool = Pool("fake-model", [replica], engine.capabilities(local), settings.limits)
+    store.put_routes(
+        tenant_id,
+        Environment.DEV,
+        [
+            Route(
+                new_id("rte"), tenant_id, Environment.DEV, "fake-model", "fake",
+                "fake-model", DIGEST, None, DIGEST, 1,
+            )
+        ],
+    )  # fmt: skip
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    gateway = wiring.gateway(settings, store, keyring, {"fake-model": pool}, [served], url)
+    gateway.watch.start()
+    pool.start()
+    config = uvicorn.Config(
+        app.build(gateway), http=Connection, ws="none", lifespan="off", log_config=None
+    )
+    server_process = _Server(config)
+    serving = asyncio.create_task(server_process.serve(sockets=[listener]))
+    world = Running(gateway, replica, url, "", tenant_id, home)
+    world.key = world.mint(Scope.INFER, Scope.ADMIN)
+    try:
+        yield world
+    finally:
+        await gateway.watch.drain(0)
+        server_process.should_exit = True
+        await serving
+        await gateway.watch.stop()
+        await pool.stop()
+        await gateway.ledger.close()
+        store.close()
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+def sha(prompt: str) -> str:
+    return hashlib.sha256(prompt.encode()).hexdigest()
