@@ -179,10 +179,11 @@ async def _run(
 
 async def _ready_or_stopped(pools: Iterable[Pool], stop: _Stop) -> bool:
     """True once every pool serves; False when a signal came first."""
-    ready = asyncio.gather(*(pool.ensure_ready(_READY_S) for pool in pools))
-    asked = asyncio.ensure_future(stop.asked.wait())
+    ready = asyncio.create_task(_all_ready(pools))
+    asked = asyncio.create_task(stop.asked.wait())
+    waiting: list[asyncio.Task[object]] = [ready, asked]
     with console.status("Loading the model…"):
-        await asyncio.wait([ready, asked], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
     if not ready.done():
         ready.cancel()
@@ -192,14 +193,19 @@ async def _ready_or_stopped(pools: Iterable[Pool], stop: _Stop) -> bool:
     return True
 
 
+async def _all_ready(pools: Iterable[Pool]) -> None:
+    await asyncio.gather(*(pool.ensure_ready(_READY_S) for pool in pools))
+
+
 async def _drain(gateway: Gateway, stop: _Stop) -> None:
     gateway.is_draining = True
     running = len(gateway.watch)
     if running:
         console.print(f"Finishing {running} requests; Ctrl-C again ends them now.")
-    drained = asyncio.ensure_future(gateway.watch.drain(gateway.settings.server.drain_s))
-    again = asyncio.ensure_future(stop.again.wait())
-    await asyncio.wait([drained, again], return_when=asyncio.FIRST_COMPLETED)
+    drained = asyncio.create_task(gateway.watch.drain(gateway.settings.server.drain_s))
+    again = asyncio.create_task(stop.again.wait())
+    waiting: list[asyncio.Task[object]] = [drained, again]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
     if not drained.done():
         drained.cancel()
@@ -210,7 +216,7 @@ async def _drain(gateway: Gateway, stop: _Stop) -> None:
 def _uvicorn(gateway: Gateway) -> uvicorn.Config:
     server = gateway.settings.server
     return uvicorn.Config(
-        app.build(gateway),  # type: ignore[arg-type]
+        app.build(gateway),
         http=Connection,
         ws="none",
         lifespan="off",

@@ -246,9 +246,7 @@ class Pool:
 
     async def _hand_out_when_ready(self, member: Member) -> None:
         """A replica that comes back serves those who waited for it."""
-        was_ready = False
         while True:
-            if member.is_ready and not was_ready:
-                self._hand_out()
-            was_ready = member.is_ready
             await asyncio.sleep(0.05)
+            if member.is_ready:
+                self._hand_out()

@@ -26,6 +26,7 @@ class State(StrEnum):
     STOPPED = "stopped"
     STARTING = "starting"
     READY = "ready"
+    SUSPECT = "suspect"  # gets no work until it has made a token
     BACKOFF = "backoff"
 
 
@@ -94,8 +95,12 @@ class Replica:
             ) from None
 
     def suspect(self) -> None:
-        """A request waited too long: the engine must make a token now, or restart."""
-        self._doubt.set()
+        """A request failed or waited too long: the engine gets no work until it has
+        made a token, and is restarted when it makes none."""
+        if self.state is State.READY:
+            self.state = State.SUSPECT
+            self._ready.clear()
+            self._doubt.set()
 
     async def stop(self) -> None:
         task, self._task = self._task, None
@@ -168,17 +173,20 @@ class Replica:
         ended = asyncio.ensure_future(self._process.wait())
         try:
             while True:
-                self._doubt.clear()
                 doubt = asyncio.ensure_future(self._doubt.wait())
                 await asyncio.wait(
                     [ended, doubt], timeout=_PROBE_EVERY_S, return_when=asyncio.FIRST_COMPLETED
                 )
                 asked = doubt.done()
                 doubt.cancel()
+                self._doubt.clear()
                 if ended.done():
                     return f"it ended with status {ended.result()}"
                 if (asked or self.in_flight == 0) and not await self._makes_a_token():
                     return "it made no token in time"
+                if asked:
+                    self.state = State.READY
+                    self._ready.set()
         finally:
             ended.cancel()
 

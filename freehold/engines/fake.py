@@ -191,8 +191,8 @@ class _Server:
                     await response.write(self._event(is_chat, word, index == 0, orders))
             if not streams:
                 return self._whole(is_chat, "".join(words), reason, usage)
-            last = {"index": 0, "finish_reason": reason} | (
-                {"delta": {}} if is_chat else {"text": ""}
+            last: dict[str, Any] = {"index": 0, "finish_reason": reason} | (
+                {"delta": {}} if is_chat else {"text": ""}  # type: ignore[dict-item]
             )
             await response.write(_data(self._chunk(is_chat, [last])))
             await response.write(_data(self._chunk(is_chat, []) | {"usage": usage}))

@@ -106,7 +106,9 @@ class LlamaCppClient(OpenAIHttp):
             return None
         text = call.body.get("prompt")
         if call.endpoint == CHAT:
-            asked = {name: call.body[name] for name in ("messages", "tools") if name in call.body}
+            asked: dict[str, Any] = {
+                name: call.body[name] for name in ("messages", "tools") if name in call.body
+            }
             text = (await self.post_json("../apply-template", asked)).get("prompt")
         if not isinstance(text, str):
             return None

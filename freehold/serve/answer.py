@@ -2,7 +2,7 @@
 and, where the engine makes one choice at a time, fanned out to `n` calls."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +12,7 @@ from freehold.core.engine import EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.deploy.pool import Lease, Pool
 from freehold.engines.base import Answer
+from freehold.serve.quarantine import Quarantine
 
 _RETRIED = frozenset({Code.ENGINE_FAILED, Code.ENGINE_UNAVAILABLE})
 _TRIES = 2
@@ -23,7 +24,6 @@ class Opened:
     """An answer whose first chunks are here, so that an error before them can
     still have its own status."""
 
-    lease: Lease
     answer: Answer
     first: list[dict[str, Any]] | None
 
@@ -34,32 +34,59 @@ class Opened:
         return await self.answer.read()
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to ask, of whom, for whom."""
+
+    pool: Pool
+    binding: Binding
+    call: EngineCall
+    quarantine: Quarantine
+    took: Callable[[Lease], None]  # told of each lease, before the engine is asked
+
+    def blame(self, error: UserError, lease: Lease) -> None:
+        """An engine process that failed while it worked on this may have died of it."""
+        if error.code in _RETRIED:
+            lease.suspect()
+        if error.code is Code.ENGINE_FAILED and self.binding.route.base_digest is not None:
+            self.quarantine.blame(self.call.body)
+
+
 @asynccontextmanager
-async def opened(pool: Pool, binding: Binding, call: EngineCall) -> AsyncIterator[Opened]:
+async def opened(asked: Asked) -> AsyncIterator[Opened]:
     """Leaves the engine idle and the lease returned, however it is left."""
+    binding = asked.binding
     for attempt in range(_TRIES):
         begun = False
-        lease_context = pool.lease(binding.principal.tenant_id, binding.priority)
         try:
-            async with lease_context as lease:
-                await _check_length(pool, lease, call)
-                async with lease.client.stream(call) as answer:
-                    first = await answer.read()
-                    begun = True
-                    yield Opened(lease, answer, first)
-                    return
+            async with asked.pool.lease(binding.principal.tenant_id, binding.priority) as lease:
+                asked.took(lease)
+                try:
+                    await _check_length(asked.pool, lease, asked.call)
+                    async with lease.client.stream(asked.call) as answer:
+                        first = await answer.read()
+                        begun = True
+                        yield Opened(answer, first)
+                        return
+                except UserError as error:
+                    asked.blame(error, lease)
+                    raise
         except UserError as error:
             if begun or error.code not in _RETRIED or attempt == _TRIES - 1:
                 raise
+            asked.quarantine.check(asked.call.body)
 
 
-async def whole(pool: Pool, binding: Binding, call: EngineCall) -> tuple[dict[str, Any], Lease]:
+async def whole(asked: Asked) -> dict[str, Any]:
     """An unstreamed answer, with the same single retry."""
+    binding = asked.binding
     for attempt in range(_TRIES):
-        async with pool.lease(binding.principal.tenant_id, binding.priority) as lease:
+        async with asked.pool.lease(binding.principal.tenant_id, binding.priority) as lease:
+            asked.took(lease)
             try:
-                return await lease.client.whole(call), lease
+                return await lease.client.whole(asked.call)
             except UserError as error:
+                asked.blame(error, lease)
                 if error.code not in _RETRIED or attempt == _TRIES - 1:
                     raise
     raise AssertionError("unreachable")
@@ -96,16 +123,14 @@ class Fanout:
     """`n` answers to one prompt as one: chunks keep their order within a choice,
     choices run side by side, the prompt is counted once."""
 
-    def __init__(self, pool: Pool, binding: Binding, call: EngineCall, n: int) -> None:
+    def __init__(self, asked: Asked, n: int) -> None:
         self._queue: asyncio.Queue[list[dict[str, Any]] | BaseException | None] = asyncio.Queue(
             _FANOUT_BUFFER
         )
         self._running = n
         self._usage: dict[str, Any] | None = None
-        self.lease: Lease | None = None
         self._tasks = [
-            asyncio.create_task(self._pump(pool, binding, _variant(call, index), index))
-            for index in range(n)
+            asyncio.create_task(self._pump(_variant(asked, index), index)) for index in range(n)
         ]
 
     async def read(self) -> list[dict[str, Any]] | None:
@@ -124,10 +149,9 @@ class Fanout:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _pump(self, pool: Pool, binding: Binding, call: EngineCall, index: int) -> None:
+    async def _pump(self, asked: Asked, index: int) -> None:
         try:
-            async with opened(pool, binding, call) as answer:
-                self.lease = answer.lease
+            async with opened(asked) as answer:
                 while (chunks := await answer.read()) is not None:
                     await self._queue.put([self._own(chunk, index) for chunk in chunks])
         except UserError as error:
@@ -151,23 +175,18 @@ class Fanout:
         self._usage["total_tokens"] += usage["completion_tokens"]
 
 
-def _variant(call: EngineCall, index: int) -> EngineCall:
+def _variant(asked: Asked, index: int) -> Asked:
     """Each choice of a seeded request has a seed of its own, or all were equal."""
-    seed = call.body.get("seed")
+    seed = asked.call.body.get("seed")
     if seed is None or index == 0:
-        return call
-    return replace(call, body={**call.body, "seed": seed + index})
+        return asked
+    return replace(asked, call=replace(asked.call, body={**asked.call.body, "seed": seed + index}))
 
 
 @asynccontextmanager
-async def fanned_out(
-    pool: Pool, binding: Binding, call: EngineCall, n: int
-) -> AsyncIterator[Opened]:
-    fanout = Fanout(pool, binding, call, n)
+async def fanned_out(asked: Asked, n: int) -> AsyncIterator[Opened]:
+    fanout = Fanout(asked, n)
     try:
-        first = await fanout.read()
-        if fanout.lease is None:
-            raise UserError(Code.ENGINE_FAILED, "The engine answered nothing: try again.")
-        yield Opened(fanout.lease, fanout, first)
+        yield Opened(fanout, await fanout.read())
     finally:
         await fanout.close()

@@ -26,7 +26,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._router(scope, receive, send)  # type: ignore[arg-type]
+            await self._router(scope, receive, send)
             return
         request_id = new_id("req")
         scope["freehold.request_id"] = request_id
@@ -34,7 +34,7 @@ class Door:
         opener = _Opener(send, request_id)
         try:
             self._check_host(scope)
-            await self._router(scope, receive, opener)  # type: ignore[arg-type]
+            await self._router(scope, receive, opener)
         except ClientGone:
             return
         except FreeholdError as error:

@@ -6,6 +6,7 @@ gateway shut down), `run` settles it exactly once, with the tokens made until th
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -67,6 +68,7 @@ class Exchange:
         self._gateway = gateway
         self._pool: Pool = gateway.pools[binding.route.pool]
         self._call = call
+        self._asked = answers.Asked(self._pool, binding, call, gateway.quarantine, self._took)
         self._shaper = shaper
         self._n = n
         self._claim = claim
@@ -124,12 +126,11 @@ class Exchange:
 
     def _opened(self) -> AbstractAsyncContextManager[answers.Opened]:
         if self._n > 1:
-            return answers.fanned_out(self._pool, self.binding, self._call, self._n)
-        return answers.opened(self._pool, self.binding, self._call)
+            return answers.fanned_out(self._asked, self._n)
+        return answers.opened(self._asked)
 
     async def _stream(self, send: Send) -> None:
         async with self._opened() as answer:
-            self._lease = answer.lease
             chunks = await answer.read()
             while chunks is not None:
                 self._see(chunks)
@@ -148,17 +149,30 @@ class Exchange:
         await send({"type": "http.response.body", "body": tail})
 
     async def _assemble(self, send: Send) -> None:
+        """The client has seen nothing yet, so an engine that dies in the middle is
+        worth one more try; what the first try made is not billed."""
+        before = replace(self.meter)
+        try:
+            content = await self._assembled()
+        except UserError as error:
+            if error.code is not Code.ENGINE_FAILED:
+                raise
+            self._gateway.quarantine.check(self._call.body)
+            self.meter = before
+            content = await self._assembled()
+        await self._reply_whole(send, content)
+
+    async def _assembled(self) -> dict[str, Any]:
         assembler = Assembler()
         async with self._opened() as answer:
-            self._lease = answer.lease
             while (chunks := await answer.read()) is not None:
                 self._see(chunks)
                 assembler.add(chunks)
                 self.waiting_since_s = self._gateway.clock.monotonic_s()
-        await self._reply_whole(send, assembler.whole())
+        return assembler.whole()
 
     async def _pass_whole(self, send: Send) -> None:
-        content, self._lease = await answers.whole(self._pool, self.binding, self._call)
+        content = await answers.whole(self._asked)
         usage = content.get("usage")
         if isinstance(usage, dict):
             self.meter.take(usage)
@@ -171,6 +185,9 @@ class Exchange:
         await self._finish(200, "application/json", b"")
         self._has_begun_reply = True
         await reply(send, 200, body, self._identity_headers())
+
+    def _took(self, lease: Lease) -> None:
+        self._lease = lease
 
     def _see(self, chunks: list[dict[str, Any]]) -> None:
         expected = self.binding.route.base_digest

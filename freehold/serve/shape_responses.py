@@ -8,7 +8,7 @@ from freehold.serve.assemble import add_tool_call
 from freehold.serve.meter import Meter
 from freehold.serve.shape_chat import clean_logprobs
 
-_ECHOED = {
+_ECHOED: dict[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,
     "metadata": {},

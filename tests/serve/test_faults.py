@@ -1,0 +1,261 @@
+"""What goes wrong in the night. After each fault: one settlement for each accepted
+request, nothing of one request in another, and the service ready again."""
+
+import asyncio
+import os
+import random
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from freehold.config.schema import LimitSettings
+from freehold.core.errors import Code
+from freehold.engines.fake import tokens_for
+from tests.harness import Running, running, sha
+
+
+def _code(response: httpx.Response) -> str:
+    code = response.json()["error"]["code"]
+    assert isinstance(code, str)
+    return code
+
+
+async def _ready_again(world: Running) -> None:
+    await world.replica.ensure_ready(20)
+    answer = await world.chat("ready again?")
+    assert answer.status_code == 200
+
+
+async def test_an_engine_killed_in_mid_stream_ends_it_with_an_error_and_no_done(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as world:
+        response = await world.chat("[[crash 4]] once", stream=True)
+        assert response.status_code == 200
+        assert "[DONE]" not in response.text
+        assert '"code":"engine_failed"' in response.text
+        row = (await world.settled(1))[0]
+        assert (row["outcome"], row["tokens_out"], row["estimated"]) == ("engine_failed", 3, True)
+        await _ready_again(world)
+
+
+async def test_an_engine_killed_by_the_system_before_the_first_byte_is_retried(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as world:
+        await world.replica.ensure_ready(10)
+        slow = asyncio.create_task(world.chat("[[slow 0.2]] retried"))
+        while not (await world.seen())["running"]:
+            await asyncio.sleep(0.02)
+        pid = world.replica.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        response = await slow
+        assert response.status_code == 200
+        words = response.json()["choices"][0]["message"]["content"]
+        assert words == "".join(tokens_for("[[slow 0.2]] retried", 16))
+        assert [row["outcome"] for row in await world.settled(1)] == ["ok"]
+
+
+async def test_a_prompt_that_kills_the_engine_twice_is_not_tried_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        assert _code(await world.chat("[[crash 2]] poison")) == Code.ENGINE_FAILED
+        await world.replica.ensure_ready(20)
+        restarts = world.replica.restarts
+        assert _code(await world.chat("[[crash 2]] poison")) == Code.PROMPT_QUARANTINED
+        assert world.replica.restarts == restarts
+        await _ready_again(world)
+
+
+@pytest.mark.parametrize(("at", "streams"), [(1, True), (3, True), (1, False), (3, False)])
+async def test_a_hung_engine_is_noticed_and_restarted(
+    tmp_path: Path, at: int, streams: bool
+) -> None:
+    limits = LimitSettings(first_token_s=0.6, next_token_s=0.6)
+    async with running(tmp_path, limits=limits) as world:
+        response = await world.chat(f"[[hang {at}]]", stream=streams)
+        if at > 1 and streams:
+            assert response.status_code == 200
+            assert '"code":"engine_timeout"' in response.text
+            assert "[DONE]" not in response.text
+        else:
+            assert response.status_code == 504
+            assert _code(response) == Code.ENGINE_TIMEOUT
+        row = (await world.settled(1))[0]
+        assert (row["outcome"], row["tokens_out"]) == ("engine_timeout", at - 1)
+        await _ready_again(world)
+
+
+async def test_a_stopped_engine_process_is_killed_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freehold.deploy.replica._PROBE_S", 0.5)
+    limits = LimitSettings(first_token_s=0.6)
+    async with running(tmp_path, limits=limits) as world:
+        await world.replica.ensure_ready(10)
+        first = world.replica.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)  # its port stays open, it answers nothing
+        assert _code(await world.chat("anybody?")) == Code.ENGINE_TIMEOUT
+        await _ready_again(world)
+        assert world.replica.pid != first
+
+
+async def test_a_prompt_longer_than_the_context_is_refused_with_its_size(tmp_path: Path) -> None:
+    async with running(tmp_path, context=200) as world:
+        response = await world.chat("word " * 400)
+        assert response.status_code == 400
+        assert _code(response) == Code.CONTEXT_LENGTH_EXCEEDED
+        assert "404 tokens" in response.json()["error"]["message"]
+        row = (await world.settled(1))[0]
+        assert (row["outcome"], row["tokens_in"], row["tokens_out"]) == ("refused", 0, 0)
+        assert (await world.seen())["seen"] == []
+
+
+async def test_clients_that_go_at_random_points_are_billed_and_stop_the_engine(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as world:
+        await world.replica.ensure_ready(10)
+        chooser = random.Random(7)
+
+        async def leave_early(number: int) -> str:
+            prompt = f"[[slow 0.03]][[tokens 400]] client {number}"
+            body = {
+                "model": "fake-model",
+                "stream": number % 2 == 0,
+                "messages": [{"role": "user", "content": prompt}],
+            }
+            async with world.http() as client:
+                request = asyncio.create_task(_consume(client, body))
+                await asyncio.sleep(chooser.uniform(0.1, 1.0))
+                request.cancel()
+                await asyncio.gather(request, return_exceptions=True)
+            return prompt
+
+        prompts = await asyncio.gather(*(leave_early(number) for number in range(30)))
+        async with asyncio.timeout(1.0):  # the engine stops within a second
+            while (await world.seen())["running"]:
+                await asyncio.sleep(0.02)
+        rows = await world.settled(30)
+        assert {row["outcome"] for row in rows} == {"client_gone"}
+        assert all(row["tokens_in"] > 0 for row in rows)
+        assert sum(row["tokens_out"] for row in rows) > 30
+        assert set((await world.seen())["cut"]) == {sha(prompt) for prompt in prompts}
+        assert world.replica.in_flight == 0
+
+
+async def _consume(client: httpx.AsyncClient, body: dict[str, object]) -> None:
+    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        async for _ in response.aiter_bytes():
+            pass
+
+
+async def test_a_client_that_reads_nothing_is_cut_and_others_go_on(tmp_path: Path) -> None:
+    limits = LimitSettings(slow_client_s=0.8)
+    async with running(tmp_path, limits=limits) as world:
+        await world.replica.ensure_ready(10)
+        host, port = world.url.removeprefix("http://").split(":")
+        body = (
+            b'{"model":"fake-model","stream":true,"messages":'
+            b'[{"role":"user","content":"[[tokens 200000]] slow reader"}]}'
+        )
+        reader, writer = await asyncio.open_connection(host, int(port), limit=2)
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer "
+            + world.key.encode()
+            + b"\r\ncontent-length: %d\r\n\r\n" % len(body)
+            + body
+        )
+        await reader.read(1)
+        assert (await world.chat("a neighbour")).status_code == 200
+        rows = await world.settled(2)
+        assert sorted(row["outcome"] for row in rows) == ["client_too_slow", "ok"]
+        writer.close()
+        await _ready_again(world)
+
+
+async def test_a_herd_at_start_up_waits_for_the_engine_and_is_served(tmp_path: Path) -> None:
+    async with running(tmp_path, "--start-delay=1", streams=8) as world:
+        answers = await asyncio.gather(*(world.chat(f"herd {number}") for number in range(60)))
+        assert {answer.status_code for answer in answers} == {200}
+        for number, answer in enumerate(answers):
+            expected = "".join(tokens_for(f"herd {number}", 16))
+            assert answer.json()["choices"][0]["message"]["content"] == expected
+        await world.settled(60)
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path: Path) -> None:
+    limits = LimitSettings(queue_length=2, queue_s=0.5)
+    async with running(tmp_path, limits=limits, streams=1) as world:
+        await world.replica.ensure_ready(10)
+        answers = await asyncio.gather(
+            *(world.chat(f"[[slow 0.1]] crowd {number}") for number in range(8))
+        )
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert len(refused) >= 5
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        rows = await world.settled(8)
+        assert sum(row["outcome"] == "ok" for row in rows) == 8 - len(refused)
+        await _ready_again(world)
+
+
+async def test_a_thousand_streams_with_random_cancels_never_see_each_others_words(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, streams=128, limits=LimitSettings(queue_length=2000)) as world:
+        await world.replica.ensure_ready(10)
+        chooser = random.Random(11)
+        limits = httpx.Limits(max_connections=200)
+        async with world.http(limits=limits) as client:
+            gate = asyncio.Semaphore(150)
+
+            async def one(number: int) -> bool:
+                prompt = f"canary {number} {chooser.random()}"
+                body = {
+                    "model": "fake-model",
+                    "stream": True,
+                    "messages": [{"role": "user", "content": prompt}],
+                }
+                mine = tokens_for(prompt, 1)[0].split("-")[0].strip()
+                leaves = chooser.random() < 0.3
+                async with gate, client.stream("POST", "/v1/chat/completions", json=body) as reply:
+                    seen = ""
+                    async for text in reply.aiter_text():
+                        seen += text
+                        if leaves and len(seen) > 500:
+                            break
+                words = seen.split('"content":" ')[1:]
+                assert words
+                assert all(word.startswith(mine) for word in words if not word.startswith('"'))
+                return leaves
+
+            left = await asyncio.gather(*(one(number) for number in range(1000)))
+        rows = await world.settled(1000)
+        gone = sum(row["outcome"] == "client_gone" for row in rows)
+        assert gone <= sum(left)
+        assert sum(row["outcome"] == "ok" for row in rows) == 1000 - gone
+        await _ready_again(world)
+
+
+@pytest.mark.parametrize("kind", ["not-json", "bad-utf8", "huge-line", "wrong-id", "no-done"])
+async def test_garbage_from_an_engine_never_reaches_a_client(tmp_path: Path, kind: str) -> None:
+    async with running(tmp_path) as world:
+        response = await world.chat(f"[[garbage {kind}]]")
+        assert response.status_code == 502
+        assert _code(response) in (Code.ENGINE_FAILED, Code.IDENTITY_MISMATCH)
+        assert "0000000000" not in response.text
+        row = (await world.settled(1))[0]
+        assert row["outcome"] == "engine_failed"
+        await _ready_again(world)
+
+
+async def test_an_engine_that_loaded_other_weights_never_serves(tmp_path: Path) -> None:
+    async with running(tmp_path, "--wrong-digest", limits=LimitSettings(queue_s=1.0)) as world:
+        response = await world.chat("who are you?")
+        assert response.status_code == 503
+        async with world.http() as client:
+            assert (await client.get("/readyz")).status_code == 503
+        assert "other weights" in (world.replica.last_error or "")

@@ -1,0 +1,78 @@
+"""A retried request with an Idempotency-Key runs once."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.harness import Running, running
+
+
+def _body(prompt: str, **fields: object) -> dict[str, object]:
+    return {"model": "fake-model", "messages": [{"role": "user", "content": prompt}], **fields}
+
+
+async def _post(world: Running, prompt: str, key: str = "k-1", **fields: object) -> httpx.Response:
+    async with world.http() as client:
+        return await client.post(
+            "/v1/chat/completions",
+            json=_body(prompt, **fields),
+            headers={"idempotency-key": key},
+        )
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_the_same_request_again_gets_the_same_answer_and_is_billed_once(
+    tmp_path: Path, streams: bool
+) -> None:
+    async with running(tmp_path) as world:
+        first = await _post(world, "once", stream=streams)
+        again = await _post(world, "once", stream=streams)
+        assert again.content == first.content
+        assert again.headers["x-freehold-replay-of"] == first.headers["x-freehold-request-id"]
+        assert len((await world.seen())["seen"]) == 1
+        await world.settled(1)
+
+
+async def test_another_body_under_the_same_key_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await _post(world, "one thing")
+        other = await _post(world, "another thing")
+        assert other.status_code == 422
+        assert other.json()["error"]["code"] == "idempotency_mismatch"
+        await world.settled(1)
+
+
+async def test_while_the_first_runs_the_second_is_told_to_wait(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.replica.ensure_ready(10)
+        replies = await asyncio.gather(*(_post(world, "[[slow 0.05]] race") for _ in range(8)))
+        assert sorted(reply.status_code for reply in replies) == [200] + [409] * 7
+        waiting = next(reply for reply in replies if reply.status_code == 409)
+        assert int(waiting.headers["retry-after"]) >= 1
+        await world.settled(1)
+
+
+async def test_a_request_that_failed_may_be_tried_again_under_its_key(tmp_path: Path) -> None:
+    async with running(tmp_path, context=50) as world:
+        assert (await _post(world, "word " * 90)).status_code == 400
+        assert (await _post(world, "short")).status_code == 200
+
+
+async def test_keys_of_others_do_not_share_slots(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        mine = await _post(world, "shared words")
+        world.key = world.mint()
+        theirs = await _post(world, "shared words")
+        assert "x-freehold-replay-of" not in theirs.headers
+        assert theirs.headers["x-freehold-request-id"] != mine.headers["x-freehold-request-id"]
+
+
+async def test_kept_answers_cannot_be_read_in_the_database(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        answer = (await _post(world, "canary question")).json()
+        word = answer["choices"][0]["message"]["content"].split()[0]
+    stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert word.encode() not in stored
+    assert b"canary question" not in stored
