@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import uvicorn
 
 from freehold.cli import reach, wiring
@@ -59,11 +59,13 @@ class Running:
     home: Home
     replica_client: Any = None
 
-    def http(self, **options: Any) -> httpx.AsyncClient:
+    def http(self, **options: Any) -> httpx2.AsyncClient:
         headers = {"authorization": f"Bearer {self.key}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
+        return httpx2.AsyncClient(
+            base_url=self.url, headers=headers, timeout=30, verify=False, **options
+        )
 
-    async def chat(self, prompt: str, **fields: Any) -> httpx.Response:
+    async def chat(self, prompt: str, **fields: Any) -> httpx2.Response:
         body = {"model": "fake-model", "messages": [{"role": "user", "content": prompt}], **fields}
         async with self.http() as client:
             return await client.post("/v1/chat/completions", json=body)
@@ -135,7 +137,12 @@ async def running(
     gateway.watch.start()
     pool.start()
     config = uvicorn.Config(
-        app.build(gateway), http=Connection, ws="none", lifespan="off", log_config=None
+        app.build(gateway),
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        timeout_keep_alive=75,
     )
     server_process = _Server(config)
     serving = asyncio.create_task(server_process.serve(sockets=[listener]))

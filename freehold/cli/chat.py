@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import orjson
 import typer
 
@@ -107,7 +107,7 @@ def _events(gateway: reach.RunningGateway, body: dict[str, Any]) -> Iterator[dic
     headers = {"authorization": f"Bearer {gateway.key}"}
     url = f"{gateway.url}/v1/chat/completions"
     try:
-        with httpx.stream(
+        with httpx2.stream(
             "POST", url, json=body, headers=headers, timeout=_READ_S, trust_env=False
         ) as response:
             if response.is_error:
@@ -118,7 +118,7 @@ def _events(gateway: reach.RunningGateway, body: dict[str, Any]) -> Iterator[dic
                     if "error" in event:
                         _raise(event)
                     yield event
-    except httpx.HTTPError:
+    except httpx2.HTTPError:
         raise UserError(
             Code.GATEWAY_NOT_RUNNING, "The connection to the gateway broke: see `freehold status`."
         ) from None

@@ -61,5 +61,5 @@ def configure(folder: Path, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("uvicorn.access", "httpx", "alembic"):
+    for noisy in ("uvicorn.access", "httpx2", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

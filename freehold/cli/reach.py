@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
+import httpx2
 
 from freehold.config.home import Home, read_or_create_secret
 from freehold.core.clock import SystemClock
@@ -28,7 +28,7 @@ class RunningGateway:
         self.url = url
         self.pid = pid
         self.key = key
-        self._client = httpx.Client(
+        self._client = httpx2.Client(
             base_url=url,
             headers={"authorization": f"Bearer {key}"},
             timeout=30,
@@ -41,7 +41,7 @@ class RunningGateway:
         """The decoded reply. Raises `UserError` with the gateway's own sentence."""
         try:
             response = self._client.request(method, path, json=body, params=query)
-        except httpx.HTTPError:
+        except httpx2.HTTPError:
             raise UserError(
                 Code.GATEWAY_NOT_RUNNING,
                 f"The gateway at {self.url} does not answer: see `freehold status` and its log.",

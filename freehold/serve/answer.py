@@ -72,9 +72,9 @@ async def opened(asked: Asked) -> AsyncIterator[Opened]:
                     asked.blame(error, lease)
                     raise
         except UserError as error:
-            if begun or error.code not in _RETRIED or attempt == _TRIES - 1:
+            is_last = attempt == _TRIES - 1 or asked.quarantine.holds(asked.call.body)
+            if begun or error.code not in _RETRIED or is_last:
                 raise
-            asked.quarantine.check(asked.call.body)
 
 
 async def whole(asked: Asked) -> dict[str, Any]:

@@ -155,9 +155,9 @@ class Exchange:
         try:
             content = await self._assembled()
         except UserError as error:
-            if error.code is not Code.ENGINE_FAILED:
+            is_held = self._gateway.quarantine.holds(self._call.body)
+            if error.code is not Code.ENGINE_FAILED or is_held:
                 raise
-            self._gateway.quarantine.check(self._call.body)
             self.meter = before
             content = await self._assembled()
         await self._reply_whole(send, content)

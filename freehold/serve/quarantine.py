@@ -22,11 +22,14 @@ class Quarantine:
 
     def check(self, body: dict[str, Any]) -> None:
         """Raises `UserError(PROMPT_QUARANTINED)` for a body with two recent kills."""
-        if self._kills and self._count(_hash(body)) >= _KILLS:
+        if self.holds(body):
             raise UserError(
                 Code.PROMPT_QUARANTINED,
                 "The engine died on this very request twice, so it is not tried again: change it.",
             )
+
+    def holds(self, body: dict[str, Any]) -> bool:
+        return bool(self._kills) and self._count(_hash(body)) >= _KILLS
 
     def blame(self, body: dict[str, Any]) -> None:
         """The engine died while it worked on `body`."""

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from starlette.routing import Route
 
@@ -20,7 +20,7 @@ def test_every_code_has_a_status() -> None:
     assert set(HTTP) == set(Code)
 
 
-async def _refused(response: httpx.Response, status: int, code: str) -> dict[str, object]:
+async def _refused(response: httpx2.Response, status: int, code: str) -> dict[str, object]:
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -37,7 +37,7 @@ async def test_every_route_but_three_asks_for_a_key_whatever_the_host_and_path(
         routes = [route for route in door._router.routes if isinstance(route, Route)]  # type: ignore[attr-defined]
         assert {route.path for route in routes if route.path in app.OPEN} == app.OPEN
         assert app.OPEN == {"/healthz", "/readyz", "/metrics"}
-        async with httpx.AsyncClient(base_url=world.url) as anonymous:
+        async with httpx2.AsyncClient(base_url=world.url) as anonymous:
             for route in routes:
                 path = route.path.replace("{alias:path}", "x").replace("{key_id}", "x")
                 for method in sorted((route.methods or set()) - {"HEAD"}):
@@ -72,7 +72,7 @@ async def test_keys_that_are_wrong_missing_expired_or_revoked_do_not_open(tmp_pa
             f"Bearer {revoked}": "invalid_api_key",
             f"Bearer {world.mint(expires_at_us=1)}": "expired_api_key",
         }
-        async with httpx.AsyncClient(base_url=world.url) as client:
+        async with httpx2.AsyncClient(base_url=world.url) as client:
             for header, code in cases.items():
                 response = await client.get("/v1/models", headers={"authorization": header})
                 await _refused(response, 401, code)
@@ -84,7 +84,7 @@ async def test_a_revoked_key_is_refused_at_once_though_it_was_cached(tmp_path: P
     async with running(tmp_path) as world:
         key = world.mint()
         headers = {"authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=world.url) as client, world.http() as admin:
+        async with httpx2.AsyncClient(base_url=world.url) as client, world.http() as admin:
             assert (await client.get("/v1/models", headers=headers)).is_success
             key_id = world.gateway.store.keys(world.tenant_id)[-1].id
             assert (await admin.delete(f"/admin/v1/keys/{key_id}")).is_success
@@ -101,7 +101,7 @@ async def test_a_key_of_another_gateway_is_taken_over_by_its_hash(tmp_path: Path
         created = await admin.post("/admin/v1/keys", json={"name": "moved", "sha256": hashed})
         assert created.status_code == 201
         assert "key" not in created.json()
-        async with httpx.AsyncClient(base_url=world.url) as client:
+        async with httpx2.AsyncClient(base_url=world.url) as client:
             headers = {"authorization": f"Bearer {foreign}"}
             assert (await client.get("/v1/models", headers=headers)).is_success
         again = await admin.post("/admin/v1/keys", json={"name": "moved", "sha256": hashed})

@@ -7,7 +7,7 @@ import random
 import signal
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from freehold.config.schema import LimitSettings
@@ -16,7 +16,7 @@ from freehold.engines.fake import tokens_for
 from tests.harness import Running, running, sha
 
 
-def _code(response: httpx.Response) -> str:
+def _code(response: httpx2.Response) -> str:
     code = response.json()["error"]["code"]
     assert isinstance(code, str)
     return code
@@ -121,6 +121,8 @@ async def test_clients_that_go_at_random_points_are_billed_and_stop_the_engine(
         await world.replica.ensure_ready(10)
         chooser = random.Random(7)
 
+        client = world.http()
+
         async def leave_early(number: int) -> str:
             prompt = f"[[slow 0.03]][[tokens 400]] client {number}"
             body = {
@@ -128,11 +130,10 @@ async def test_clients_that_go_at_random_points_are_billed_and_stop_the_engine(
                 "stream": number % 2 == 0,
                 "messages": [{"role": "user", "content": prompt}],
             }
-            async with world.http() as client:
-                request = asyncio.create_task(_consume(client, body))
-                await asyncio.sleep(chooser.uniform(0.1, 1.0))
-                request.cancel()
-                await asyncio.gather(request, return_exceptions=True)
+            request = asyncio.create_task(_consume(client, body))
+            await asyncio.sleep(chooser.uniform(0.3, 1.2))
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
             return prompt
 
         prompts = await asyncio.gather(*(leave_early(number) for number in range(30)))
@@ -145,9 +146,10 @@ async def test_clients_that_go_at_random_points_are_billed_and_stop_the_engine(
         assert sum(row["tokens_out"] for row in rows) > 30
         assert set((await world.seen())["cut"]) == {sha(prompt) for prompt in prompts}
         assert world.replica.in_flight == 0
+        await client.aclose()
 
 
-async def _consume(client: httpx.AsyncClient, body: dict[str, object]) -> None:
+async def _consume(client: httpx2.AsyncClient, body: dict[str, object]) -> None:
     async with client.stream("POST", "/v1/chat/completions", json=body) as response:
         async for _ in response.aiter_bytes():
             pass
@@ -208,7 +210,7 @@ async def test_a_thousand_streams_with_random_cancels_never_see_each_others_word
     async with running(tmp_path, streams=128, limits=LimitSettings(queue_length=2000)) as world:
         await world.replica.ensure_ready(10)
         chooser = random.Random(11)
-        limits = httpx.Limits(max_connections=200)
+        limits = httpx2.Limits(max_connections=200)
         async with world.http(limits=limits) as client:
             gate = asyncio.Semaphore(150)
 

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness import Running, running
@@ -13,7 +13,7 @@ def _body(prompt: str, **fields: object) -> dict[str, object]:
     return {"model": "fake-model", "messages": [{"role": "user", "content": prompt}], **fields}
 
 
-async def _post(world: Running, prompt: str, key: str = "k-1", **fields: object) -> httpx.Response:
+async def _post(world: Running, prompt: str, key: str = "k-1", **fields: object) -> httpx2.Response:
     async with world.http() as client:
         return await client.post(
             "/v1/chat/completions",

@@ -1,0 +1,70 @@
+"""The catalog: models known by name, from the data file beside this one."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+from freehold.core.model import Task
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSource:
+    reference: str
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    name: str
+    task: Task
+    licence: str
+    parameters_b: float
+    memory_gb: float
+    rank: int
+    smoke: bool
+    sources: tuple[KnownSource, ...]
+
+
+@cache
+def _content() -> tuple[str, dict[str, Known]]:
+    raw = yaml.safe_load((files("freehold.catalog") / "known.yaml").read_bytes())
+    models = [
+        Known(
+            name=entry["name"],
+            task=Task(entry["task"]),
+            licence=entry["licence"],
+            parameters_b=entry["parameters_b"],
+            memory_gb=entry["memory_gb"],
+            rank=entry["rank"],
+            smoke=entry.get("smoke", False),
+            sources=tuple(KnownSource(one["from"], one["digest"]) for one in entry["sources"]),
+        )
+        for entry in raw["models"]
+    ]
+    return raw["default"], {model.name: model for model in models}
+
+
+def default_name() -> str:
+    return _content()[0]
+
+
+def find(name: str) -> Known | None:
+    return _content()[1].get(name)
+
+
+def every() -> list[Known]:
+    return list(_content()[1].values())
+
+
+def best_fitting(memory_bytes: int) -> Known | None:
+    """The strongest chat model that fits into four fifths of this memory; the rest
+    is for the system and for what is measured wrongly."""
+    room_gb = memory_bytes * 0.8 / 1e9
+    fitting = [
+        model
+        for model in every()
+        if model.task is Task.CHAT and not model.smoke and model.memory_gb <= room_gb
+    ]
+    return max(fitting, key=lambda model: model.rank, default=None)
