@@ -12,8 +12,10 @@ from rich.table import Table
 
 from freehold.core.errors import FreeholdError, UserError
 
-console = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+# A pipe has no width of its own: lines in it must not be broken at a terminal's.
+_PIPE_WIDTH = 240
+console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 

@@ -34,7 +34,6 @@ class Process:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                umask=0o077,
             )
         return cls(child)
 

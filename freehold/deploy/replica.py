@@ -1,6 +1,7 @@
 """One engine process over its whole life. Its state has one owner: the task here."""
 
 import asyncio
+import logging
 import os
 import random
 import secrets
@@ -12,6 +13,8 @@ from pathlib import Path
 from freehold.core.errors import Code, UserError
 from freehold.deploy.process import Process
 from freehold.engines.base import Engine, EngineClient, LocalModel
+
+_logger = logging.getLogger(__name__)
 
 _BACKOFF_FIRST_S = 0.2
 _BACKOFF_MOST_S = 30.0
@@ -143,6 +146,9 @@ class Replica:
             self.last_error = await self._until_dead()
         except (OSError, TimeoutError, UserError) as error:
             self.last_error = str(error) or type(error).__name__
+        except Exception as error:  # a supervisor must outlive any surprise
+            _logger.exception("replica_failed")
+            self.last_error = type(error).__name__
         finally:
             self._ready.clear()
             await self._end()

@@ -21,6 +21,7 @@ def clean_environment() -> dict[str, str]:
 def settle_in() -> None:
     """No core dumps (they would hold prompts), no new privileges, and an end when the
     parent ends: by signal on Linux, by the closed standard input everywhere."""
+    os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)

@@ -36,7 +36,7 @@ async def test_every_route_but_three_asks_for_a_key_whatever_the_host_and_path(
         door = app.build(world.gateway)
         routes = [route for route in door._router.routes if isinstance(route, Route)]  # type: ignore[attr-defined]
         assert {route.path for route in routes if route.path in app.OPEN} == app.OPEN
-        assert app.OPEN == {"/healthz", "/readyz", "/metrics"}
+        assert sorted(app.OPEN) == ["/healthz", "/metrics", "/readyz"]
         async with httpx2.AsyncClient(base_url=world.url) as anonymous:
             for route in routes:
                 path = route.path.replace("{alias:path}", "x").replace("{key_id}", "x")
