@@ -122,6 +122,7 @@ def _keep(
         chat_template_digest=(
             f"sha256:{hashlib.sha256(template.encode()).hexdigest()}" if template else None
         ),
+        template_reads_tools=bool(template and "tools" in template),
         conversion=conversion,
     )
     store.add(card)

@@ -78,6 +78,7 @@ class ModelCard:
     added_at_us: int
     smoke: bool = False
     chat_template_digest: str | None = None
+    template_reads_tools: bool = False
     conversion: Conversion | None = None
     notes: tuple[str, ...] = field(default=())
 

@@ -7,15 +7,18 @@ explicitly, because a request without the field skips that check altogether.
 
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from freehold.config.schema import LlamaCppSettings
 from freehold.core.engine import CHAT, COMPLETIONS, EMBEDDINGS, Capabilities, EngineCall, LaunchSpec
 from freehold.core.errors import Code, UserError
-from freehold.core.model import Task
-from freehold.engines import child
-from freehold.engines.base import LocalModel
+from freehold.core.model import ModelCard, Task
+from freehold.engines import child, tool_calls
+from freehold.engines.base import Answer, LocalModel
 from freehold.engines.openai_http import OpenAIHttp
 
 # What was seen to have an effect, field by field, on the pinned wheel. `n` is not
@@ -85,21 +88,32 @@ class LlamaCpp:
         return LaunchSpec(tuple(argv), child.clean_environment(), socket_path, _READY_S)
 
     def connect(self, model: LocalModel, socket_path: str) -> "LlamaCppClient":
-        return LlamaCppClient(socket_path, model.card.task)
+        return LlamaCppClient(socket_path, model.card)
 
     def _context_length(self, model: LocalModel) -> int:
         return min(self._settings.context_length, model.card.context_length)
 
 
 class LlamaCppClient(OpenAIHttp):
-    def __init__(self, socket_path: str, task: Task) -> None:
+    def __init__(self, socket_path: str, card: ModelCard) -> None:
         super().__init__(
             "http://engine/v1",
             who="The engine",
             socket_path=socket_path,
             extra_body={CHAT: _OWN_FIELDS, COMPLETIONS: _OWN_FIELDS},
         )
-        self._task = task
+        self._task = card.task
+        self._template_reads_tools = card.template_reads_tools
+
+    @asynccontextmanager
+    async def stream(self, call: EngineCall) -> AsyncIterator[Answer]:
+        if not tool_calls.needs_help(call.body, self._template_reads_tools):
+            async with super().stream(call) as answer:
+                yield answer
+            return
+        helped = replace(call, body=tool_calls.constrained(call.body))
+        async with super().stream(helped) as answer:
+            yield _ToolAnswer(answer) if tool_calls.is_constrained(call.body) else answer
 
     async def count_prompt_tokens(self, call: EngineCall) -> int | None:
         if call.endpoint == EMBEDDINGS:
@@ -131,6 +145,18 @@ class LlamaCppClient(OpenAIHttp):
         answer = await self.whole(EngineCall(COMPLETIONS, "probe", body, "probe"))
         if not answer.get("choices"):
             raise UserError(Code.ENGINE_UNAVAILABLE, "The engine makes no tokens: try again.")
+
+
+class _ToolAnswer:
+    """An answer constrained to be a call, read as one."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._reader = tool_calls.CallReader()
+
+    async def read(self) -> list[dict[str, Any]] | None:
+        chunks = await self._answer.read()
+        return None if chunks is None else [self._reader.chunk(chunk) for chunk in chunks]
 
 
 def usable_cores() -> int:

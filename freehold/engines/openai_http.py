@@ -19,6 +19,7 @@ import orjson
 from freehold.core.engine import EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.core.secret import Secret
+from freehold.engines.base import Answer
 
 _MAX_EVENT_BYTES = 1024 * 1024
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -35,10 +36,10 @@ class SseAnswer:
         self._content = response.content
         self._who = who
         self._rest = b""
-        self._is_done = False
+        self.is_done = False
 
     async def read(self) -> list[dict[str, Any]] | None:
-        while not self._is_done:
+        while not self.is_done:
             try:
                 data = await self._content.readany()
             except (aiohttp.ClientError, ValueError) as error:
@@ -62,7 +63,7 @@ class SseAnswer:
                 continue  # comments, empty lines, event names
             payload = line[5:].strip()
             if payload == b"[DONE]":
-                self._is_done = True
+                self.is_done = True
                 break
             chunks.append(self._chunk(payload))
         return chunks
@@ -145,7 +146,7 @@ class OpenAIHttp:
     # calls
 
     @asynccontextmanager
-    async def stream(self, call: EngineCall) -> AsyncIterator[SseAnswer]:
+    async def stream(self, call: EngineCall) -> AsyncIterator[Answer]:
         body = {
             **call.body,
             **self._extra.get(call.endpoint, {}),
@@ -159,7 +160,7 @@ class OpenAIHttp:
                 raise failed(self._who, "did not stream")
             answer = SseAnswer(response, self._who)
             yield answer
-            if answer._is_done:
+            if answer.is_done:
                 await _exhaust(response)
         finally:
             response.close()

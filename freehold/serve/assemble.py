@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from freehold.serve.shape import reads_engine, text_of
+
 
 class Assembler:
     """Takes chat and completion chunks of any number of choices, in order."""
@@ -9,6 +11,7 @@ class Assembler:
     def __init__(self) -> None:
         self._choices: dict[int, dict[str, Any]] = {}
 
+    @reads_engine
     def add(self, chunks: list[dict[str, Any]]) -> None:
         for chunk in chunks:
             for part in chunk["choices"]:
@@ -22,14 +25,16 @@ class Assembler:
     def _add_part(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
         if part.get("finish_reason"):
             choice["finish_reason"] = part["finish_reason"]
-        _add_logprobs(choice, part.get("logprobs"))
+        if part.get("logprobs"):
+            _add_logprobs(choice.setdefault("logprobs", {}), part["logprobs"])
         delta = part.get("delta")
         if delta is None:
-            choice["texts"].append(part.get("text") or "")
+            choice["texts"].append(text_of(part.get("text")))
             choice["is_text"] = True
             return
-        if delta.get("content"):
-            choice["texts"].append(delta["content"])
+        choice["texts"].append(text_of(delta.get("content")))
+        if delta.get("refusal"):
+            choice["refusal"] = choice.get("refusal", "") + text_of(delta["refusal"])
         for call in delta.get("tool_calls") or ():
             add_tool_call(choice.setdefault("tool_calls", {}), call)
 
@@ -40,31 +45,28 @@ def add_tool_call(calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> di
     call = calls.setdefault(
         index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
     )
-    call["id"] = delta.get("id") or call["id"]
+    call["id"] = text_of(delta.get("id")) or call["id"]
     function = delta.get("function") or {}
-    call["function"]["name"] = function.get("name") or call["function"]["name"]
-    call["function"]["arguments"] += function.get("arguments") or ""
+    call["function"]["name"] = text_of(function.get("name")) or call["function"]["name"]
+    call["function"]["arguments"] += text_of(function.get("arguments"))
     return call
 
 
-def _add_logprobs(choice: dict[str, Any], logprobs: dict[str, Any] | None) -> None:
-    if not logprobs:
-        return
-    there = choice.get("logprobs")
-    if there is None:
-        choice["logprobs"] = {**logprobs}
-        return
+def _add_logprobs(there: dict[str, Any], logprobs: dict[str, Any]) -> None:
     for name, value in logprobs.items():
         if isinstance(value, list):
-            there[name] = (there.get(name) or []) + value
+            there.setdefault(name, []).extend(value)
 
 
 def _finished(choice: dict[str, Any]) -> dict[str, Any]:
     text = "".join(choice.pop("texts"))
-    calls = choice.pop("tool_calls", None)
+    calls, refusal = choice.pop("tool_calls", None), choice.pop("refusal", None)
     if choice.pop("is_text", False):
         return {**choice, "text": text}
-    message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
+    has_text = bool(text) or not (calls or refusal)
+    message: dict[str, Any] = {"role": "assistant", "content": text if has_text else None}
+    if refusal:
+        message["refusal"] = refusal
     if calls:
         message["tool_calls"] = [calls[index] for index in sorted(calls)]
     return {**choice, "message": message}

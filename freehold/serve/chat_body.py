@@ -24,14 +24,16 @@ class Closed(BaseModel):
 
 def _kind(value: Any) -> str | None:
     """Which branch of a union a value belongs to, so that an error names one cause."""
-    return {str: "plain", list: "list", dict: "object"}.get(type(value))
+    kinds: dict[type, str] = {str: "plain", list: "list", dict: "object"}
+    return kinds.get(type(value))
 
 
 def _first_kind(value: Any) -> str | None:
     """The same for texts and token numbers, which come alone or in lists."""
     if type(value) is not list or not value:
         return "texts" if type(value) is list else _kind(value)
-    return {str: "texts", int: "tokens", list: "token lists"}.get(type(value[0]))
+    kinds: dict[type, str] = {str: "texts", int: "tokens", list: "token lists"}
+    return kinds.get(type(value[0]))
 
 
 def one_of(choose: Callable[[Any], str | None], what: str) -> Discriminator:

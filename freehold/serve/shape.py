@@ -1,8 +1,14 @@
 """How an answer is shaped for the client, whatever engine it came from."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+from freehold.core.errors import Code, UserError
 from freehold.serve.meter import Meter
+
+_Given = ParamSpec("_Given")
+_Shaped = TypeVar("_Shaped")
 
 
 class Shaper(Protocol):
@@ -35,3 +41,28 @@ def usage_of(meter: Meter, shows_cached: bool) -> dict[str, Any]:
         "total_tokens": meter.tokens_in + meter.tokens_out,
         "prompt_tokens_details": {"cached_tokens": meter.tokens_cached if shows_cached else 0},
     }
+
+
+def reads_engine(method: Callable[_Given, _Shaped]) -> Callable[_Given, _Shaped]:
+    """For what takes an engine's answer apart: one that is built otherwise than
+    OpenAI says is the engine's failure, whatever it makes Python complain about."""
+
+    @wraps(method)
+    def checked(*args: _Given.args, **kwargs: _Given.kwargs) -> _Shaped:
+        try:
+            return method(*args, **kwargs)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as why:
+            raise UserError(
+                Code.ENGINE_FAILED, "The engine sent what is no answer: try again."
+            ) from why
+
+    return checked
+
+
+def text_of(value: Any) -> str:
+    """A text of an engine's; raises `TypeError` for what is neither text nor null."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value

@@ -5,11 +5,12 @@ from typing import Any
 import orjson
 
 from freehold.serve.meter import Meter
-from freehold.serve.shape import usage_of
+from freehold.serve.shape import reads_engine, text_of, usage_of
 
-_DELTA = ("role", "content", "refusal", "tool_calls")
-_MESSAGE = ("role", "content", "refusal", "tool_calls", "annotations", "audio")
+_DELTA = ("role", "content", "refusal")
+_MESSAGE = ("annotations", "audio")
 _LOGPROB = ("token", "logprob", "bytes")
+_TEXT_LOGPROBS = ("text_offset", "token_logprobs", "tokens", "top_logprobs")
 
 
 class ChatShaper:
@@ -28,6 +29,7 @@ class ChatShaper:
         self._include_usage = include_usage
         self._shows_cached = shows_cached
 
+    @reads_engine
     def chunk(self, chunks: list[dict[str, Any]]) -> bytes:
         parts: list[bytes] = []
         for chunk in chunks:
@@ -52,31 +54,41 @@ class ChatShaper:
     def error(self, body: dict[str, Any]) -> bytes:
         return b"data: " + orjson.dumps(body) + b"\n\n"
 
+    @reads_engine
     def whole(self, content: dict[str, Any], meter: Meter) -> dict[str, Any]:
+        choices = [self._whole_choice(choice) for choice in content["choices"]]
+        if not choices:
+            raise ValueError("no choices")
         return {
             **self._head,
             "object": self._whole_object,
-            "choices": [self._whole_choice(choice) for choice in content.get("choices", ())],
+            "choices": choices,
             "usage": usage_of(meter, self._shows_cached),
         }
 
     def _stream_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
         delta = choice.get("delta") or {}
-        shaped: dict[str, Any] = {
+        shaped: dict[str, Any] = {name: delta[name] for name in _DELTA if name in delta}
+        if delta.get("tool_calls"):
+            shaped["tool_calls"] = [_call_delta(call) for call in delta["tool_calls"]]
+        logprobs = choice.get("logprobs")
+        return {
             "index": choice.get("index", 0),
-            "delta": {name: delta[name] for name in _DELTA if name in delta},
+            "delta": shaped,
+            "logprobs": clean_logprobs(logprobs) if logprobs else None,
             "finish_reason": choice.get("finish_reason"),
         }
-        if choice.get("logprobs"):
-            shaped["logprobs"] = clean_logprobs(choice["logprobs"])
-        return shaped
 
     def _whole_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
-        message = choice.get("message") or {}
-        shaped = {name: message[name] for name in _MESSAGE if message.get(name) is not None}
-        shaped.setdefault("role", "assistant")
-        shaped.setdefault("content", None)
-        shaped.setdefault("refusal", None)
+        message = choice["message"]
+        shaped: dict[str, Any] = {
+            "role": "assistant",
+            "content": None if message.get("content") is None else text_of(message["content"]),
+            "refusal": text_of(message.get("refusal")) or None,
+        }
+        shaped |= {name: message[name] for name in _MESSAGE if message.get(name) is not None}
+        if message.get("tool_calls"):
+            shaped["tool_calls"] = [whole_call(call) for call in message["tool_calls"]]
         logprobs = choice.get("logprobs")
         return {
             "index": choice.get("index", 0),
@@ -91,15 +103,33 @@ class CompletionShaper(ChatShaper):
     _whole_object = "text_completion"
 
     def _stream_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
+        logprobs = choice.get("logprobs")
         return {
             "index": choice.get("index", 0),
-            "text": choice.get("text") or "",
-            "logprobs": choice.get("logprobs"),
+            "text": text_of(choice.get("text")),
+            "logprobs": {name: logprobs.get(name) for name in _TEXT_LOGPROBS} if logprobs else None,
             "finish_reason": choice.get("finish_reason"),
         }
 
     def _whole_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
-        return self._stream_choice(choice)
+        shaped = self._stream_choice(choice)
+        shaped["finish_reason"] = shaped["finish_reason"] or "stop"
+        return shaped
+
+
+def whole_call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    named = {name: text_of(function.get(name)) for name in ("name", "arguments")}
+    return {"id": text_of(call.get("id")), "type": "function", "function": named}
+
+
+def _call_delta(call: dict[str, Any]) -> dict[str, Any]:
+    shaped = {name: call[name] for name in ("index", "id", "type") if name in call}
+    function = call.get("function")
+    if function:
+        names = ("name", "arguments")
+        shaped["function"] = {name: function[name] for name in names if name in function}
+    return shaped
 
 
 def clean_logprobs(logprobs: dict[str, Any]) -> dict[str, Any]:

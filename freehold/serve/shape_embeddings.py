@@ -1,14 +1,17 @@
 """Embeddings, as floats or as the base64 that OpenAI's SDKs ask for."""
 
 import base64
+import math
 import struct
 from typing import Any
 
-from freehold.core.errors import Code, UserError
 from freehold.serve.meter import Meter
+from freehold.serve.shape import reads_engine
 
 
 class EmbeddingShaper:
+    """Engines answer in either form; the caller gets the one that was asked for."""
+
     def __init__(self, model: str, as_base64: bool) -> None:
         self._model = model
         self._as_base64 = as_base64
@@ -22,21 +25,39 @@ class EmbeddingShaper:
     def error(self, body: dict[str, Any]) -> bytes:
         return b""
 
+    @reads_engine
     def whole(self, content: dict[str, Any], meter: Meter) -> dict[str, Any]:
-        data = content.get("data")
-        if not isinstance(data, list):
-            raise UserError(Code.ENGINE_FAILED, "The engine sent no embeddings: try again.")
-        usage = {"prompt_tokens": meter.tokens_in, "total_tokens": meter.tokens_in}
+        data = content["data"]
+        if not data:
+            raise ValueError("no embeddings")
         return {
             "object": "list",
             "data": [self._entry(entry) for entry in data],
             "model": self._model,
-            "usage": usage,
+            "usage": {"prompt_tokens": meter.tokens_in, "total_tokens": meter.tokens_in},
         }
 
     def _entry(self, entry: dict[str, Any]) -> dict[str, Any]:
-        vector = entry.get("embedding")
-        if self._as_base64 and isinstance(vector, list):
-            packed = struct.pack(f"<{len(vector)}f", *vector)
-            vector = base64.b64encode(packed).decode()
+        vector = entry["embedding"]
+        if isinstance(vector, str):
+            vector = vector if self._as_base64 else _unpacked(vector)
+        else:
+            vector = _packed(vector) if self._as_base64 else [float(number) for number in vector]
         return {"object": "embedding", "index": entry.get("index", 0), "embedding": vector}
+
+
+def _packed(vector: list[float]) -> str:
+    try:
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    except struct.error as error:
+        raise ValueError("no numbers") from error
+
+
+def _unpacked(text: str) -> list[float]:
+    content = base64.b64decode(text, validate=True)
+    if len(content) % 4:
+        raise ValueError("no whole numbers")
+    vector = list(struct.unpack(f"<{len(content) // 4}f", content))
+    if not all(map(math.isfinite, vector)):
+        raise ValueError("no finite numbers")
+    return vector

@@ -6,27 +6,38 @@ import orjson
 
 from freehold.serve.assemble import add_tool_call
 from freehold.serve.meter import Meter
-from freehold.serve.shape_chat import clean_logprobs
+from freehold.serve.shape import reads_engine, text_of
+from freehold.serve.shape_chat import clean_logprobs, whole_call
 
+# What a response repeats of its request, and what stands there when the request
+# did not say. Sampling values are the engine's to choose then, so they stay null.
 _ECHOED: dict[str, Any] = {
+    "background": False,
     "instructions": None,
     "max_output_tokens": None,
+    "max_tool_calls": None,
     "metadata": {},
     "parallel_tool_calls": True,
-    "temperature": 1.0,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "temperature": None,
     "text": {"format": {"type": "text"}},
     "tool_choice": "auto",
-    "tools": [],
     "top_logprobs": 0,
-    "top_p": 1.0,
+    "top_p": None,
     "truncation": "disabled",
     "user": None,
 }
+_TOOL = ("type", "name", "description", "parameters", "strict")
+# How an answer ended, in chat's words, and why it is then not complete.
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 class ResponsesShaper:
-    """The stream is a small state machine: at most one message item, then function
-    call items, each opened when its first delta comes and closed at the end."""
+    """The stream is a small state machine: message and function call items, each
+    opened by its first delta. A message is closed before a call opens; calls, which
+    an engine may interleave, are closed at the end."""
 
     def __init__(
         self, answer_id: str, model: str, created: int, data: dict[str, Any], shows_cached: bool
@@ -35,145 +46,140 @@ class ResponsesShaper:
         self._model = model
         self._created = created
         self._echo = {name: data.get(name, default) for name, default in _ECHOED.items()}
+        self._echo["tools"] = [
+            {name: tool.get(name) for name in _TOOL} for tool in data.get("tools", ())
+        ]
         self._shows_cached = shows_cached
         self._sequence = 0
         self._has_begun = False
-        self._text: list[str] = []
-        self._logprobs: list[dict[str, Any]] = []
         self._items: list[dict[str, Any]] = []
-        self._message: dict[str, Any] | None = None
+        self._message: _OpenMessage | None = None
         self._calls: dict[int, dict[str, Any]] = {}
-        self._call_items: dict[int, dict[str, Any]] = {}
+        self._call_places: dict[int, int] = {}
         self._finish: str | None = None
 
     # streaming
 
+    @reads_engine
     def chunk(self, chunks: list[dict[str, Any]]) -> bytes:
-        parts: list[bytes] = []
-        if not self._has_begun:
-            self._has_begun = True
-            for name in ("response.created", "response.in_progress"):
-                parts.append(self._event(name, response=self._response("in_progress", [], None)))
+        parts = self._begin()
         for chunk in chunks:
             for choice in chunk["choices"]:
                 self._finish = choice.get("finish_reason") or self._finish
                 delta = choice.get("delta") or {}
                 if delta.get("content"):
-                    parts += self._add_text(delta["content"], choice.get("logprobs"))
+                    parts += self._add_text(text_of(delta["content"]), choice.get("logprobs"))
                 for call in delta.get("tool_calls") or ():
                     parts += self._add_call(call)
         return b"".join(parts)
 
     def end(self, meter: Meter) -> bytes:
-        parts = [self.chunk([]), *self._close_items()]
-        status = "incomplete" if self._finish == "length" else "completed"
+        parts = self._begin()
+        status = "incomplete" if self._finish in _INCOMPLETE else "completed"
+        parts += self._close_message(status)
+        for index in self._calls:
+            parts += self._close_call(index, status)
         response = self._response(status, self._items, meter)
         return b"".join([*parts, self._event(f"response.{status}", response=response)])
 
     def error(self, body: dict[str, Any]) -> bytes:
+        """OpenAI's flat `error` event; the nested copy is what its SDKs raise on."""
         error = body["error"]
+        for item in self._items:
+            if item["status"] == "in_progress":
+                item["status"] = "incomplete"
         failed = self._response("failed", self._items, None)
         failed["error"] = {"code": "server_error", "message": error["message"]}
-        told = self._event(
-            "error", code=error["code"], message=error["message"], param=error["param"]
+        flat = {name: error[name] for name in ("code", "message", "param")}
+        return self._event("error", **flat, error=error) + self._event(
+            "response.failed", response=failed
         )
-        return told + self._event("response.failed", response=failed)
+
+    def _begin(self) -> list[bytes]:
+        if self._has_begun:
+            return []
+        self._has_begun = True
+        response = self._response("in_progress", [], None)
+        names = ("response.created", "response.in_progress")
+        return [self._event(name, response=response) for name in names]
 
     def _add_text(self, text: str, logprobs: dict[str, Any] | None) -> list[bytes]:
         parts = [] if self._message is not None else self._open_message()
-        self._text.append(text)
-        entries = (clean_logprobs(logprobs)["content"] or []) if logprobs else []
-        self._logprobs += entries
-        parts.append(
-            self._event(
-                "response.output_text.delta",
-                **self._place(self._message or {}),
-                content_index=0,
-                delta=text,
-                logprobs=entries,
-            )
-        )
-        return parts
+        message = self._message
+        if message is None:
+            return parts
+        entries = _logprobs(logprobs)
+        message.texts.append(text)
+        message.logprobs += entries
+        place = {**message.place, "content_index": 0}
+        name = "response.output_text.delta"
+        return [*parts, self._event(name, **place, delta=text, logprobs=entries)]
 
     def _open_message(self) -> list[bytes]:
-        self._message = _message(f"msg_{self._id[5:]}", "in_progress", [])
-        self._items.append(self._message)
-        empty = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-        place = self._place(self._message)
+        place = len(self._items)
+        item = _message(self._message_id(place), "in_progress", [])
+        self._items.append(item)
+        self._message = _OpenMessage(item, place)
         return [
+            self._event("response.output_item.added", output_index=place, item=item),
             self._event(
-                "response.output_item.added",
-                output_index=place["output_index"],
-                item=self._message,
+                "response.content_part.added",
+                **self._message.place,
+                content_index=0,
+                part=_text_part("", []),
             ),
-            self._event("response.content_part.added", **place, content_index=0, part=empty),
+        ]
+
+    def _close_message(self, status: str) -> list[bytes]:
+        message, self._message = self._message, None
+        if message is None:
+            return []
+        text = "".join(message.texts)
+        part = _text_part(text, message.logprobs)
+        message.item |= {"status": status, "content": [part]}
+        place = {**message.place, "content_index": 0}
+        return [
+            self._event("response.output_text.done", **place, text=text, logprobs=message.logprobs),
+            self._event("response.content_part.done", **place, part=part),
+            self._event(
+                "response.output_item.done",
+                output_index=message.place["output_index"],
+                item=message.item,
+            ),
         ]
 
     def _add_call(self, delta: dict[str, Any]) -> list[bytes]:
         index = delta.get("index", 0)
         call = add_tool_call(self._calls, delta)
-        parts = []
-        item = self._call_items.get(index)
-        if item is None:
-            item = _call_item(f"fc_{self._id[5:]}_{index}", call, "in_progress")
-            self._call_items[index] = item
+        parts: list[bytes] = []
+        if index not in self._call_places:
+            parts += self._close_message("completed")
+            place = self._call_places[index] = len(self._items)
+            item = {**_call_item(self._call_id(place), call, "in_progress"), "arguments": ""}
             self._items.append(item)
-            shown = {**item, "arguments": ""}
-            place = self._place(item)
-            parts.append(
-                self._event(
-                    "response.output_item.added", output_index=place["output_index"], item=shown
-                )
-            )
+            parts.append(self._event("response.output_item.added", output_index=place, item=item))
+        place = self._call_places[index]
+        item = self._items[place]
         item["arguments"] = call["function"]["arguments"]
-        text = (delta.get("function") or {}).get("arguments")
+        text = text_of((delta.get("function") or {}).get("arguments"))
         if text:
-            parts.append(
-                self._event(
-                    "response.function_call_arguments.delta", **self._place(item), delta=text
-                )
-            )
+            name = "response.function_call_arguments.delta"
+            parts.append(self._event(name, item_id=item["id"], output_index=place, delta=text))
         return parts
 
-    def _close_items(self) -> list[bytes]:
-        parts = []
-        for item in self._items:
-            place = self._place(item)
-            item["status"] = "completed"
-            if item["type"] == "message":
-                text = "".join(self._text)
-                part = _text_part(text, self._logprobs)
-                item["content"] = [part]
-                parts.append(
-                    self._event(
-                        "response.output_text.done",
-                        **place,
-                        content_index=0,
-                        text=text,
-                        logprobs=self._logprobs,
-                    )
-                )
-                parts.append(
-                    self._event("response.content_part.done", **place, content_index=0, part=part)
-                )
-            else:
-                parts.append(
-                    self._event(
-                        "response.function_call_arguments.done",
-                        **place,
-                        name=item["name"],
-                        arguments=item["arguments"],
-                    )
-                )
-            parts.append(
-                self._event(
-                    "response.output_item.done", output_index=place["output_index"], item=item
-                )
-            )
-        return parts
-
-    def _place(self, item: dict[str, Any]) -> dict[str, Any]:
-        return {"item_id": item["id"], "output_index": self._items.index(item)}
+    def _close_call(self, index: int, status: str) -> list[bytes]:
+        place = self._call_places[index]
+        item = self._items[place] = _call_item(self._call_id(place), self._calls[index], status)
+        return [
+            self._event(
+                "response.function_call_arguments.done",
+                item_id=item["id"],
+                output_index=place,
+                name=item["name"],
+                arguments=item["arguments"],
+            ),
+            self._event("response.output_item.done", output_index=place, item=item),
+        ]
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         event = {"type": kind, "sequence_number": self._sequence, **fields}
@@ -182,31 +188,32 @@ class ResponsesShaper:
 
     # whole
 
+    @reads_engine
     def whole(self, content: dict[str, Any], meter: Meter) -> dict[str, Any]:
         choice = content["choices"][0]
-        message = choice.get("message") or {}
+        message = choice["message"]
+        self._finish = choice.get("finish_reason")
+        status = "incomplete" if self._finish in _INCOMPLETE else "completed"
         items: list[dict[str, Any]] = []
-        text = message.get("content")
+        text = text_of(message.get("content"))
         if text:
-            logprobs = clean_logprobs(choice.get("logprobs") or {})["content"] or []
-            parts = [_text_part(text, logprobs)]
-            items.append(_message(f"msg_{self._id[5:]}", "completed", parts))
-        for index, call in enumerate(message.get("tool_calls") or ()):
-            items.append(_call_item(f"fc_{self._id[5:]}_{index}", call, "completed"))
-        status = "incomplete" if choice.get("finish_reason") == "length" else "completed"
+            parts = [_text_part(text, _logprobs(choice.get("logprobs")))]
+            items.append(_message(self._message_id(0), status, parts))
+        for call in message.get("tool_calls") or ():
+            items.append(_call_item(self._call_id(len(items)), whole_call(call), status))
         return self._response(status, items, meter)
 
     def _response(
         self, status: str, items: list[dict[str, Any]], meter: Meter | None
     ) -> dict[str, Any]:
-        reason = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        reason = _INCOMPLETE.get(self._finish or "") if status == "incomplete" else None
         return {
             "id": self._id,
             "object": "response",
             "created_at": self._created,
             "status": status,
             "error": None,
-            "incomplete_details": reason,
+            "incomplete_details": {"reason": reason} if reason else None,
             "model": self._model,
             "output": items,
             "previous_response_id": None,
@@ -224,6 +231,26 @@ class ResponsesShaper:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": meter.tokens_in + meter.tokens_out,
         }
+
+    def _message_id(self, place: int) -> str:
+        return f"msg_{self._id[5:]}_{place}"
+
+    def _call_id(self, place: int) -> str:
+        return f"fc_{self._id[5:]}_{place}"
+
+
+class _OpenMessage:
+    """The message item that text goes to now."""
+
+    def __init__(self, item: dict[str, Any], output_index: int) -> None:
+        self.item = item
+        self.place = {"item_id": item["id"], "output_index": output_index}
+        self.texts: list[str] = []
+        self.logprobs: list[dict[str, Any]] = []
+
+
+def _logprobs(logprobs: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return (clean_logprobs(logprobs)["content"] or []) if logprobs else []
 
 
 def _message(item_id: str, status: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
