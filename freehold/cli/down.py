@@ -5,6 +5,7 @@ import signal
 import time
 from typing import Annotated
 
+import psutil
 import typer
 
 from freehold.cli import reach
@@ -37,8 +38,8 @@ def down(
 
 
 def _is_alive(pid: int) -> bool:
+    """An ended process that its parent has not noticed yet counts as gone."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    return True

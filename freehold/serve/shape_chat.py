@@ -124,7 +124,7 @@ def whole_call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _call_delta(call: dict[str, Any]) -> dict[str, Any]:
-    shaped = {name: call[name] for name in ("index", "id", "type") if name in call}
+    shaped: dict[str, Any] = {name: call[name] for name in ("index", "id", "type") if name in call}
     function = call.get("function")
     if function:
         names = ("name", "arguments")

@@ -68,7 +68,10 @@ class ResponsesShaper:
                 self._finish = choice.get("finish_reason") or self._finish
                 delta = choice.get("delta") or {}
                 if delta.get("content"):
-                    parts += self._add_text(text_of(delta["content"]), choice.get("logprobs"))
+                    text = text_of(delta["content"])
+                    parts += self._add_text("output_text", text, _logprobs(choice.get("logprobs")))
+                if delta.get("refusal"):
+                    parts += self._add_text("refusal", text_of(delta["refusal"]), [])
                 for call in delta.get("tool_calls") or ():
                     parts += self._add_call(call)
         return b"".join(parts)
@@ -103,49 +106,44 @@ class ResponsesShaper:
         names = ("response.created", "response.in_progress")
         return [self._event(name, response=response) for name in names]
 
-    def _add_text(self, text: str, logprobs: dict[str, Any] | None) -> list[bytes]:
-        parts = [] if self._message is not None else self._open_message()
+    def _add_text(self, kind: str, text: str, entries: list[dict[str, Any]]) -> list[bytes]:
+        parts: list[bytes] = []
         message = self._message
-        if message is None:
-            return parts
-        entries = _logprobs(logprobs)
+        if message is None or message.kind != kind:
+            parts += self._close_message("completed")
+            message = self._message = self._new_message(kind)
+            parts += self._opening(message)
         message.texts.append(text)
         message.logprobs += entries
-        place = {**message.place, "content_index": 0}
-        name = "response.output_text.delta"
-        return [*parts, self._event(name, **place, delta=text, logprobs=entries)]
+        fields = {"logprobs": entries} if kind == "output_text" else {}
+        parts.append(self._event(f"response.{kind}.delta", **message.at, delta=text, **fields))
+        return parts
 
-    def _open_message(self) -> list[bytes]:
+    def _new_message(self, kind: str) -> "_OpenMessage":
         place = len(self._items)
         item = _message(self._message_id(place), "in_progress", [])
         self._items.append(item)
-        self._message = _OpenMessage(item, place)
-        return [
-            self._event("response.output_item.added", output_index=place, item=item),
-            self._event(
-                "response.content_part.added",
-                **self._message.place,
-                content_index=0,
-                part=_text_part("", []),
-            ),
-        ]
+        return _OpenMessage(kind, item, place)
+
+    def _opening(self, message: "_OpenMessage") -> list[bytes]:
+        place = message.at["output_index"]
+        added = self._event("response.output_item.added", output_index=place, item=message.item)
+        part = _part(message.kind, "", [])
+        return [added, self._event("response.content_part.added", **message.at, part=part)]
 
     def _close_message(self, status: str) -> list[bytes]:
         message, self._message = self._message, None
         if message is None:
             return []
         text = "".join(message.texts)
-        part = _text_part(text, message.logprobs)
+        part = _part(message.kind, text, message.logprobs)
         message.item |= {"status": status, "content": [part]}
-        place = {**message.place, "content_index": 0}
+        said = {name: value for name, value in part.items() if name not in ("type", "annotations")}
+        place = message.at["output_index"]
         return [
-            self._event("response.output_text.done", **place, text=text, logprobs=message.logprobs),
-            self._event("response.content_part.done", **place, part=part),
-            self._event(
-                "response.output_item.done",
-                output_index=message.place["output_index"],
-                item=message.item,
-            ),
+            self._event(f"response.{message.kind}.done", **message.at, **said),
+            self._event("response.content_part.done", **message.at, part=part),
+            self._event("response.output_item.done", output_index=place, item=message.item),
         ]
 
     def _add_call(self, delta: dict[str, Any]) -> list[bytes]:
@@ -195,10 +193,13 @@ class ResponsesShaper:
         self._finish = choice.get("finish_reason")
         status = "incomplete" if self._finish in _INCOMPLETE else "completed"
         items: list[dict[str, Any]] = []
-        text = text_of(message.get("content"))
+        text, refusal = text_of(message.get("content")), text_of(message.get("refusal"))
         if text:
-            parts = [_text_part(text, _logprobs(choice.get("logprobs")))]
-            items.append(_message(self._message_id(0), status, parts))
+            part = _part("output_text", text, _logprobs(choice.get("logprobs")))
+            items.append(_message(self._message_id(0), status, [part]))
+        if refusal:
+            part = _part("refusal", refusal, [])
+            items.append(_message(self._message_id(len(items)), status, [part]))
         for call in message.get("tool_calls") or ():
             items.append(_call_item(self._call_id(len(items)), whole_call(call), status))
         return self._response(status, items, meter)
@@ -240,11 +241,12 @@ class ResponsesShaper:
 
 
 class _OpenMessage:
-    """The message item that text goes to now."""
+    """The message item that text goes to now; `at` is its place in every event."""
 
-    def __init__(self, item: dict[str, Any], output_index: int) -> None:
+    def __init__(self, kind: str, item: dict[str, Any], output_index: int) -> None:
+        self.kind = kind
         self.item = item
-        self.place = {"item_id": item["id"], "output_index": output_index}
+        self.at = {"item_id": item["id"], "output_index": output_index, "content_index": 0}
         self.texts: list[str] = []
         self.logprobs: list[dict[str, Any]] = []
 
@@ -263,8 +265,10 @@ def _message(item_id: str, status: str, parts: list[dict[str, Any]]) -> dict[str
     }
 
 
-def _text_part(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+def _part(kind: str, text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+    if kind == "refusal":
+        return {"type": kind, "refusal": text}
+    return {"type": kind, "text": text, "annotations": [], "logprobs": logprobs}
 
 
 def _call_item(item_id: str, call: dict[str, Any], status: str) -> dict[str, Any]:
