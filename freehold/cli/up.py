@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ from freehold.serve.gateway import Gateway
 from freehold.store.sql import SqlStore
 
 _READY_S = 600.0
+# The ledger's thread needs the interpreter for microseconds at a time; at Python's
+# default of 5 ms it waited that long for each of them behind a busy event loop.
+_SWITCH_S = 0.0002
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -128,6 +132,7 @@ async def _serve(
     home: Home, settings: Settings, cards: list[ModelCard], listener: socket.socket
 ) -> None:
     _raise_file_limit()
+    sys.setswitchinterval(_SWITCH_S)
     stop = _Stop(asyncio.Event(), asyncio.Event())
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.on_signal)

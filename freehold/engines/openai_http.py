@@ -103,6 +103,7 @@ class OpenAIHttp:
         extra_body: Mapping[str, Mapping[str, Any]] | None = None,
         is_upstream: bool = False,
         concurrency: int = 0,
+        proxy: str | None = None,
     ) -> None:
         """`who` names the origin in error sentences; `extra_body` holds, for an
         endpoint, fields of the engine's own that every call must carry."""
@@ -112,6 +113,7 @@ class OpenAIHttp:
         self._extra = extra_body or {}
         self._is_upstream = is_upstream
         self._concurrency = concurrency
+        self._proxy = proxy
         self._headers = {"content-type": "application/json"}
         if credential is not None:
             self._headers["authorization"] = f"Bearer {credential.reveal()}"
@@ -121,7 +123,9 @@ class OpenAIHttp:
         if self._session is None:
             connector: aiohttp.BaseConnector
             if self._socket_path is not None:
-                connector = aiohttp.UnixConnector(self._socket_path, limit=0)
+                # llama.cpp closes after each stream though it announces keep-alive, so a
+                # kept connection may be dead; a new one costs microseconds here.
+                connector = aiohttp.UnixConnector(self._socket_path, limit=0, force_close=True)
             else:
                 connector = aiohttp.TCPConnector(
                     limit=self._concurrency, ssl=ssl.create_default_context()
@@ -133,7 +137,7 @@ class OpenAIHttp:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
                 max_line_size=_MAX_HEADER_BYTES,
                 max_field_size=_MAX_HEADER_BYTES,
-                trust_env=self._is_upstream,
+                trust_env=False,  # it would read ~/.netrc in a thread on every request
                 headers=self._headers,
             )
         return self._session
@@ -197,7 +201,11 @@ class OpenAIHttp:
         session = self._open_session()
         try:
             response = await session.request(
-                method, f"{self._base_url}/{path}", data=content, allow_redirects=False
+                method,
+                f"{self._base_url}/{path}",
+                data=content,
+                allow_redirects=False,
+                proxy=self._proxy,
             )
         except (aiohttp.ClientConnectorError, FileNotFoundError, TimeoutError):
             raise UserError(

@@ -5,6 +5,8 @@ here and proves nothing about its weights: records say so by an absent digest.
 """
 
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from freehold.config.schema import UpstreamModel, UpstreamSettings
 from freehold.core.engine import CHAT, COMPLETIONS, EMBEDDINGS, Capabilities, EngineCall
@@ -59,6 +61,7 @@ class RemoteClient(OpenAIHttp):
             credential=read_credential(settings),
             is_upstream=True,
             concurrency=settings.concurrency,
+            proxy=_proxy_for(settings.base_url),
         )
 
     async def count_prompt_tokens(self, call: EngineCall) -> int | None:
@@ -85,6 +88,14 @@ def capabilities(settings: UpstreamSettings, models: list[UpstreamModel]) -> Cap
         vision=True,
         answers_whole=True,
     )
+
+
+def _proxy_for(url: str) -> str | None:
+    """The company's proxy for this URL, as the environment names it at the start."""
+    parts = urlsplit(url)
+    if parts.hostname is None or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def read_credential(settings: UpstreamSettings) -> Secret | None:
