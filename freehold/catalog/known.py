@@ -6,13 +6,18 @@ from importlib.resources import files
 
 import yaml
 
+from freehold.catalog import licences
 from freehold.core.model import Task
 
 
 @dataclass(frozen=True, slots=True)
 class KnownSource:
+    """`digest` is that of the model file; None: nobody has established it, and the
+    pull records what it got. `size_bytes` is what is fetched; 0: unknown."""
+
     reference: str
     digest: str | None
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,12 @@ class Known:
     memory_gb: float
     rank: int
     smoke: bool
+    facts: tuple[str, ...]  # where licence and shape were read
     sources: tuple[KnownSource, ...]
+
+    @property
+    def pull_command(self) -> str:
+        return f"freehold model pull {self.name}"
 
 
 @cache
@@ -39,7 +49,11 @@ def _content() -> tuple[str, dict[str, Known]]:
             memory_gb=entry["memory_gb"],
             rank=entry["rank"],
             smoke=entry.get("smoke", False),
-            sources=tuple(KnownSource(one["from"], one["digest"]) for one in entry["sources"]),
+            facts=tuple(entry.get("facts", ())),
+            sources=tuple(
+                KnownSource(one["from"], one["digest"], one.get("bytes", 0))
+                for one in entry["sources"]
+            ),
         )
         for entry in raw["models"]
     ]
@@ -60,11 +74,13 @@ def every() -> list[Known]:
 
 def best_fitting(memory_bytes: int) -> Known | None:
     """The strongest chat model that fits into four fifths of this memory; the rest
-    is for the system and for what is measured wrongly."""
+    is for the system and for what is measured wrongly. Only models that may be used
+    without asking anybody: this is a recommendation."""
     room_gb = memory_bytes * 0.8 / 1e9
-    fitting = [
-        model
-        for model in every()
-        if model.task is Task.CHAT and not model.smoke and model.memory_gb <= room_gb
-    ]
+    fitting = [model for model in every() if _is_for_work(model) and model.memory_gb <= room_gb]
     return max(fitting, key=lambda model: model.rank, default=None)
+
+
+def _is_for_work(model: Known) -> bool:
+    is_free = licences.named(model.licence).commercial_use is True
+    return model.task is Task.CHAT and not model.smoke and is_free

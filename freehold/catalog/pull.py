@@ -1,25 +1,40 @@
 """Brings a model in: fetch, examine, ask for the licence, convert, keep.
 
 Everything happens in a quarantine folder first; the store changes in one step at
-the end, so that a pull which fails or is killed leaves nothing half done.
+the end, so that a pull which fails or is killed leaves the store as it was. What a
+broken download left in quarantine is taken up again by the next pull of the same
+reference.
 """
 
+import fcntl
 import hashlib
+import os
 import re
 import shutil
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.catalog import admit, gguf, known, licences, sources
-from freehold.catalog.blobs import digest_of
-from freehold.catalog.sources import Progress
-from freehold.catalog.store import ModelStore
+from freehold.catalog import admit, bert, gguf, known, licences, sources
+from freehold.catalog.blobs import digest_of, disk_error
+from freehold.catalog.fetched import Fetched, Progress
+from freehold.catalog.store import ModelStore, check_name
 from freehold.core.errors import Code, UserError
 from freehold.core.model import Conversion, Licence, ModelCard, ModelFile, Task
 
 ChooseFormat = Callable[[Path, gguf.Header, Progress], tuple[Path, Conversion | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What came out of the quarantine alive."""
+
+    main: Path
+    header: gguf.Header
+    source: str
+    said: Fetched
 
 
 def pull(
@@ -32,100 +47,192 @@ def pull(
     accept_licence: str | None = None,
     choose_format: ChooseFormat | None = None,
 ) -> ModelCard:
-    """The card of the stored model. Raises `UserError`; then the store is unchanged."""
+    """The card of the stored model; one that is stored already and sound is not
+    fetched again. Raises `UserError`; then the store is unchanged."""
     entry = known.find(reference)
-    parent = home / "cache"
-    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="quarantine-", dir=parent) as folder:
-        quarantine = Path(folder) / "fetched"
-        quarantine.mkdir()
-        source = _fetch(entry, reference, quarantine, progress)
-        files = admit.check(quarantine)
-        main = next((path for path in files if path.suffix == ".gguf"), None)
-        if main is None:
-            raise UserError(
-                Code.FILE_REFUSED,
-                "This source holds safetensors only, which no engine here serves yet: "
-                "pull a GGUF of the same model.",
-            )
-        header = gguf.read_header(main)
-        said = [entry.licence if entry else "", header.licence or ""]
-        title = name or (entry.name if entry else _name_of(reference, main))
+    title = name or (entry.name if entry else _name_of(reference))
+    check_name(title)
+    stored = store.find(title)
+    if stored is not None and _is_same(store, stored, entry, reference, progress):
+        return stored
+    if entry is not None:  # before gigabytes are fetched for nothing
+        licences.gate(title, licences.named(entry.licence), accept_licence)
+    with _quarantine(home, reference) as folder:
+        found = _fetch(entry, reference, folder, progress)
+        entry = entry or _reserved(title, found)
+        said = [
+            entry.licence if entry else "",
+            found.header.licence or "",
+            found.said.licence or "",
+        ]
         licence = licences.gate(title, licences.agreed(said), accept_licence)
-        conversion = None
-        served = main
-        if choose_format is not None and _task(entry, header) is Task.CHAT:
-            served, conversion = choose_format(main, header, progress)
-        return _keep(store, title, source, served, licence, conversion, entry)
+        served, conversion = found.main, None
+        if choose_format is not None and _task(entry, found.header) is Task.CHAT:
+            served, conversion = choose_format(found.main, found.header, progress)
+        progress("Storing", 0, 0)
+        return _keep(store, title, found, served, licence, conversion, entry)
 
 
-def _fetch(entry: known.Known | None, reference: str, into: Path, progress: Progress) -> str:
-    """From the first source that can be reached; returns which it was."""
+def _is_same(
+    store: ModelStore,
+    stored: ModelCard,
+    entry: known.Known | None,
+    reference: str,
+    progress: Progress,
+) -> bool:
+    """Whether what is stored is what was asked for; False when it must be fetched
+    again. Raises `CONFLICT`: a name never changes what it stands for by itself."""
+    known_sources = entry.sources if entry else ()
+    if stored.source not in {reference, *(source.reference for source in known_sources)}:
+        raise UserError(
+            Code.CONFLICT,
+            f"{stored.name} is stored already, from {stored.source}: give this one another name "
+            f"with --name, or remove that one with `freehold model rm {stored.name}`.",
+        )
+    try:
+        store.verify(
+            stored, lambda done, total: progress(f"Verifying the stored {stored.name}", done, total)
+        )
+    except UserError as error:
+        if error.code is not Code.DIGEST_MISMATCH:
+            raise
+        progress(f"The stored {stored.name} is damaged: fetching it again", 0, 0)
+        return False
+    return True
+
+
+def _reserved(title: str, found: _Found) -> known.Known | None:
+    """A name of the catalog is only for the file that the catalog knows by digest,
+    wherever that came from (a memory stick, say)."""
+    entry = known.find(title)
     if entry is None:
-        sources.fetch(reference, into, progress)
-        return reference
-    for index, source in enumerate(entry.sources):
+        return None
+    if digest_of(found.main) not in {source.digest for source in entry.sources}:
+        raise UserError(
+            Code.CONFLICT,
+            f"{title} is the name of another model in the catalog: give this one its own with "
+            "--name.",
+        )
+    return entry
+
+
+@contextmanager
+def _quarantine(home: Path, reference: str) -> Iterator[Path]:
+    """A folder for this reference alone, gone afterwards unless the network failed or
+    the user stopped the pull: then the next one goes on from there."""
+    folder = home / "cache" / "pulls" / hashlib.sha256(reference.encode()).hexdigest()[:16]
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise disk_error(error, folder) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(
+            Code.CONFLICT, f"{reference} is being pulled already: wait for that pull to end."
+        ) from None
+    try:
+        yield folder
+    except UserError as error:
+        if error.code is not Code.SOURCE_UNREACHABLE:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _fetch(entry: known.Known | None, reference: str, folder: Path, progress: Progress) -> _Found:
+    """From the first source that can be reached."""
+    every = entry.sources if entry else (known.KnownSource(reference, None, 0),)
+    for index, source in enumerate(every):
+        into = folder / str(index)
+        into.mkdir(mode=0o700, exist_ok=True)
         try:
-            sources.fetch(source.reference, into, progress)
+            said = sources.fetch(source.reference, into, progress, source.size_bytes)
         except UserError as error:
-            is_last = index == len(entry.sources) - 1
-            if error.code is not Code.SOURCE_UNREACHABLE or is_last:
+            if error.code is not Code.SOURCE_UNREACHABLE or source is every[-1]:
                 raise
-            progress(f"{error.message} Trying {entry.sources[index + 1].reference}", 0, 0)
-            shutil.rmtree(into)
-            into.mkdir()
+            shown = error.message.split(":")[0]
+            progress(f"{shown}; trying {every[index + 1].reference} instead", 0, 0)
             continue
-        _check_pinned(source, into)
-        return source.reference
-    raise UserError(Code.SOURCE_NOT_FOUND, f"{entry.name} has no source.")
+        files = admit.check(into)
+        _check_pinned(source, files)
+        main = _main_file(files, into, progress)
+        return _Found(main, gguf.read_header(main), source.reference, said)
+    raise UserError(Code.SOURCE_NOT_FOUND, f"{reference} has no source.")
 
 
-def _check_pinned(source: known.KnownSource, folder: Path) -> None:
+def _check_pinned(source: known.KnownSource, files: list[Path]) -> None:
     if source.digest is None:
         return
-    found = [digest_of(path) for path in folder.iterdir() if path.suffix == ".gguf"]
+    found = [digest_of(path) for path in files if path.suffix.lower() in admit.WEIGHTS]
     if found != [source.digest]:
         raise UserError(
             Code.DIGEST_MISMATCH,
-            f"{source.reference} gave another file than the catalog knows "
-            f"({', '.join(found) or 'none'}): it was not stored.",
+            f"{source.reference} gave another file ({', '.join(found)}) than the catalog knows "
+            f"({source.digest}): it was not stored.",
         )
+
+
+def _main_file(files: list[Path], folder: Path, progress: Progress) -> Path:
+    found = [path for path in files if path.suffix.lower() == ".gguf"]
+    if len(found) > 1:
+        raise UserError(
+            Code.FILE_REFUSED, f"This source holds {len(found)} GGUF files: name the one you want."
+        )
+    if found:
+        return found[0]
+    progress("Converting safetensors to GGUF", 0, 0)
+    return bert.convert(files, folder)
 
 
 def _keep(
     store: ModelStore,
     name: str,
-    source: str,
+    found: _Found,
     served: Path,
     licence: Licence,
     conversion: Conversion | None,
     entry: known.Known | None,
 ) -> ModelCard:
-    header = gguf.read_header(served)
-    digest = store.blobs.put(served)
-    template = header.chat_template
-    card = ModelCard(
-        name=name,
-        digest=digest,
-        task=_task(entry, header),
-        format="gguf",
-        architecture=header.architecture,
-        parameters=header.parameters,
-        quantization=header.quantization,
-        context_length=header.context_length,
-        embedding_length=header.embedding_length,
-        licence=licence,
-        source=source,
-        files=(ModelFile(served.name, digest, served.stat().st_size),),
-        added_at_us=time.time_ns() // 1000,
-        smoke=entry.smoke if entry else False,
-        chat_template_digest=(
-            f"sha256:{hashlib.sha256(template.encode()).hexdigest()}" if template else None
-        ),
-        template_reads_tools=bool(template and "tools" in template),
-        conversion=conversion,
-    )
-    store.add(card)
+    size_bytes = served.stat().st_size
+    with store.changing():
+        digest = store.blobs.put(served)
+        try:
+            header = gguf.read_header(store.blobs.path(digest))  # of what will be served
+        except UserError:
+            store.blobs.remove(digest)
+            raise
+        template = header.chat_template
+        card = ModelCard(
+            name=name,
+            digest=digest,
+            task=_task(entry, header),
+            format="gguf",
+            architecture=header.architecture,
+            parameters=header.parameters,
+            quantization=header.quantization,
+            context_length=header.context_length,
+            embedding_length=header.embedding_length,
+            licence=licence,
+            source=found.source,
+            files=(ModelFile(served.name, digest, size_bytes),),
+            added_at_us=time.time_ns() // 1000,
+            smoke=entry.smoke if entry else False,
+            chat_template_digest=(
+                f"sha256:{hashlib.sha256(template.encode()).hexdigest()}" if template else None
+            ),
+            conversion=conversion,
+            notes=(found.said.note,) if found.said.note else (),
+        )
+        store.add(card)
     return card
 
 
@@ -135,6 +242,10 @@ def _task(entry: known.Known | None, header: gguf.Header) -> Task:
     return Task.EMBEDDINGS if header.is_embedding else Task.CHAT
 
 
-def _name_of(reference: str, main: Path) -> str:
-    text = main.stem if not reference.startswith("pypi:") else reference[5:].split("=")[0]
-    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:100] or "model"
+def _name_of(reference: str) -> str:
+    """A name from the reference: the package, the file without its ending, or the
+    repository."""
+    kind, _, rest = reference.partition(":")
+    text = rest.split("==")[0] if kind == "pypi" else rest.rstrip("/").rsplit("/", 1)[-1]
+    text = re.sub(r"\.(gguf|safetensors)\Z", "", text.lower())
+    return re.sub(r"[^a-z0-9._-]+", "-", text).strip("-._")[:100] or "model"

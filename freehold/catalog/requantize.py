@@ -1,18 +1,20 @@
 """Rewrites a GGUF in another quantization: `python -m freehold.catalog.requantize`.
 
 A process of its own, started without secrets: it reads a file that somebody else
-made. Norms and other vectors keep their type; the embedding keeps its own when it
-is finer than the target, because every token passes through it.
+made. Norms and other vectors keep their type. The embedding and the output matrix,
+which every token passes through, are not made coarser than Q8_0.
 """
 
 import argparse
+import resource
 import sys
 from pathlib import Path
 
 import gguf
 import numpy as np
 
-_BITS = {"Q4_0": 4.5, "Q4_1": 5, "Q5_0": 5.5, "Q5_1": 6, "Q8_0": 8.5, "Q6_K": 6.6, "F16": 16}
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_EVERY_TOKEN = ("token_embd.weight", "output.weight")
 _SET_BY_WRITER = ("GGUF.", "general.architecture", "general.file_type", "general.alignment")
 
 
@@ -42,9 +44,9 @@ def _converted(
     tensor: gguf.ReaderTensor, wanted: gguf.GGMLQuantizationType
 ) -> tuple[np.ndarray, gguf.GGMLQuantizationType]:
     kind = tensor.tensor_type
-    is_vector = len(tensor.shape) < 2
-    is_finer = "embd" in tensor.name and _BITS.get(kind.name, 0) > _BITS[wanted.name]
-    if is_vector or is_finer or kind == wanted or int(tensor.shape[0]) % 32:
+    if tensor.name in _EVERY_TOKEN:
+        wanted = gguf.GGMLQuantizationType.Q8_0 if kind.name in _FLOATS else kind
+    if len(tensor.shape) < 2 or kind == wanted or int(tensor.shape[0]) % 32:
         return tensor.data, kind
     values = gguf.quants.dequantize(tensor.data, kind)
     return gguf.quants.quantize(values, wanted), wanted
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("quantization", choices=["Q4_0", "Q8_0"])
     options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requantize(options.source, options.target, options.quantization)
 
 

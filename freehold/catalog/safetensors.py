@@ -3,6 +3,7 @@ Format: https://github.com/huggingface/safetensors#format"""
 
 import json
 import math
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 from freehold.core.errors import Code, UserError
 
-_MAX_HEADER_BYTES = 64 * 1024 * 1024
+# A tensor takes about 130 bytes and seven marks: room for 30,000 in one file, while
+# the parsed header of a hostile file stays small.
+_MAX_HEADER_BYTES, _MAX_MARKS = 4 * 1024 * 1024, 400_000
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16,
     "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
@@ -20,6 +23,8 @@ _BITS = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
+    """`begin` and `end` count from the start of the file."""
+
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -30,39 +35,64 @@ class Tensor:
 def read_header(path: Path) -> tuple[Tensor, ...]:
     """The tensors in file order. Raises `UserError(FILE_INVALID)` unless they fill the
     file exactly: no overlap, no hole, nothing behind."""
-    size = path.stat().st_size
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
             raise _invalid(path, "its header has an impossible length")
         raw = file.read(length)
-    try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise _invalid(path, "its header is no JSON") from None
-    if not isinstance(header, dict):
-        raise _invalid(path, "its header is no JSON object")
-    header.pop("__metadata__", None)
+    start = 8 + length
+    header = _parsed(path, raw)
+    _check_metadata(path, header.pop("__metadata__", {}))
+    if not header:
+        raise _invalid(path, "it holds no tensors")
     tensors = sorted(
-        (_tensor(path, name, entry) for name, entry in header.items()), key=lambda t: t.begin
+        (_tensor(path, name, entry, start) for name, entry in header.items()),
+        key=lambda tensor: (tensor.begin, tensor.end),
     )
-    at = 0
+    at = start
     for tensor in tensors:
         if tensor.begin != at:
             raise _invalid(path, f"the tensor {tensor.name[:60]!r} leaves a hole or overlaps")
         at = tensor.end
-    if at != size - 8 - length:
+    if at != size:
         raise _invalid(path, "its tensors do not fill it: it is cut short or holds something else")
     return tuple(tensors)
 
 
-def _tensor(path: Path, name: str, entry: Any) -> Tensor:
+def _parsed(path: Path, raw: bytes) -> dict[str, Any]:
+    if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > _MAX_MARKS:
+        raise _invalid(path, "its header describes more tensors than any model has")
+    try:
+        header = json.loads(raw, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        raise _invalid(path, "its header is no JSON, or names a tensor twice") from None
+    if not isinstance(header, dict):
+        raise _invalid(path, "its header is no JSON object")
+    return header
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _check_metadata(path: Path, found: Any) -> None:
+    sound = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+    if not sound:
+        raise _invalid(path, "its metadata is not a list of texts")
+
+
+def _tensor(path: Path, name: str, entry: Any, start: int) -> Tensor:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _invalid(path, f"the tensor {name[:60]!r} is not described as it must be")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     sound = (
-        dtype in _BITS
+        isinstance(dtype, str)
+        and dtype in _BITS
         and isinstance(shape, list)
         and len(shape) <= 8
         and all(type(n) is int and 0 <= n < 2**40 for n in shape)
@@ -72,7 +102,7 @@ def _tensor(path: Path, name: str, entry: Any) -> Tensor:
     )
     if not sound or (offsets[1] - offsets[0]) * 8 != math.prod(shape) * _BITS[dtype]:
         raise _invalid(path, f"the tensor {name[:60]!r} has an impossible type, size or place")
-    return Tensor(name, dtype, tuple(shape), offsets[0], offsets[1])
+    return Tensor(name, dtype, tuple(shape), start + offsets[0], start + offsets[1])
 
 
 def _invalid(path: Path, why: str) -> UserError:

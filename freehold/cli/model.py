@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 
 from freehold.catalog import known
+from freehold.catalog.fetched import Progress as Tell
 from freehold.catalog.pull import pull as pull_model
-from freehold.catalog.sources import Progress as Tell
 from freehold.catalog.store import ModelStore
 from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, size, stderr, table
 from freehold.config import load
