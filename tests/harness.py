@@ -26,6 +26,7 @@ from freehold.secure.keys import KeyRequest
 from freehold.serve import app
 from freehold.serve.connection import Connection
 from freehold.serve.gateway import Gateway
+from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
 
 DIGEST = "sha256:" + "ab" * 32
@@ -75,6 +76,7 @@ class Running:
         return await self.replica.client.get_json("seen")  # type: ignore[attr-defined]
 
     def records(self) -> list[dict[str, Any]]:
+        self.gateway.ledger.flush()
         return list(self.gateway.store.records(self.tenant_id, 1000))
 
     async def settled(self, count: int) -> list[dict[str, Any]]:
@@ -115,6 +117,7 @@ async def running(
     store = SqlStore(home.database)
     keyring = reach.open_keyring(home, store, may_create=True)
     tenant_id = reach.default_tenant(store)
+    recover(store, home.journal)
     store.settle_orphans(1)
     served = card(task=task, context=context)
     engine = engine or Fake(flags, streams)
@@ -133,7 +136,7 @@ async def running(
     )  # fmt: skip
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    gateway = wiring.gateway(settings, store, keyring, {"fake-model": pool}, [served], url)
+    gateway = wiring.gateway(home, settings, store, keyring, {"fake-model": pool}, [served], url)
     gateway.watch.start()
     pool.start()
     config = uvicorn.Config(

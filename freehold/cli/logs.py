@@ -1,6 +1,7 @@
 """Structured logs without content: a line is JSON with fields from a closed list."""
 
 import logging
+import threading
 import time
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -20,6 +21,7 @@ _FIELDS = (
     "reason",
 )
 _MAX_BYTES, _KEPT = 16 * 1024 * 1024, 5
+_WRITE_S, _MOST_RECORDS = 0.25, 4096
 
 
 class _Line(logging.Formatter):
@@ -53,10 +55,41 @@ def _where(record: logging.LogRecord) -> str:
     return " > ".join(frames[-12:])
 
 
+class _Buffered(RotatingFileHandler):
+    """Lines are written together, a few times a second: opened, checked and flushed
+    one by one they cost a busy gateway a seventh of its speed. What is worth a
+    warning is written at once, and with it all before it."""
+
+    def __init__(self, path: Path) -> None:
+        self._records: list[logging.LogRecord] = []
+        super().__init__(path, maxBytes=_MAX_BYTES, backupCount=_KEPT, encoding="utf-8")
+        threading.Thread(target=self._keep_writing, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append(record)
+        if record.levelno >= logging.WARNING or len(self._records) >= _MOST_RECORDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.lock is None:
+            return
+        with self.lock:
+            records, self._records = self._records, []
+            if records and self.shouldRollover(records[0]):
+                self.doRollover()
+            if records and self.stream is not None:
+                self.stream.write("".join(f"{self.format(record)}\n" for record in records))
+            super().flush()
+
+    def _keep_writing(self) -> None:
+        while True:
+            time.sleep(_WRITE_S)
+            if self._records:
+                self.flush()
+
+
 def configure(folder: Path, level: str) -> None:
-    handler = RotatingFileHandler(
-        folder / "gateway.jsonl", maxBytes=_MAX_BYTES, backupCount=_KEPT, encoding="utf-8"
-    )
+    handler = _Buffered(folder / "gateway.jsonl")
     handler.setFormatter(_Line())
     root = logging.getLogger()
     root.handlers[:] = [handler]

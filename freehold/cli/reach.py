@@ -16,6 +16,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.secret import Secret
 from freehold.secure.keys import PEPPER_BYTES, Keyring
+from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
 
 DEFAULT_TENANT = "default"
@@ -99,6 +100,7 @@ def offline(home: Home) -> Iterator[tuple[SqlStore, Keyring, str]]:
         store = SqlStore(home.database)
         try:
             keyring = open_keyring(home, store, may_create=not existed)
+            recover(store, home.journal)
             yield store, keyring, default_tenant(store)
         finally:
             store.close()

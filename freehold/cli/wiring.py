@@ -88,6 +88,7 @@ def _route(
 
 
 def gateway(
+    home: Home,
     settings: Settings,
     store: SqlStore,
     keyring: Keyring,
@@ -97,7 +98,7 @@ def gateway(
 ) -> Gateway:
     """Must be called on the event loop's thread: the ledger belongs to it."""
     clock = SystemClock()
-    ledger = Ledger(store)
+    ledger = Ledger(store, home.journal)
     process = psutil.Process()
 
     def describe() -> dict[str, Any]:

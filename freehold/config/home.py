@@ -23,6 +23,11 @@ class Home:
         return self.path / "freehold.db"
 
     @property
+    def journal(self) -> Path:
+        """What the ledger has on the disk and not yet in the database."""
+        return self.path / "journal"
+
+    @property
     def secrets(self) -> Path:
         return self.path / "secrets"
 
@@ -50,7 +55,7 @@ class Home:
     def create(self) -> None:
         """Makes the folders, mode 0700. Raises `UserError` when that cannot be."""
         try:
-            for folder in (self.path, self.secrets, self.run, self.logs, self.cache):
+            for folder in (self.path, self.journal, self.secrets, self.run, self.logs, self.cache):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder.chmod(0o700)
         except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from freehold.core.engine import EngineCall
 from freehold.core.errors import Code, UserError
@@ -118,6 +119,7 @@ class OpenAIHttp:
         if credential is not None:
             self._headers["authorization"] = f"Bearer {credential.reveal()}"
         self._session: aiohttp.ClientSession | None = None
+        self._urls: dict[str, URL] = {}
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -199,10 +201,13 @@ class OpenAIHttp:
         self, method: str, path: str, content: bytes | None
     ) -> aiohttp.ClientResponse:
         session = self._open_session()
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = URL(f"{self._base_url}/{path}")
         try:
             response = await session.request(
                 method,
-                f"{self._base_url}/{path}",
+                url,
                 data=content,
                 allow_redirects=False,
                 proxy=self._proxy,

@@ -45,7 +45,9 @@ class Keyring:
         self._store = store
         self._pepper = bytes.fromhex(pepper.reveal())
         self.clock = clock
-        self._known: OrderedDict[bytes, KeyRecord] = OrderedDict()
+        # By the key's SHA-256: the pepper guards what is stored, and this is not.
+        self._known: OrderedDict[bytes, tuple[KeyRecord, Principal]] = OrderedDict()
+        self._salts: dict[tuple[str, ...], str] = {}
 
     def mint(self, wanted: KeyRequest) -> tuple[KeyRecord, Secret | None]:
         """The stored record and the key, which exists nowhere else; None for a key
@@ -57,7 +59,7 @@ class Keyring:
             secret = base64.b32encode(secrets.token_bytes(32)).decode().rstrip("=").lower()
             public_id = key_id.removeprefix("key_")
             key = Secret(f"fh_{wanted.environment}_{public_id}_{secret}")
-            sha256 = hashlib.sha256(key.reveal().encode()).digest()
+            sha256 = _sha256(key.reveal())
         record = KeyRecord(
             id=key_id,
             tenant_id=wanted.tenant_id,
@@ -75,19 +77,28 @@ class Keyring:
 
     def cached(self, key: str) -> Principal | None:
         """Who holds this key, if that is known without asking the store."""
-        hashed = self._hash(key)
-        record = self._known.get(hashed)
-        return None if record is None else self._admit(record)
+        known = self._known.get(_sha256(key))
+        if known is None:
+            return None
+        self._check(known[0])
+        return known[1]
 
     def authenticate(self, key: str) -> Principal:
         """Asks the store. Raises `UserError`: `INVALID_API_KEY` (unknown, malformed
         or revoked) or `EXPIRED_API_KEY`."""
-        hashed = self._hash(key)
-        record = self._store.key_by_hash(hashed)
+        sha256 = _sha256(key)
+        record = self._store.key_by_hash(self._peppered(sha256))
         if record is None:
             raise _invalid()
-        principal = self._admit(record)
-        self._known[hashed] = record
+        self._check(record)
+        principal = Principal(
+            id=record.id,
+            tenant_id=record.tenant_id,
+            environment=record.environment,
+            scopes=record.scopes,
+            models=record.models,
+        )
+        self._known[sha256] = (record, principal)
         if len(self._known) > _CACHE_ENTRIES:
             self._known.popitem(last=False)
         return principal
@@ -95,8 +106,17 @@ class Keyring:
     def revoke(self, tenant_id: str, key_id: str) -> KeyRecord | None:
         record = self._store.revoke_key(tenant_id, key_id, self.clock.wall_us())
         if record is not None:
-            self._known.pop(record.hash, None)
+            for sha256, (known, _) in list(self._known.items()):
+                if known.id == record.id:
+                    del self._known[sha256]
         return record
+
+    def salt(self, *parts: str) -> str:
+        """`keyed`, remembered: for the few names that every request asks for again."""
+        found = self._salts.get(parts)
+        if found is None:
+            found = self._salts[parts] = self.keyed("salt", *parts)
+        return found
 
     def check(self) -> str:
         """A fingerprint of the pepper, kept in the database: a restored database
@@ -108,15 +128,10 @@ class Keyring:
         joined = b"\0".join(part.encode() for part in parts)
         return hmac.digest(self._pepper, joined, "sha256").hex()
 
-    def _hash(self, key: str) -> bytes:
-        if not key or len(key) > _MAX_KEY_CHARACTERS or not key.isascii():
-            raise _invalid()
-        return self._peppered(hashlib.sha256(key.encode()).digest())
-
     def _peppered(self, sha256: bytes) -> bytes:
         return hmac.digest(self._pepper, sha256, "sha256")
 
-    def _admit(self, record: KeyRecord) -> Principal:
+    def _check(self, record: KeyRecord) -> None:
         if record.revoked_at_us is not None:
             raise _invalid()
         if record.expires_at_us is not None and record.expires_at_us <= self.clock.wall_us():
@@ -124,13 +139,12 @@ class Keyring:
                 Code.EXPIRED_API_KEY,
                 "This API key has expired: ask your administrator for a new one.",
             )
-        return Principal(
-            id=record.id,
-            tenant_id=record.tenant_id,
-            environment=record.environment,
-            scopes=record.scopes,
-            models=record.models,
-        )
+
+
+def _sha256(key: str) -> bytes:
+    if not key or len(key) > _MAX_KEY_CHARACTERS or not key.isascii():
+        raise _invalid()
+    return hashlib.sha256(key.encode()).digest()
 
 
 def _invalid() -> UserError:

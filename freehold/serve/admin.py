@@ -120,6 +120,7 @@ class Admin:
         until_us = self._gateway.clock.wall_us() + 1
         midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         since = midnight - timedelta(days=query.days - 1)
+        await asyncio.to_thread(self._gateway.ledger.flush)
         rows = await asyncio.to_thread(
             self._gateway.store.usage,
             principal.tenant_id,
@@ -133,6 +134,7 @@ class Admin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         query = _query(RecordsQuery, scope)
+        await asyncio.to_thread(self._gateway.ledger.flush)
         rows = await asyncio.to_thread(
             self._gateway.store.records, principal.tenant_id, query.limit, query.before
         )

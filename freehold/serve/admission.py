@@ -54,8 +54,8 @@ def bind(
         principal=principal,
         route=route,
         isolation=_isolation(route),
-        cache_salt=gateway.keyring.keyed(
-            "salt", principal.tenant_id, principal.environment, route.adapter_digest or ""
+        cache_salt=gateway.keyring.salt(
+            principal.tenant_id, principal.environment, route.adapter_digest or ""
         ),
         price=Price(),
         priority=_priority(scope),

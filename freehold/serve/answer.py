@@ -2,7 +2,7 @@
 and, where the engine makes one choice at a time, fanned out to `n` calls."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,7 +42,7 @@ class Asked:
     binding: Binding
     call: EngineCall
     quarantine: Quarantine
-    took: Callable[[Lease], None]  # told of each lease, before the engine is asked
+    leases: list[Lease]  # every one that was taken, before the engine is asked
 
     def blame(self, error: UserError, lease: Lease) -> None:
         """An engine process that failed while it worked on this may have died of it."""
@@ -60,7 +60,7 @@ async def opened(asked: Asked) -> AsyncIterator[Opened]:
         begun = False
         try:
             async with asked.pool.lease(binding.principal.tenant_id, binding.priority) as lease:
-                asked.took(lease)
+                asked.leases.append(lease)
                 try:
                     await _check_length(asked.pool, lease, asked.call)
                     async with lease.client.stream(asked.call) as answer:
@@ -82,7 +82,7 @@ async def whole(asked: Asked) -> dict[str, Any]:
     binding = asked.binding
     for attempt in range(_TRIES):
         async with asked.pool.lease(binding.principal.tenant_id, binding.priority) as lease:
-            asked.took(lease)
+            asked.leases.append(lease)
             try:
                 return await lease.client.whole(asked.call)
             except UserError as error:

@@ -89,13 +89,13 @@ def build(gateway: Gateway) -> Door:
     """The ASGI application of one gateway."""
     health = Health(gateway)
     routes = [
+        *(
+            Route(operation.path, _Guarded(gateway, operation), methods=[operation.method])
+            for operation in operations(gateway)  # first: they are asked for most
+        ),
         Route("/healthz", _Open(health.alive), methods=["GET"]),
         Route("/readyz", _Open(health.ready), methods=["GET"]),
         Route("/metrics", _Open(health.metrics), methods=["GET"]),
-        *(
-            Route(operation.path, _Guarded(gateway, operation), methods=[operation.method])
-            for operation in operations(gateway)
-        ),
     ]
     router = Router(routes, redirect_slashes=False)
     return Door(router, gateway.settings.server.allowed_hosts)

@@ -68,7 +68,7 @@ class Exchange:
         self._gateway = gateway
         self._pool: Pool = gateway.pools[binding.route.pool]
         self._call = call
-        self._asked = answers.Asked(self._pool, binding, call, gateway.quarantine, self._took)
+        self._asked = answers.Asked(self._pool, binding, call, gateway.quarantine, [])
         self._shaper = shaper
         self._n = n
         self._claim = claim
@@ -76,8 +76,8 @@ class Exchange:
         self._begun_s = self.waiting_since_s
         self._stopped: UserError | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._lease: Lease | None = None
         self._has_begun_reply = False
+        self._settlement: Settlement | None = None
         self._settled: asyncio.Future[None] | None = None
 
     # stopping from outside
@@ -115,6 +115,8 @@ class Exchange:
             self._gateway.watch.remove(self)
             if self._settled is None:
                 self._settle(Outcome.FAILED, Code.INTERNAL)
+            if self._settlement is not None:  # last of all, so that no client waits for it
+                self._gateway.observe(self.binding, self._settlement)
 
     async def _answer(self, send: Send) -> None:
         if self.binding.stream:
@@ -186,8 +188,9 @@ class Exchange:
         self._has_begun_reply = True
         await reply(send, 200, body, self._identity_headers())
 
-    def _took(self, lease: Lease) -> None:
-        self._lease = lease
+    @property
+    def _lease(self) -> Lease | None:
+        return self._asked.leases[-1] if self._asked.leases else None
 
     def _see(self, chunks: list[dict[str, Any]]) -> None:
         expected = self.binding.route.base_digest
@@ -297,8 +300,8 @@ class Exchange:
             claim_slot=self._claim.slot if self._claim else None,
             replay=replay,
         )
+        self._settlement = settlement
         self._settled = gateway.ledger.settle(settlement)
-        gateway.observe(self.binding, settlement)
         return self._settled
 
 

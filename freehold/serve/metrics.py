@@ -12,6 +12,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # The series of (alias, endpoint, outcome): looking them up costs more than counting.
+        self._found: dict[
+            tuple[str, str, str], tuple[Counter, Counter, Counter, Histogram, Histogram]
+        ] = {}
         labels = ("model", "endpoint")
         self.requests = Counter(
             "freehold_requests", "Settled requests", (*labels, "outcome"), registry=self.registry
@@ -48,12 +52,23 @@ class Metrics:
         )
 
     def count(self, alias: str, endpoint: str, settlement: Settlement) -> None:
-        self.requests.labels(alias, endpoint, settlement.outcome.value).inc()
-        self.tokens.labels(alias, "input").inc(settlement.tokens_in)
-        self.tokens.labels(alias, "output").inc(settlement.tokens_out)
-        self.duration.labels(alias, endpoint).observe(settlement.duration_us / 1e6)
+        outcome = settlement.outcome.value
+        found = self._found.get((alias, endpoint, outcome))
+        if found is None:
+            found = self._found[alias, endpoint, outcome] = (
+                self.requests.labels(alias, endpoint, outcome),
+                self.tokens.labels(alias, "input"),
+                self.tokens.labels(alias, "output"),
+                self.duration.labels(alias, endpoint),
+                self.ttft.labels(alias, endpoint),
+            )
+        requests, tokens_in, tokens_out, duration, ttft = found
+        requests.inc()
+        tokens_in.inc(settlement.tokens_in)
+        tokens_out.inc(settlement.tokens_out)
+        duration.observe(settlement.duration_us / 1e6)
         if settlement.ttft_us is not None:
-            self.ttft.labels(alias, endpoint).observe(settlement.ttft_us / 1e6)
+            ttft.observe(settlement.ttft_us / 1e6)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

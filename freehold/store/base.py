@@ -2,11 +2,11 @@
 "not yours" and "not there" both come back as None or an empty list."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from freehold.core.binding import Environment, Route, Scope
-from freehold.core.usage import Reservation, Settlement, StoredReply, UsageRow
+from freehold.core.usage import IdempotencyClaim, StoredReply, UsageRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +66,57 @@ class ClaimState:
     reply: StoredReply | None = None
 
 
-class LedgerStore(Protocol):
-    """One durable ledger; called by its one writer only."""
+@dataclass(slots=True)
+class Entries:
+    """What the ledger wrote, in the order that a database must take it.
 
-    def write(
-        self,
-        reservations: Sequence[Reservation],
-        marks: Sequence[tuple[str, int, int]],
-        settlements: Sequence[Settlement],
-        *,
-        survive_power_loss: bool,
-    ) -> list[ClaimState | None]:
-        """One transaction. `marks` are (request id, tokens in, tokens out) of running
-        requests. A settlement of a request that is settled already changes nothing.
-        Returns, for each reservation, what its idempotency claim met (None without
-        a claim); a reservation whose claim was not `claimed` is not written."""
+    Each is a list: a kind, then what `ledger.py` puts there. `r` a reservation, `m` a
+    mark (how far a running request came), `s` a settlement, `c` and `d` a claim that
+    was made and that is done.
+    """
+
+    reservations: list[list[Any]] = field(default_factory=list)
+    marks: dict[str, list[Any]] = field(default_factory=dict)  # the last of each request
+    settlements: dict[str, list[Any]] = field(default_factory=dict)  # the first of each
+    claims: list[list[Any]] = field(default_factory=list)
+    added: int = 0
+
+    def add(self, entry: list[Any]) -> None:
+        """Raises `ValueError` for a kind that this version does not know."""
+        kind = entry[0]
+        if kind == "r":
+            self.reservations.append(entry)
+        elif kind == "s":
+            self.settlements.setdefault(entry[1], entry)
+        elif kind == "m":
+            self.marks[entry[1]] = entry
+        elif kind in ("c", "d"):
+            self.claims.append(entry)
+        else:
+            raise ValueError(f"unknown ledger entry {kind!r}")
+        self.added += 1
+
+    def then(self, later: "Entries") -> "Entries":
+        return Entries(
+            self.reservations + later.reservations,
+            self.marks | later.marks,
+            later.settlements | self.settlements,
+            self.claims + later.claims,
+            self.added + later.added,
+        )
+
+
+class LedgerStore(Protocol):
+    """The database behind the ledger."""
+
+    def apply(self, entries: Entries) -> None:
+        """One transaction, safe from the loss of power. Entries that are there already
+        change nothing, a settlement of a request that is settled neither. Raises
+        `UserError(STORAGE_UNAVAILABLE)`, and then nothing was applied."""
+        ...
+
+    def claim(self, claim: IdempotencyClaim, now_us: int) -> ClaimState | None:
+        """What the database knows of an idempotency slot; None: it is free."""
         ...
 
     def settle_orphans(self, now_us: int) -> int:

@@ -1,139 +1,269 @@
-"""The ledger's one writer: reservations and settlements committed in groups.
+"""The ledger: what was reserved and settled, on the disk before anybody is told.
 
-Requests wait for their own commit, and one transaction carries all that came in
-while the one before it was on its way to the disk. A reservation outlives the
-process (the write reached the operating system); a settlement outlives the power
-(the write reached the disk) and takes every earlier reservation with it.
+A reservation is appended to the journal before dispatch and outlives the process. A
+settlement waits for the disk and outlives the power, and takes every earlier
+reservation with it; one sync serves all that came in during the one before it. The
+database gets the same entries a moment later, many in one transaction.
 """
 
 import asyncio
+import base64
+import contextlib
 import logging
+import queue
 import threading
-from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from freehold.core.errors import Code, FreeholdError, UserError
-from freehold.core.usage import Reservation, Settlement
-from freehold.store.base import ClaimState, LedgerStore
+from freehold.core.usage import Reservation, Settlement, StoredReply
+from freehold.store import journal
+from freehold.store.base import ClaimState, Entries, LedgerStore
+from freehold.store.claims import Claims
 
 _log = logging.getLogger(__name__)
-_RETRY_S = 1.0
-
-
-@dataclass(slots=True)
-class _Batch:
-    reservations: list[tuple[Reservation, asyncio.Future[ClaimState | None]]] = field(
-        default_factory=list
-    )
-    settlements: list[tuple[Settlement, asyncio.Future[None]]] = field(default_factory=list)
-    marks: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.reservations or self.settlements or self.marks)
+_RETRY_S, _APPLY_S, _FLUSH_S = 1.0, 0.25, 30.0
+_MAX_BEHIND = 200_000  # entries that the database may lack before new work is refused
 
 
 class Ledger:
-    """Made on the event loop's thread; the writer is a thread of its own."""
+    """Made on the event loop's thread, and used there, except for `flush`."""
 
-    def __init__(self, store: LedgerStore) -> None:
+    def __init__(self, store: LedgerStore, folder: Path) -> None:
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._wake = threading.Condition()
-        self._pending = _Batch()
-        self._unwritten: list[Settlement] = []  # settlements the disk refused so far
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
-        self._thread.start()
+        self._journal = journal.Journal(folder)
+        self._claims = Claims(store)
+        self._waiting: queue.SimpleQueue[asyncio.Future[None] | None] = queue.SimpleQueue()
+        self._refused: list[bytes] = []  # settlements that the disk refused so far
+        self._is_failing = self._is_closing = False
+        # Entries that the database does not have yet. The lock also spans the append of
+        # each, so that no segment is removed whose lines are not among them.
+        self._lock = threading.Condition()
+        self._entries = Entries()
+        self._appended = self._applied = self._hurried = self._failures = 0
+        self._threads = [
+            threading.Thread(target=self._keep_synced, name="ledger-sync", daemon=True),
+            threading.Thread(target=self._keep_applied, name="ledger-apply", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def is_writable(self) -> bool:
-        """False while the disk refuses settlements; new work is then refused too."""
-        return not self._unwritten
+        """False while the disk refuses settlements, or the database has not taken
+        any for long; new work is then refused too."""
+        return not self._is_failing and self._appended - self._applied < _MAX_BEHIND
 
     async def reserve(self, reservation: Reservation) -> ClaimState | None:
-        """Returns once the reservation is committed. Raises
-        `UserError(STORAGE_UNAVAILABLE)`, and then nothing was reserved."""
-        if self._unwritten or self._closing:
+        """What the idempotency claim met, None without one; where that is not
+        `claimed`, nothing was reserved. Raises `UserError(STORAGE_UNAVAILABLE)`, and
+        then nothing was reserved either."""
+        if self._is_closing or not self.is_writable:
             raise _unwritable()
-        done: asyncio.Future[ClaimState | None] = self._loop.create_future()
-        with self._wake:
-            self._pending.reservations.append((reservation, done))
-            self._wake.notify()
-        return await done
+        claim, state = reservation.idempotency, None
+        if claim is not None:
+            state = await self._claims.take(claim, reservation.created_at_us)
+            if not state.claimed:
+                return state
+        entries = [_reserved(reservation)]
+        if claim is not None:
+            entries.append(
+                ["c", claim.slot, reservation.request_id, claim.body_hash, claim.expires_at_us]
+            )
+        if not self._append(entries):
+            if claim is not None:
+                self._claims.free(claim.slot)
+            raise _unwritable()
+        return state
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
-        """Queued at once, so that a caller which is cancelled while it waits loses
+        """Written at once, so that a caller which is cancelled while it waits loses
         nothing. The result is there when the settlement is on the disk; the future
-        fails with `STORAGE_UNAVAILABLE` when the disk refuses, and the writer goes
+        fails with `STORAGE_UNAVAILABLE` when the disk refuses, and the ledger goes
         on trying."""
         done: asyncio.Future[None] = self._loop.create_future()
-        with self._wake:
-            self._pending.settlements.append((settlement, done))
-            self._wake.notify()
+        entries = [_settled(settlement)]
+        if settlement.claim_slot is not None:
+            self._claims.finish(settlement.claim_slot, settlement.replay)
+            entries.insert(0, _finished(settlement.claim_slot, settlement))
+        if not self._append(entries, is_owed=True):
+            self._is_failing = True
+        self._waiting.put(done)
         return done
 
     def mark(self, request_id: str, tokens_in: int, tokens_out: int) -> None:
-        """Notes how far a running request came; written with the next group."""
-        with self._wake:
-            self._pending.marks[request_id] = (tokens_in, tokens_out)
-            self._wake.notify()
+        """Notes how far a running request came, for the case that this process dies.
+        On a full disk nothing is noted: the next mark may fit."""
+        self._append([["m", request_id, tokens_in, tokens_out]])
+
+    def flush(self) -> None:
+        """Returns when the database holds all that was settled before, or refuses to.
+        For any thread but the event loop's."""
+        with self._lock:
+            wanted, failures = self._appended, self._failures
+            self._hurried = wanted
+            self._lock.notify_all()
+            self._lock.wait_for(
+                lambda: self._applied >= wanted or self._failures > failures, _FLUSH_S
+            )
 
     async def close(self) -> None:
-        """Writes what is queued, then ends the writer."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        await asyncio.to_thread(self._thread.join)
+        """Syncs and applies what there is, then ends both threads."""
+        self._is_closing = True
+        self._waiting.put(None)
+        await asyncio.to_thread(self._threads[0].join)
+        with self._lock:
+            self._lock.notify_all()
+        await asyncio.to_thread(self._threads[1].join)
 
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._pending and not self._closing:
-                    waited = self._wake.wait(_RETRY_S if self._unwritten else None)
-                    if not waited and self._unwritten:
-                        break
-                batch, self._pending = self._pending, _Batch()
-                closing = self._closing
-            self._commit(batch)
-            if closing and not self._pending:
-                return
+    def _append(self, entries: list[list[Any]], *, is_owed: bool = False) -> bool:
+        """Whether the journal took them; what is owed stays to be tried again."""
+        lines = b"".join(map(journal.line, entries))
+        with self._lock:
+            try:
+                self._journal.append(lines)
+                is_written = True
+            except OSError:
+                if not is_owed:
+                    return False
+                self._refused.append(lines)
+                is_written = False
+            if self._appended == self._applied:
+                self._lock.notify_all()
+            for entry in entries:
+                self._entries.add(entry)
+            self._appended += len(entries)
+        return is_written
 
-    def _commit(self, batch: _Batch) -> None:
-        retried = self._unwritten
-        settlements = [*retried, *(entry for entry, _ in batch.settlements)]
-        if not batch and not retried:
-            return
-        failure: FreeholdError | None = None
-        claims: list[ClaimState | None] = []
+    # the sync thread
+
+    def _keep_synced(self) -> None:
+        is_last = False
+        while not is_last:
+            batch = self._take_waiting()
+            is_last = None in batch
+            failure = self._sync()
+            self._is_failing = failure is not None
+            futures = [future for future in batch if future is not None]
+            if futures:
+                self._loop.call_soon_threadsafe(_resolve, futures, failure)
+        self._journal.close()
+
+    def _take_waiting(self) -> "list[asyncio.Future[None] | None]":
+        """All who wait now; after a while nobody, when there is something to retry."""
+        batch: list[asyncio.Future[None] | None] = []
+        with contextlib.suppress(queue.Empty):
+            batch.append(self._waiting.get(timeout=_RETRY_S if self._is_failing else None))
+            while True:
+                batch.append(self._waiting.get_nowait())
+        return batch
+
+    def _sync(self) -> FreeholdError | None:
         try:
-            claims = self._store.write(
-                [entry for entry, _ in batch.reservations],
-                [(name, tin, out) for name, (tin, out) in batch.marks.items()],
-                settlements,
-                survive_power_loss=bool(settlements),
-            )
-            self._unwritten = []
+            while self._refused:
+                self._journal.append(self._refused[0])
+                del self._refused[0]
+            self._journal.sync()
+        except OSError as error:
+            _log.error("ledger_write_failed", extra={"reason": error.strerror})
+            return _unwritable()
+        return None
+
+    # the apply thread
+
+    def _keep_applied(self) -> None:
+        is_last = False
+        while not is_last:
+            with self._lock:
+                self._lock.wait_for(lambda: self._applied < self._appended or self._is_ended)
+                self._lock.wait_for(self._is_hurried, _APPLY_S)
+                is_last = self._is_ended
+                closed = self._journal.take_closed()
+                entries, self._entries = self._entries, Entries()
+            if self._apply(entries, closed) or is_last:
+                continue
+            with self._lock:
+                self._lock.wait_for(lambda: self._is_ended, _RETRY_S)
+
+    def _is_hurried(self) -> bool:
+        return self._hurried > self._applied or self._is_ended
+
+    @property
+    def _is_ended(self) -> bool:
+        return not self._threads[0].is_alive()
+
+    def _apply(self, entries: Entries, closed: list[Path]) -> bool:
+        try:
+            self._store.apply(entries)
         except FreeholdError as error:
-            failure = error
-            self._unwritten = settlements
-            _log.error("ledger_write_failed", extra={"reason": error.message})
-        self._loop.call_soon_threadsafe(_resolve, batch, claims, failure)
+            _log.error("ledger_apply_failed", extra={"reason": error.message})
+            self._journal.give_back(closed)
+            with self._lock:
+                self._entries = entries.then(self._entries)
+                self._failures += 1
+                self._lock.notify_all()
+            return False
+        for path in closed:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a full disk: the segment in use grows on
+            self._journal.prepare()
+        with self._lock:
+            self._applied += entries.added
+            self._lock.notify_all()
+        if entries.claims and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._claims.forget, entries.claims)
+        return True
 
 
-def _resolve(batch: _Batch, claims: list[ClaimState | None], failure: FreeholdError | None) -> None:
-    if failure is None:
-        for (_, reserved), claim in zip(batch.reservations, claims, strict=True):
-            if not reserved.done():
-                reserved.set_result(claim)
-        for _, settled in batch.settlements:
-            if not settled.done():
-                settled.set_result(None)
-        return
-    futures: list[asyncio.Future[ClaimState | None] | asyncio.Future[None]] = [
-        *(future for _, future in batch.reservations),
-        *(future for _, future in batch.settlements),
-    ]
+def recover(store: LedgerStore, folder: Path) -> None:
+    """Brings into the database what a process that died left in its journal. Raises
+    `UserError`, and then the journal is as it was."""
+    for path in journal.segments(folder):
+        entries = Entries()
+        try:
+            for entry in journal.read(path):
+                entries.add(entry)
+        except ValueError:
+            raise UserError(
+                Code.STORAGE_UNAVAILABLE,
+                f"{path} holds entries of a newer Freehold: start that version once more.",
+            ) from None
+        store.apply(entries)
+        path.unlink()
+
+
+def _reserved(entry: Reservation) -> list[Any]:
+    return [
+        "r", entry.request_id, entry.tenant_id, entry.environment, entry.key_id, entry.alias,
+        entry.endpoint, entry.engine, entry.base_digest, entry.adapter_digest,
+        entry.conversation_id, entry.priority, entry.stream, entry.created_at_us,
+    ]  # fmt: skip
+
+
+def _settled(entry: Settlement) -> list[Any]:
+    return [
+        "s", entry.request_id, entry.outcome.value, entry.tokens_in, entry.tokens_out,
+        entry.tokens_cached, entry.estimated, entry.ttft_us, entry.duration_us,
+        entry.settled_at_us, entry.error_code,
+    ]  # fmt: skip
+
+
+def _finished(slot: str, settlement: Settlement) -> list[Any]:
+    reply: StoredReply | None = settlement.replay
+    if reply is None:
+        return ["d", slot, settlement.request_id, None, None, None]
+    sealed = base64.b64encode(reply.sealed_body).decode()
+    return ["d", slot, settlement.request_id, reply.status, reply.content_type, sealed]
+
+
+def _resolve(futures: "list[asyncio.Future[None]]", failure: FreeholdError | None) -> None:
     for future in futures:
-        if not future.done():
+        if future.done():
+            continue
+        if failure is None:
+            future.set_result(None)
+        else:
             future.set_exception(failure)
             future.exception()  # nobody may be waiting any more; that is no mistake
 

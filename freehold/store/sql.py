@@ -1,33 +1,44 @@
 """The store on SQL: keys, routes, usage, and the ledger's transactions."""
 
+import base64
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.errors import Code, UserError
-from freehold.core.usage import Outcome, Reservation, Settlement, StoredReply, UsageRow
+from freehold.core.usage import IdempotencyClaim, Outcome, StoredReply, UsageRow
 from freehold.store import migrate
-from freehold.store.base import ClaimState, KeyRecord
+from freehold.store.base import ClaimState, Entries, KeyRecord
 from freehold.store.sqlite import open_reader, open_writer
 from freehold.store.tables import api_keys, facts, idempotency, requests, routes, tenants
 
-_RESERVE = (
-    "INSERT INTO requests (id, tenant_id, environment, key_id, alias, endpoint, engine, "
-    "base_digest, adapter_digest, conversation_id, priority, stream, created_at_us, "
-    "tokens_in, tokens_out, tokens_cached, estimated) "
-    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,0,0,0)"
-)
-_MARK = "UPDATE requests SET tokens_in=?, tokens_out=? WHERE id=? AND settled_at_us IS NULL"
-_SETTLE = (
-    "UPDATE requests SET outcome=?, tokens_in=?, tokens_out=?, tokens_cached=?, estimated=?, "
-    "ttft_us=?, duration_us=?, settled_at_us=?, error_code=? WHERE id=? AND settled_at_us IS NULL"
-)
+# One statement for a whole batch: the driver gives up the interpreter once, not at
+# each row, and the database reads the entries as they are.
+_RESERVE = """
+INSERT OR IGNORE INTO requests (id, tenant_id, environment, key_id, alias, endpoint, engine,
+  base_digest, adapter_digest, conversation_id, priority, stream, created_at_us,
+  tokens_in, tokens_out, tokens_cached, estimated)
+SELECT value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+  value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, 0, 0, 0, 0
+FROM json_each(?)
+"""
+_MARK = """
+UPDATE requests SET tokens_in = value ->> 2, tokens_out = value ->> 3
+FROM json_each(?) WHERE requests.id = value ->> 1 AND settled_at_us IS NULL
+"""
+_SETTLE = """
+UPDATE requests SET outcome = value ->> 2, tokens_in = value ->> 3, tokens_out = value ->> 4,
+  tokens_cached = value ->> 5, estimated = value ->> 6, ttft_us = value ->> 7,
+  duration_us = value ->> 8, settled_at_us = value ->> 9, error_code = value ->> 10
+FROM json_each(?) WHERE requests.id = value ->> 1 AND settled_at_us IS NULL
+"""
 
 
 class SqlStore:
@@ -169,29 +180,35 @@ class SqlStore:
 
     # the ledger
 
-    def write(
-        self,
-        reservations: Sequence[Reservation],
-        marks: Sequence[tuple[str, int, int]],
-        settlements: Sequence[Settlement],
-        *,
-        survive_power_loss: bool,
-    ) -> list[ClaimState | None]:
-        with self._lock:
-            try:
-                with self._writer.connect() as connection:
-                    self._set_durability(connection, survive_power_loss)
-                    with connection.begin():
-                        return _write_batch(connection, reservations, marks, settlements)
-            except OperationalError as error:
-                raise _unavailable(error) from None
+    def apply(self, entries: Entries) -> None:
+        if not entries.added:
+            return
+        with self._writing() as connection:
+            for statement, rows in (
+                (_RESERVE, entries.reservations),
+                (_MARK, list(entries.marks.values())),
+                (_SETTLE, list(entries.settlements.values())),
+            ):
+                if rows:
+                    connection.exec_driver_sql(statement, (orjson.dumps(rows).decode(),))
+            for entry in entries.claims:
+                _apply_claim(connection, entry)
 
-    def _set_durability(self, connection: Connection, survive_power_loss: bool) -> None:
-        """In WAL mode NORMAL leaves a commit in the operating system's hands, which
-        survives our death; FULL waits for the disk, for this and all before it."""
-        level = "FULL" if survive_power_loss else "NORMAL"
-        raw: Any = connection.connection.dbapi_connection
-        raw.execute(f"PRAGMA synchronous={level}")
+    def claim(self, claim: IdempotencyClaim, now_us: int) -> ClaimState | None:
+        mine = (idempotency.c.slot == claim.slot) & (idempotency.c.expires_at_us >= now_us)
+        with self._reading() as connection:
+            row = connection.execute(select(idempotency).where(mine)).mappings().first()
+        if row is None:
+            return None
+        if row["body_hash"] != claim.body_hash:
+            return ClaimState(mismatch=True)
+        if row["sealed_body"] is None:
+            return ClaimState(running=True)
+        return ClaimState(
+            reply=StoredReply(
+                row["request_id"], row["status"], row["content_type"], row["sealed_body"]
+            )
+        )
 
     def settle_orphans(self, now_us: int) -> int:
         with self._writing() as connection:
@@ -254,104 +271,25 @@ class SqlStore:
             return [dict(row) for row in rows]
 
 
-def _write_batch(
-    connection: Connection,
-    reservations: Sequence[Reservation],
-    marks: Sequence[tuple[str, int, int]],
-    settlements: Sequence[Settlement],
-) -> list[ClaimState | None]:
-    claims = [_claim(connection, reservation) for reservation in reservations]
-    written = [
-        reservation
-        for reservation, claim in zip(reservations, claims, strict=True)
-        if claim is None or claim.claimed
-    ]
-    if written:
-        connection.exec_driver_sql(_RESERVE, [_reservation_row(entry) for entry in written])
-    if marks:
-        connection.exec_driver_sql(_MARK, [(tin, out, name) for name, tin, out in marks])
-    if settlements:
-        connection.exec_driver_sql(_SETTLE, [_settlement_row(entry) for entry in settlements])
-        for settlement in settlements:
-            if settlement.claim_slot is not None:
-                _finish_claim(connection, settlement)
-    return claims
-
-
-def _reservation_row(entry: Reservation) -> tuple[Any, ...]:
-    return (
-        entry.request_id,
-        entry.tenant_id,
-        entry.environment,
-        entry.key_id,
-        entry.alias,
-        entry.endpoint,
-        entry.engine,
-        entry.base_digest,
-        entry.adapter_digest,
-        entry.conversation_id,
-        entry.priority,
-        entry.stream,
-        entry.created_at_us,
-    )
-
-
-def _settlement_row(entry: Settlement) -> tuple[Any, ...]:
-    return (
-        entry.outcome.value,
-        entry.tokens_in,
-        entry.tokens_out,
-        entry.tokens_cached,
-        entry.estimated,
-        entry.ttft_us,
-        entry.duration_us,
-        entry.settled_at_us,
-        entry.error_code,
-        entry.request_id,
-    )
-
-
-def _claim(connection: Connection, reservation: Reservation) -> ClaimState | None:
-    claim = reservation.idempotency
-    if claim is None:
-        return None
-    mine = idempotency.c.slot == claim.slot
-    connection.execute(
-        delete(idempotency).where(mine, idempotency.c.expires_at_us < reservation.created_at_us)
-    )
-    there = connection.execute(select(idempotency).where(mine)).mappings().first()
-    if there is None:
+def _apply_claim(connection: Connection, entry: Sequence[Any]) -> None:
+    slot, request_id = entry[1], entry[2]
+    if entry[0] == "c":
+        connection.execute(delete(idempotency).where(idempotency.c.slot == slot))
         connection.execute(
             insert(idempotency).values(
-                slot=claim.slot,
-                request_id=reservation.request_id,
-                body_hash=claim.body_hash,
-                expires_at_us=claim.expires_at_us,
+                slot=slot, request_id=request_id, body_hash=entry[3], expires_at_us=entry[4]
             )
         )
-        return ClaimState(claimed=True)
-    if there["body_hash"] != claim.body_hash:
-        return ClaimState(mismatch=True)
-    if there["sealed_body"] is None:
-        return ClaimState(running=True)
-    reply = StoredReply(
-        there["request_id"], there["status"], there["content_type"], there["sealed_body"]
-    )
-    return ClaimState(reply=reply)
-
-
-def _finish_claim(connection: Connection, settlement: Settlement) -> None:
-    mine = (idempotency.c.slot == settlement.claim_slot) & (
-        idempotency.c.request_id == settlement.request_id
-    )
-    reply = settlement.replay
-    if reply is None:  # nothing worth repeating: a retry may run
+        return
+    mine = (idempotency.c.slot == slot) & (idempotency.c.request_id == request_id)
+    status, content_type, sealed = entry[3:6]
+    if sealed is None:  # nothing worth repeating: a retry may run
         connection.execute(delete(idempotency).where(mine))
         return
     connection.execute(
         update(idempotency)
         .where(mine)
-        .values(status=reply.status, content_type=reply.content_type, sealed_body=reply.sealed_body)
+        .values(status=status, content_type=content_type, sealed_body=base64.b64decode(sealed))
     )
 
 

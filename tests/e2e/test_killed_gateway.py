@@ -11,10 +11,16 @@ import httpx2
 import psutil
 import pytest
 
+from freehold.store.ledger import recover
+from freehold.store.sql import SqlStore
 from tests.e2e.conftest import Installation, start, stock
 
 
 def _rows(home: Path) -> list[tuple[str, str | None, int]]:
+    """Of a gateway that is dead: what its journal holds is brought in first."""
+    store = SqlStore(home / "freehold.db")
+    recover(store, home / "journal")
+    store.close()
     with sqlite3.connect(f"file:{home}/freehold.db?mode=ro", uri=True) as connection:
         found = connection.execute(
             "SELECT id, outcome, tokens_out FROM requests ORDER BY id"
@@ -67,6 +73,8 @@ def test_a_killed_gateway_counts_each_request_once(
     assert (before[0][1] == "ok") is is_settled
 
     again = start(tmp_path, "--engine", "fake")
+    usage = json.loads(again.run("usage", "--json").stdout)
+    again.stop()
     after = _rows(tmp_path)
     assert [row[0] for row in after] == [row[0] for row in before]
     if is_settled:
@@ -78,6 +86,4 @@ def test_a_killed_gateway_counts_each_request_once(
         assert b"[DONE]" not in b"".join(got)
     if step == "in mid stream":
         assert 5 < after[0][2] <= 30
-    usage = json.loads(again.run("usage", "--json").stdout)
     assert sum(row["requests"] for row in usage) == 1
-    again.stop()
