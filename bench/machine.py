@@ -29,7 +29,8 @@ def describe() -> str:
             model = line.split(":", 1)[1].strip()
             break
     memory_gib = psutil.virtual_memory().total / 2**30
-    return f"{psutil.cpu_count()} cores of {model}, {memory_gib:.0f} GiB, Linux {platform.release()}"
+    cores = psutil.cpu_count()
+    return f"{cores} cores of {model}, {memory_gib:.0f} GiB, Linux {platform.release()}"
 
 
 def keep(name: str, rows: list[Row]) -> Path:

@@ -137,14 +137,16 @@ def portkey(upstream: str) -> Iterator[Peer]:
     command = ["node", script, "--headless", f"--port={PORTKEY_PORT}"]
     url = f"http://127.0.0.1:{PORTKEY_PORT}"
     environment = {**os.environ, "NODE_ENV": "production"}
-    with tempfile.TemporaryDirectory() as folder:
-        with _process("portkey", command, environment, Path(folder)) as pid:
-            _wait(url, {})
-            headers = _bearer("sk-none") | {
-                "x-portkey-provider": "openai",
-                "x-portkey-custom-host": upstream,
-            }
-            yield Peer("portkey", PORTKEY, url, pid, headers)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _process("portkey", command, environment, Path(folder)) as pid,
+    ):
+        _wait(url, {})
+        headers = _bearer("sk-none") | {
+            "x-portkey-provider": "openai",
+            "x-portkey-custom-host": upstream,
+        }
+        yield Peer("portkey", PORTKEY, url, pid, headers)
 
 
 EVERY: tuple[Callable[[str], contextlib.AbstractContextManager[Peer]], ...] = (
