@@ -49,7 +49,7 @@ def _read_yaml(where: Path) -> dict[str, Any]:
         raw = yaml.safe_load(where.read_bytes())
     except FileNotFoundError:
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, `!!int x`
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(
@@ -73,8 +73,19 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, Any]:
     for name, text in environ.items():
         if name.startswith(_PREFIX) and "__" in name and name not in _NOT_SETTINGS:
             dotted = name.removeprefix(_PREFIX).lower().replace("__", ".")
-            values[dotted] = yaml.safe_load(text) if text else None
+            values[dotted] = _environment_value(name, text)
     return values
+
+
+def _environment_value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text) if text else None
+    except (yaml.YAMLError, ValueError):
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"The environment variable {name} is not valid YAML: correct it, or put its value "
+            "between quotes.",
+        ) from None
 
 
 def _put(raw: dict[str, Any], dotted: str, value: Any, origin: str) -> None:

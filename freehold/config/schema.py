@@ -21,7 +21,6 @@ class ServerSettings(_Section):
     # A non-loopback bind without TLS is refused unless something in front ends TLS.
     tls_ends_in_front: bool = False
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024)
-    max_connections: int = Field(4096, ge=1)
     drain_s: float = Field(30, ge=0)
 
 
@@ -68,8 +67,12 @@ class UpstreamSettings(_Section):
     @field_validator("base_url")
     @classmethod
     def _plain_origin(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(value)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # its text quotes the URL, credentials included
+            is_url = False
+        if not is_url:
             raise ValueError("must be an http:// or https:// URL such as https://api.openai.com/v1")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("must not carry credentials, a query or a fragment")
