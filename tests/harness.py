@@ -4,19 +4,19 @@ import asyncio
 import contextlib
 import hashlib
 import socket
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import uvicorn
 
+from freehold.catalog.store import ModelStore
 from freehold.cli import reach, wiring
 from freehold.config.home import Home
-from freehold.config.schema import LimitSettings, Settings
-from freehold.core.binding import Environment, Route, Scope
-from freehold.core.ids import new_id
+from freehold.config.schema import LimitSettings, Settings, UpstreamSettings
+from freehold.core.binding import Environment, Scope
 from freehold.core.model import Licence, ModelCard, ModelFile, Task
 from freehold.deploy.pool import Pool
 from freehold.deploy.replica import Replica
@@ -58,7 +58,7 @@ class Running:
     key: str
     tenant_id: str
     home: Home
-    replica_client: Any = None
+    replicas: dict[str, Replica] = field(default_factory=dict)  # of every local model
 
     def http(self, **options: Any) -> httpx2.AsyncClient:
         headers = {"authorization": f"Bearer {self.key}"}
@@ -67,9 +67,8 @@ class Running:
         )
 
     async def chat(self, prompt: str, **fields: Any) -> httpx2.Response:
-        body = {"model": "fake-model", "messages": [{"role": "user", "content": prompt}], **fields}
         async with self.http() as client:
-            return await client.post("/v1/chat/completions", json=body)
+            return await client.post("/v1/chat/completions", json=asked(prompt, **fields))
 
     async def seen(self) -> dict[str, Any]:
         """What the engine saw: hashes of prompts, what was cut off, what still runs."""
@@ -107,12 +106,20 @@ async def running(
     context: int = 4096,
     streams: int = 64,
     engine: Engine | None = None,
+    others: Mapping[str, Engine] | None = None,
+    upstreams: Sequence[UpstreamSettings] = (),
     **server: Any,
 ) -> AsyncIterator[Running]:
+    """`others` are more local models, each with an engine and a pool of its own."""
     home = Home(folder)
     home.create()
     settings = Settings.model_validate(
-        {"limits": (limits or LimitSettings()).model_dump(), "server": server}
+        {
+            "limits": (limits or LimitSettings()).model_dump(),
+            "server": server,
+            "engines": {"default": "fake"},
+            "upstreams": [upstream.model_dump() for upstream in upstreams],
+        }
     )
     store = SqlStore(home.database)
     keyring = reach.open_keyring(home, store, may_create=True)
@@ -120,25 +127,23 @@ async def running(
     recover(store, home.journal)
     store.settle_orphans(1)
     served = card(task=task, context=context)
-    engine = engine or Fake(flags, streams)
-    local = LocalModel(served, folder / "none")
-    replica = Replica("fake-0", engine, local, home.logs)
-    pool = Pool("fake-model", [replica], engine.capabilities(local), settings.limits)
-    store.put_routes(
-        tenant_id,
-        Environment.DEV,
-        [
-            Route(
-                new_id("rte"), tenant_id, Environment.DEV, "fake-model", "fake",
-                "fake-model", DIGEST, None, DIGEST, 1,
-            )
-        ],
-    )  # fmt: skip
+    cards = [served, *(card(name, task, context) for name in others or {})]
+    engines = {served.name: engine or Fake(flags, streams), **(others or {})}
+    serving = wiring.pools(home, settings, ModelStore(folder), [])  # the upstreams'
+    replicas: dict[str, Replica] = {}
+    for each in cards:
+        local = LocalModel(each, folder / "none")
+        used = engines[each.name]
+        replica = replicas[each.name] = Replica(f"{each.name}-0", used, local, home.logs)
+        able = used.capabilities(local)
+        serving[each.name] = Pool(each.name, [replica], able, settings.limits)
+    store.put_routes(tenant_id, Environment.DEV, wiring.routes(tenant_id, settings, cards, 1))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    gateway = wiring.gateway(home, settings, store, keyring, {"fake-model": pool}, [served], url)
+    gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
     gateway.watch.start()
-    pool.start()
+    for pool in serving.values():
+        pool.start()
     config = uvicorn.Config(
         app.build(gateway),
         http=Connection,
@@ -148,17 +153,17 @@ async def running(
         timeout_keep_alive=75,
     )
     server_process = _Server(config)
-    serving = asyncio.create_task(server_process.serve(sockets=[listener]))
-    world = Running(gateway, replica, url, "", tenant_id, home)
+    listening = asyncio.create_task(server_process.serve(sockets=[listener]))
+    world = Running(gateway, replicas[served.name], url, "", tenant_id, home, replicas)
     world.key = world.mint(Scope.INFER, Scope.ADMIN)
     try:
         yield world
     finally:
         await gateway.watch.drain(0)
         server_process.should_exit = True
-        await serving
+        await listening
         await gateway.watch.stop()
-        await pool.stop()
+        await asyncio.gather(*(pool.stop() for pool in serving.values()))
         await gateway.ledger.close()
         store.close()
         listener.close()
@@ -168,6 +173,10 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
         yield
+
+
+def asked(prompt: str, **fields: Any) -> dict[str, Any]:
+    return {"model": "fake-model", "messages": [{"role": "user", "content": prompt}], **fields}
 
 
 def sha(prompt: str) -> str:

@@ -1,6 +1,7 @@
 """Structured logs without content: a line is JSON with fields from a closed list."""
 
 import logging
+import os
 import threading
 import time
 from logging.handlers import RotatingFileHandler
@@ -21,7 +22,8 @@ _FIELDS = (
     "reason",
 )
 _MAX_BYTES, _KEPT = 16 * 1024 * 1024, 5
-_WRITE_S, _MOST_RECORDS = 0.25, 4096
+_WRITE_S, _MANY_RECORDS, _MOST_RECORDS = 0.25, 4096, 32_768
+_STUCK_S = 1.0  # a disk that takes this long is left alone
 
 
 class _Line(logging.Formatter):
@@ -56,36 +58,86 @@ def _where(record: logging.LogRecord) -> str:
 
 
 class _Buffered(RotatingFileHandler):
-    """Lines are written together, a few times a second: opened, checked and flushed
-    one by one they cost a busy gateway a seventh of its speed. What is worth a
-    warning is written at once, and with it all before it."""
+    """Lines are written together, by a thread of their own a few times a second:
+    opened, checked and flushed one by one they cost a busy gateway a seventh of its
+    speed. What is worth a warning is written at once, and with it all before it.
+
+    No request ever waits for the log or fails with it: lines that the disk refuses, or
+    does not take in time, are lost, and the log says how many once it can."""
 
     def __init__(self, path: Path) -> None:
         self._records: list[logging.LogRecord] = []
-        super().__init__(path, maxBytes=_MAX_BYTES, backupCount=_KEPT, encoding="utf-8")
+        self._lost = 0
+        self._wake = threading.Event()
+        self._writing = threading.Lock()  # not the handler's own, for which `emit` waits
+        super().__init__(path, maxBytes=_MAX_BYTES, backupCount=_KEPT, delay=True)
         threading.Thread(target=self._keep_writing, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if len(self._records) >= _MOST_RECORDS:
+            self._lost += 1
+            return
         self._records.append(record)
-        if record.levelno >= logging.WARNING or len(self._records) >= _MOST_RECORDS:
-            self.flush()
+        if record.levelno >= logging.WARNING or len(self._records) == _MANY_RECORDS:
+            self._wake.set()
 
     def flush(self) -> None:
-        if self.lock is None:
+        records, lost = self._taken()
+        if not records:
             return
-        with self.lock:
+        lines = [f"{self.format(record)}\n" for record in records]
+        if lost:
+            lines.insert(0, f"\n{self.format(_loss(lost))}\n")  # after what may be half a line
+        if self._writing.acquire(timeout=_STUCK_S):
+            try:
+                self._write(records[0], "".join(lines).encode())
+                return
+            except OSError:
+                self._reopen()
+            finally:
+                self._writing.release()
+        self._lose(lost + len(records))
+
+    def _taken(self) -> tuple[list[logging.LogRecord], int]:
+        self.acquire()
+        try:
             records, self._records = self._records, []
-            if records and self.shouldRollover(records[0]):
-                self.doRollover()
-            if records and self.stream is not None:
-                self.stream.write("".join(f"{self.format(record)}\n" for record in records))
-            super().flush()
+            lost = self._lost if records else 0
+            self._lost -= lost
+        finally:
+            self.release()
+        return records, lost
+
+    def _lose(self, lines: int) -> None:
+        self.acquire()
+        try:
+            self._lost += lines
+        finally:
+            self.release()
+
+    def _write(self, first: logging.LogRecord, content: bytes) -> None:
+        if self.shouldRollover(first):
+            self.doRollover()
+        if self.stream is None:
+            self.stream = self._open()
+        while content:  # past the stream's buffer, which would try again what was refused
+            content = content[os.write(self.stream.fileno(), content) :]
+
+    def _reopen(self) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.close()
 
     def _keep_writing(self) -> None:
         while True:
-            time.sleep(_WRITE_S)
-            if self._records:
-                self.flush()
+            self._wake.wait(_WRITE_S)
+            self._wake.clear()
+            self.flush()
+
+
+def _loss(lines: int) -> logging.LogRecord:
+    fields = {"levelno": logging.WARNING, "levelname": "WARNING", "msg": "log_lines_lost"}
+    return logging.makeLogRecord({"name": __name__, "reason": f"{lines} lines", **fields})
 
 
 def configure(folder: Path, level: str) -> None:

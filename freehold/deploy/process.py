@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import logging
 import os
+import shutil
 import signal
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
 from freehold.core.engine import LaunchSpec
 
+_logger = logging.getLogger(__name__)
 _MAX_LOG_BYTES = 8 * 1024 * 1024
 
 
@@ -17,16 +21,16 @@ class Process:
     """Its own process group, its output in a log file of bounded size, and a pipe as
     standard input that closes when we die, which ends it too."""
 
-    def __init__(self, child: asyncio.subprocess.Process) -> None:
+    def __init__(self, child: asyncio.subprocess.Process, log: Path) -> None:
         self._child = child
+        self._log = log
 
     @classmethod
     async def start(cls, spec: LaunchSpec, log: Path) -> "Process":
         """Raises `OSError` when the program cannot be started."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(spec.socket_path)
-        _rotate(log)
-        with open(log, "ab") as output:  # noqa: ASYNC230 - once a start
+        with _output(log) as output:
             child = await asyncio.create_subprocess_exec(
                 *spec.argv,
                 env=dict(spec.env),
@@ -35,7 +39,7 @@ class Process:
                 stderr=output,
                 start_new_session=True,
             )
-        return cls(child)
+        return cls(child, log)
 
     @property
     def pid(self) -> int:
@@ -51,6 +55,14 @@ class Process:
             return int(psutil.Process(self.pid).memory_info().rss)
         except psutil.Error:
             return None
+
+    def bound_log(self) -> None:
+        """Keeps the newest log short, and one older: the child writes where the file
+        ends, also when that has come nearer."""
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > _MAX_LOG_BYTES:
+                _set_aside(self._log)
+                os.truncate(self._log, 0)
 
     async def wait(self) -> int:
         return await self._child.wait()
@@ -74,6 +86,20 @@ class Process:
                 os.killpg(self.pid, number)
 
 
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:
-        log.replace(log.with_suffix(".old"))
+def _output(log: Path) -> BinaryIO:
+    """Where the child's words go: nowhere when its log cannot be written, because an
+    engine without a log still serves."""
+    try:
+        return open(log, "ab")
+    except OSError as error:
+        _logger.warning("engine_log_failed", extra={"reason": error.strerror})
+        return open(os.devnull, "wb")
+
+
+def _set_aside(log: Path) -> None:
+    """What a full disk does not take is lost."""
+    old = log.with_suffix(".old")
+    try:
+        shutil.copyfile(log, old)
+    except OSError:
+        old.unlink(missing_ok=True)

@@ -188,6 +188,7 @@ class Replica:
                 self._doubt.clear()
                 if ended.done():
                     return f"it ended with status {ended.result()}"
+                await asyncio.to_thread(self._process.bound_log)
                 if (asked or self.in_flight == 0) and not await self._makes_a_token():
                     return "it made no token in time"
                 if asked:
