@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ class Keyring:
         self.clock = clock
         # By the key's SHA-256: the pepper guards what is stored, and this is not.
         self._known: OrderedDict[bytes, tuple[KeyRecord, Principal]] = OrderedDict()
+        self._revocations = 0
+        self._lock = threading.Lock()  # guards both; reading them needs none
         self._salts: dict[tuple[str, ...], str] = {}
 
     def mint(self, wanted: KeyRequest) -> tuple[KeyRecord, Secret | None]:
@@ -86,7 +89,7 @@ class Keyring:
     def authenticate(self, key: str) -> Principal:
         """Asks the store. Raises `UserError`: `INVALID_API_KEY` (unknown, malformed
         or revoked) or `EXPIRED_API_KEY`."""
-        sha256 = _sha256(key)
+        sha256, revocations = _sha256(key), self._revocations
         record = self._store.key_by_hash(self._peppered(sha256))
         if record is None:
             raise _invalid()
@@ -98,17 +101,21 @@ class Keyring:
             scopes=record.scopes,
             models=record.models,
         )
-        self._known[sha256] = (record, principal)
-        if len(self._known) > _CACHE_ENTRIES:
-            self._known.popitem(last=False)
+        with self._lock:
+            if self._revocations == revocations:  # else it may be this key, read before that
+                self._known[sha256] = (record, principal)
+            if len(self._known) > _CACHE_ENTRIES:
+                self._known.popitem(last=False)
         return principal
 
     def revoke(self, tenant_id: str, key_id: str) -> KeyRecord | None:
         record = self._store.revoke_key(tenant_id, key_id, self.clock.wall_us())
         if record is not None:
-            for sha256, (known, _) in list(self._known.items()):
-                if known.id == record.id:
-                    del self._known[sha256]
+            with self._lock:
+                self._revocations += 1
+                for sha256, (known, _) in list(self._known.items()):
+                    if known.id == record.id:
+                        del self._known[sha256]
         return record
 
     def salt(self, *parts: str) -> str:

@@ -24,7 +24,7 @@ def unseal(api_key: str, idempotency_key: str, sealed: bytes) -> bytes:
     nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
     try:
         return AESGCM(_derive(api_key, idempotency_key)).decrypt(nonce, ciphertext, None)
-    except InvalidTag:
+    except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
         raise Fault("a stored reply does not open with the key that claimed it") from None
 
 
