@@ -95,14 +95,20 @@ async def _measure(gateway: Gateway, card: ModelCard) -> float | None:
 
 
 def _show_try(home: Home, facts: Facts) -> None:
-    chat = [card.name for card in facts.cards if card.task is Task.CHAT]
-    if chat:
+    chat = [card for card in facts.cards if card.task is Task.CHAT]
+    for card in (chat or facts.cards)[:1]:
+        endpoint, asked = "embeddings", '"input":"Hello!"'
+        if chat:
+            endpoint = "chat/completions"
+            asked = '"messages":[{"role":"user","content":"Hello!"}]'
         console.print("\nTry it:")
         console.print(
-            f'  curl {facts.url}/v1/chat/completions -H "Authorization: Bearer '
+            f'  curl {facts.url}/v1/{endpoint} -H "Authorization: Bearer '
             f'$(cat {home.admin_key})" -H "Content-Type: application/json" '
-            f'-d \'{{"model":"{chat[0]}","messages":[{{"role":"user","content":"Hello!"}}]}}\'',
+            f'-d \'{{"model":"{card.name}",{asked}}}\'',
             soft_wrap=True,
+            markup=False,
         )
+    if chat:
         console.print("  freehold chat")
     console.print("\nCtrl-C stops it.")

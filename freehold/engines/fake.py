@@ -29,6 +29,7 @@ from freehold.engines.openai_http import OpenAIHttp
 
 _MARKER = re.compile(r"\[\[(crash|hang|slow|tokens|garbage) ([^\]]+)\]\]")
 _DEFAULT_TOKENS = 16
+_OTHER_DIGEST = "sha256:" + "0" * 64
 _GARBAGE = ("huge-line", "bad-utf8", "not-json", "wrong-id", "no-done", "redirect", "status")
 
 
@@ -117,15 +118,19 @@ class _Server:
     async def _embed(self, request: web.Request) -> web.Response:
         body = orjson.loads(await request.read())
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+        orders = {**self._orders(), **dict(_MARKER.findall(_prompt(body)))}
+        if "crash" in orders:
+            os._exit(9)
+        if any(_size(str(text)) > self._options.context for text in texts):
+            return _json({"error": {"code": 500, "type": "server_error"}}, 500)
         data = [
             {"object": "embedding", "index": index, "embedding": _vector(str(text))}
             for index, text in enumerate(texts)
         ]
         tokens = sum(_size(str(text)) for text in texts)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return _json(
-            {"object": "list", "data": data, "model": self._options.digest, "usage": usage}
-        )
+        name = self._options.digest if orders.get("garbage") != "wrong-id" else _OTHER_DIGEST
+        return _json({"object": "list", "data": data, "model": name, "usage": usage})
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
@@ -239,7 +244,7 @@ class _Server:
             choice["text"] = word
         chunk = self._chunk(is_chat, [choice])
         if orders.get("garbage") == "wrong-id":
-            chunk["model"] = "sha256:" + "0" * 64
+            chunk["model"] = _OTHER_DIGEST
         return _data(chunk)
 
     def _chunk(self, is_chat: bool, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -264,7 +269,7 @@ def _data(content: Any) -> bytes:
 def _prompt(body: dict[str, Any]) -> str:
     if "messages" in body:
         return "\n".join(str(message.get("content")) for message in body["messages"])
-    return str(body.get("prompt"))
+    return str(body.get("prompt", body.get("input")))
 
 
 def _size(prompt: str) -> int:

@@ -115,10 +115,15 @@ class LlamaCppClient(OpenAIHttp):
         async with super().stream(helped) as answer:
             yield _ToolAnswer(answer) if tool_calls.is_constrained(call.body) else answer
 
-    async def count_prompt_tokens(self, call: EngineCall) -> int | None:
+    async def whole(self, call: EngineCall) -> dict[str, Any]:
+        """Embeddings are asked for without a name: given one, llama.cpp answers under
+        that name, whatever it has loaded."""
         if call.endpoint == EMBEDDINGS:
-            return None
-        text = call.body.get("prompt")
+            return await self.post_json(EMBEDDINGS, call.body)
+        return await super().whole(call)
+
+    async def count_prompt_tokens(self, call: EngineCall) -> int | None:
+        text = call.body.get("input" if call.endpoint == EMBEDDINGS else "prompt")
         if call.endpoint == CHAT:
             asked: dict[str, Any] = {
                 name: call.body[name] for name in ("messages", "tools") if name in call.body

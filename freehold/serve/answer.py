@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from freehold.core.binding import Binding
-from freehold.core.engine import EngineCall
+from freehold.core.engine import EMBEDDINGS, EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.deploy.pool import Lease, Pool
 from freehold.engines.base import Answer
@@ -84,6 +84,7 @@ async def whole(asked: Asked) -> dict[str, Any]:
         async with asked.pool.lease(binding.principal.tenant_id, binding.priority) as lease:
             asked.leases.append(lease)
             try:
+                await _check_length(asked.pool, lease, asked.call)
                 return await lease.client.whole(asked.call)
             except UserError as error:
                 asked.blame(error, lease)
@@ -99,6 +100,9 @@ async def _check_length(pool: Pool, lease: Lease, call: EngineCall) -> None:
     limit = pool.capabilities.context_length
     if limit is None or _text_bytes(call.body) < limit // 2:
         return
+    if call.endpoint == EMBEDDINGS:
+        await _check_inputs(limit, lease, call)
+        return
     count = await lease.client.count_prompt_tokens(call)
     if count is not None and count >= limit:
         raise UserError(
@@ -107,6 +111,26 @@ async def _check_length(pool: Pool, lease: Lease, call: EngineCall) -> None:
             "shorten it.",
             param="messages" if "messages" in call.body else "prompt",
         )
+
+
+async def _check_inputs(limit: int, lease: Lease, call: EngineCall) -> None:
+    """Each input has the whole context to itself; the refusal says which is too long."""
+    given = call.body["input"]
+    for index, text in enumerate(given if isinstance(given, list) else [given]):
+        if _text_bytes(text) < limit // 2:
+            continue
+        alone = replace(call, body={**call.body, "input": text})
+        count = await lease.client.count_prompt_tokens(alone)
+        if count is None:
+            return
+        if count > limit:
+            place = f"input[{index}]" if isinstance(given, list) else "input"
+            raise UserError(
+                Code.CONTEXT_LENGTH_EXCEEDED,
+                f"{place} has {count:,} tokens and this model takes {limit:,} in one input: "
+                "shorten or split it.",
+                param=place,
+            )
 
 
 def _text_bytes(value: Any) -> int:

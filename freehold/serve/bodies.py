@@ -352,6 +352,7 @@ def _refused(error: ValidationError, data: Any) -> UserError:
     if kind == "missing":
         return UserError(Code.INVALID_VALUE, f"{param!r} is missing: add it.", param=param)
     said = problem["msg"].replace("Input should", "should").replace("should be", "must be")
+    said = said.replace(" after validation", "")
     if kind.startswith("union_tag"):
         field = ctx["discriminator"].strip("'")
         param = f"{param}.{field}"

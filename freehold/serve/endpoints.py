@@ -1,5 +1,7 @@
 """The model endpoints: which the engine is asked for, and how each is shaped."""
 
+from typing import Any
+
 from freehold.core.binding import Binding, Isolation
 from freehold.core.clock import Clock
 from freehold.core.engine import CHAT, COMPLETIONS, EMBEDDINGS
@@ -22,8 +24,14 @@ def shaper_for(endpoint: str, binding: Binding, body: Body, clock: Clock) -> Sha
     shows_cached = binding.isolation in (Isolation.REMOTE, Isolation.DEDICATED)
     bare_id = binding.request_id.removeprefix("req_")
     if endpoint == EMBEDDINGS:
-        return EmbeddingShaper(alias, body.data.get("encoding_format") == "base64")
+        as_base64 = body.data.get("encoding_format") == "base64"
+        return EmbeddingShaper(alias, as_base64, _inputs(body.data["input"]))
     if endpoint == RESPONSES:
         return ResponsesShaper(bare_id, alias, created, body.data, shows_cached)
     shape, prefix = (ChatShaper, "chatcmpl") if endpoint == CHAT else (CompletionShaper, "cmpl")
     return shape(f"{prefix}-{bare_id}", alias, created, body.include_usage, shows_cached)
+
+
+def _inputs(given: Any) -> int:
+    """How many are to be embedded: a list of numbers is one text, as tokens."""
+    return len(given) if isinstance(given, list) and not isinstance(given[0], int) else 1

@@ -110,8 +110,6 @@ class Exchange:
         except FreeholdError as error:
             await self._fail(send, error)
         finally:
-            if self._connection is not None:
-                self._connection.when_gone(None)
             self._gateway.watch.remove(self)
             if self._settled is None:
                 self._settle(Outcome.FAILED, Code.INTERNAL)
@@ -175,6 +173,7 @@ class Exchange:
 
     async def _pass_whole(self, send: Send) -> None:
         content = await answers.whole(self._asked)
+        self._check_identity(content)
         usage = content.get("usage")
         if isinstance(usage, dict):
             self.meter.take(usage)
@@ -193,17 +192,19 @@ class Exchange:
         return self._asked.leases[-1] if self._asked.leases else None
 
     def _see(self, chunks: list[dict[str, Any]]) -> None:
-        expected = self.binding.route.base_digest
-        if expected is not None:
-            for chunk in chunks:
-                if chunk.get("model", expected) != expected:
-                    raise UserError(
-                        Code.IDENTITY_MISMATCH,
-                        "The engine answered with other weights than the route names: "
-                        "its answer was discarded.",
-                    )
+        for chunk in chunks:
+            self._check_identity(chunk)
         self.meter.see(chunks, self._gateway.clock.monotonic_s())
         self.has_first_token = True
+
+    def _check_identity(self, content: dict[str, Any]) -> None:
+        expected = self.binding.route.base_digest
+        if expected is not None and content.get("model", expected) != expected:
+            raise UserError(
+                Code.IDENTITY_MISMATCH,
+                "The engine answered with other weights than the route names: "
+                "its answer was discarded.",
+            )
 
     async def _begin(self, send: Send) -> None:
         self._has_begun_reply = True
@@ -267,7 +268,10 @@ class Exchange:
         if outcome is Outcome.REFUSED and not self.meter.tokens_out:
             self.meter.tokens_in = 0
             return
-        if self._lease is None or outcome in (Outcome.ENGINE_FAILED, Outcome.ENGINE_TIMEOUT):
+        if self._lease is None:  # it only waited: no engine has seen it
+            self.meter.tokens_in = 0
+            return
+        if outcome in (Outcome.ENGINE_FAILED, Outcome.ENGINE_TIMEOUT):
             return
         try:
             async with asyncio.timeout(_COUNT_S):
@@ -300,6 +304,8 @@ class Exchange:
             claim_slot=self._claim.slot if self._claim else None,
             replay=replay,
         )
+        if self._connection is not None:
+            self._connection.when_gone(None)  # whether it reads the end is its own matter
         self._settlement = settlement
         self._settled = gateway.ledger.settle(settlement)
         return self._settled

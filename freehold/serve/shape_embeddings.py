@@ -3,6 +3,7 @@
 import base64
 import math
 import struct
+from operator import itemgetter
 from typing import Any
 
 from freehold.serve.meter import Meter
@@ -10,11 +11,13 @@ from freehold.serve.shape import reads_engine
 
 
 class EmbeddingShaper:
-    """Engines answer in either form; the caller gets the one that was asked for."""
+    """Engines answer in either form; the caller gets the one that was asked for, one
+    for each input and in their order, by which programs match them."""
 
-    def __init__(self, model: str, as_base64: bool) -> None:
+    def __init__(self, model: str, as_base64: bool, inputs: int) -> None:
         self._model = model
         self._as_base64 = as_base64
+        self._inputs = inputs
 
     def chunk(self, chunks: list[dict[str, Any]]) -> bytes:
         return b""
@@ -27,12 +30,12 @@ class EmbeddingShaper:
 
     @reads_engine
     def whole(self, content: dict[str, Any], meter: Meter) -> dict[str, Any]:
-        data = content["data"]
-        if not data:
-            raise ValueError("no embeddings")
+        data = sorted((self._entry(entry) for entry in content["data"]), key=itemgetter("index"))
+        if [entry["index"] for entry in data] != list(range(self._inputs)):
+            raise ValueError("not one embedding for each input")
         return {
             "object": "list",
-            "data": [self._entry(entry) for entry in data],
+            "data": data,
             "model": self._model,
             "usage": {"prompt_tokens": meter.tokens_in, "total_tokens": meter.tokens_in},
         }
