@@ -8,7 +8,7 @@ import openai
 import pydantic
 import pytest
 
-from tests.e2e.conftest import Installation
+from tests.installation import Installation
 
 MODEL = "smollm2-135m-instruct"
 QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from tests.e2e.conftest import Installation, start, stock
+from tests.installation import Installation, start, stock
 
 MODEL = "smollm2-135m-instruct"
 

@@ -13,7 +13,7 @@ import pytest
 
 from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
-from tests.e2e.conftest import Installation, start, stock
+from tests.installation import Installation, start, stock
 
 
 def _rows(home: Path) -> list[tuple[str, str | None, int]]:

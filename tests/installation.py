@@ -1,4 +1,4 @@
-"""One real installation for all end-to-end tests: `freehold up` on an empty home."""
+"""One real installation for all tests that want one: `freehold up` on an empty home."""
 
 import os
 import re
@@ -7,11 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 _START_S = 240
 
@@ -74,10 +71,3 @@ def stock(home: Path, source: Installation) -> None:
     """Gives a new home the models of another, so that it need not pull again."""
     for folder in ("models", "blobs"):
         shutil.copytree(source.home / folder, home / folder, copy_function=os.link)
-
-
-@pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    running = start(tmp_path_factory.mktemp("home"))
-    yield running
-    running.stop()
