@@ -6,6 +6,7 @@ process at once (the operating system holds it), and from the loss of power afte
 database.
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -46,6 +47,7 @@ class Journal:
         self._closed: list[Path] = []
         self._now = self._made(self._number)
         self._next: _Segment | None = None
+        self._is_doubtful = self._is_closed = False
 
     def append(self, lines: bytes) -> None:
         """All of it or nothing. Raises `OSError`, on a full disk for one."""
@@ -57,6 +59,8 @@ class Journal:
         """Returns when all that was appended before is on the disk. Raises `OSError`;
         the next call writes it again, into another segment: after a failed sync the
         operating system may take the lost pages for written."""
+        if self._is_doubtful:
+            self._move_on()
         with self._lock:
             now, unsynced = self._now, self._unsynced
             self._unsynced = []
@@ -65,7 +69,7 @@ class Journal:
         except OSError:
             with self._lock:
                 self._unsynced = unsynced + self._unsynced
-            self._move_on(again=True)
+            self._is_doubtful = True
             raise
         if now.size > _SEGMENT_BYTES - _ROOM_BYTES:
             try:
@@ -76,16 +80,16 @@ class Journal:
     def prepare(self) -> None:
         """Makes the next segment ahead of its use. Raises `OSError`."""
         with self._lock:
-            if self._next is not None or self._now.size < _SEGMENT_BYTES // 2:
+            if self._next is not None or self._now.size < _SEGMENT_BYTES // 2 or self._is_closed:
                 return
             self._number += 1
             number = self._number
         made = self._made(number)
         with self._lock:
-            if self._now.path < made.path:
+            if self._next is None and self._now.path < made.path and not self._is_closed:
                 self._next = made
                 return
-        os.close(made.file)  # the writer could not wait and made a later one
+        os.close(made.file)  # the writer could not wait and made a later one, or ended
         made.path.unlink()
 
     def take_closed(self) -> list[Path]:
@@ -100,27 +104,23 @@ class Journal:
 
     def close(self) -> None:
         with self._lock:
+            self._is_closed = True
             for segment in (self._now, self._next):
                 if segment is not None:
                     os.close(segment.file)
                     self._closed.append(segment.path)
 
-    def _move_on(self, *, again: bool = False) -> None:
+    def _move_on(self) -> None:
+        """To the next segment, which takes along what is not synced in this one."""
         with self._lock:
-            old, prepared = self._now, self._next
-            self._next = None
-            if prepared is None:
+            if self._next is None:
                 self._number += 1
-                prepared = self._made(self._number)
-            self._now = prepared
+                self._next = self._made(self._number)
+            _write(self._next, b"".join(self._unsynced))
+            old, self._now, self._next = self._now, self._next, None
             self._closed.append(old.path)
-            if again:
-                _write(self._now, b"".join(self._unsynced))
-        try:
-            if not again:
-                os.fdatasync(old.file)  # lines that came since the last sync
-        finally:
-            os.close(old.file)
+            self._is_doubtful = False
+        os.close(old.file)
 
     def _made(self, number: int) -> _Segment:
         """Full of zeros and on the disk, so that a sync need not wait for the file
@@ -145,11 +145,16 @@ class Journal:
 
 
 def _write(segment: _Segment, lines: bytes) -> None:
-    """What a failed write leaves is overwritten by the next."""
+    """What a failed write leaves is taken back, so that none of its lines is read."""
     written = 0
-    while written < len(lines):
-        part = lines[written:] if written else lines
-        written += os.pwrite(segment.file, part, segment.size + written)
+    try:
+        while written < len(lines):
+            part = lines[written:] if written else lines
+            written += os.pwrite(segment.file, part, segment.size + written)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.pwrite(segment.file, bytes(written), segment.size)
+        raise
     segment.size += len(lines)
 
 
@@ -181,7 +186,7 @@ def read(path: Path) -> Iterator[list[Any]]:
 
 def _decode(content: bytes) -> list[Any] | None:
     checksum, _, body = content.rstrip(b"\n").partition(b" ")
-    if not content.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
+    if not body or not content.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
         return None
     entry: list[Any] = orjson.loads(body)
     return entry

@@ -32,7 +32,7 @@ class Ledger:
     def __init__(self, store: LedgerStore, folder: Path) -> None:
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._journal = journal.Journal(folder)
+        self._journal = _journal_in(folder)
         self._claims = Claims(store)
         self._waiting: queue.SimpleQueue[asyncio.Future[None] | None] = queue.SimpleQueue()
         self._refused: list[bytes] = []  # settlements that the disk refused so far
@@ -214,6 +214,17 @@ class Ledger:
         if entries.claims and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._claims.forget, entries.claims)
         return True
+
+
+def _journal_in(folder: Path) -> journal.Journal:
+    try:
+        return journal.Journal(folder)
+    except OSError as error:
+        raise UserError(
+            Code.STORAGE_UNAVAILABLE,
+            f"Usage cannot be recorded in {folder} ({error.strerror}): "
+            "free disk space, then start again.",
+        ) from None
 
 
 def recover(store: LedgerStore, folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.errors import Code, UserError
@@ -49,7 +49,10 @@ class SqlStore:
         self._writer: Engine = open_writer(path)
         try:
             migrate.upgrade(self._writer)
-        except (OperationalError, DatabaseError) as error:
+        except UserError:
+            self._writer.dispose()
+            raise
+        except DatabaseError as error:
             self._writer.dispose()
             raise UserError(
                 Code.STORAGE_UNAVAILABLE,
@@ -68,7 +71,9 @@ class SqlStore:
             try:
                 with self._writer.begin() as connection:
                     yield connection
-            except OperationalError as error:
+            except IntegrityError:
+                raise
+            except DatabaseError as error:
                 raise _unavailable(error) from None
 
     @contextmanager
@@ -76,7 +81,7 @@ class SqlStore:
         try:
             with self._reader.connect() as connection:
                 yield connection
-        except OperationalError as error:
+        except DatabaseError as error:
             raise _unavailable(error) from None
 
     # facts of this installation
@@ -312,7 +317,7 @@ def _short(error: Exception) -> str:
     return str(getattr(error, "orig", error)).splitlines()[0][:120]
 
 
-def _unavailable(error: OperationalError) -> UserError:
+def _unavailable(error: DatabaseError) -> UserError:
     return UserError(
         Code.STORAGE_UNAVAILABLE,
         f"The database cannot be used right now ({_short(error)}): "

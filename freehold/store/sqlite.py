@@ -8,16 +8,18 @@ checkpoint. The home's lock keeps other processes away.
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool, StaticPool
 
 _BUSY_TIMEOUT_MS = 2000
+_READ_ONLY = {"mode": "ro", "uri": "true"}
 
 
 def open_writer(path: Path) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),
         poolclass=StaticPool,
         connect_args={"check_same_thread": False, "isolation_level": None},
     )
@@ -40,7 +42,7 @@ def open_writer(path: Path) -> Engine:
 
 def open_reader(path: Path) -> Engine:
     engine = create_engine(
-        f"sqlite:///file:{path}?mode=ro&uri=true",
+        URL.create("sqlite", database=f"file:{quote(str(path))}", query=_READ_ONLY),
         poolclass=QueuePool,
         pool_size=4,
         connect_args={"check_same_thread": False, "isolation_level": None},
