@@ -234,7 +234,7 @@ class SqlStore:
     def usage(
         self, tenant_id: str, since_us: int, until_us: int, key_id: str | None = None
     ) -> Sequence[UsageRow]:
-        day = func.strftime("%Y-%m-%d", requests.c.created_at_us / 1_000_000, "unixepoch")
+        day = func.strftime("%Y-%m-%d", requests.c.created_at_us // 1_000_000, "unixepoch")
         failed = func.sum((requests.c.outcome != Outcome.OK).cast(requests.c.tokens_in.type))
         chosen = [
             requests.c.tenant_id == tenant_id,
@@ -273,7 +273,8 @@ class SqlStore:
             rows = connection.execute(
                 select(requests).where(*chosen).order_by(requests.c.id.desc()).limit(limit)
             ).mappings()
-            return [dict(row) for row in rows]
+            # The names of columns are no plain strings, which JSON does not take.
+            return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _apply_claim(connection: Connection, entry: Sequence[Any]) -> None:

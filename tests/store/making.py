@@ -1,0 +1,65 @@
+"""Requests to be counted, and ways to look at and to hinder a database."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from freehold.core.usage import Outcome, Reservation, Settlement
+from freehold.store.ledger import recover
+from freehold.store.sql import SqlStore
+
+
+def reservation(request_id: str, **fields: Any) -> Reservation:
+    made = {
+        "request_id": request_id, "tenant_id": "ten_a", "environment": "dev", "key_id": "key_1",
+        "alias": "m", "endpoint": "chat/completions", "engine": "fake", "base_digest": None,
+        "adapter_digest": None, "conversation_id": None, "priority": "interactive",
+        "stream": True, "created_at_us": 1_000_000,
+    }  # fmt: skip
+    return Reservation(**made | fields)
+
+
+def settlement(request_id: str, tokens_out: int = 7, **fields: Any) -> Settlement:
+    made = {
+        "request_id": request_id, "outcome": Outcome.OK, "tokens_in": 3, "tokens_out": tokens_out,
+        "tokens_cached": 1, "estimated": False, "ttft_us": 10, "duration_us": 20,
+        "settled_at_us": 2_000_000,
+    }  # fmt: skip
+    return Settlement(**made | fields)
+
+
+Row = tuple[str, str | None, int, int]
+
+
+def rows(store: SqlStore) -> list[Row]:
+    """Request, outcome, tokens in and out, of everything that the database has."""
+    found = store.records("ten_a", 100_000)
+    return sorted((row["id"], row["outcome"], row["tokens_in"], row["tokens_out"]) for row in found)
+
+
+def next_start(folder: Path, journal_folder: Path) -> list[Row]:
+    """What a start after a crash makes of a database and a journal."""
+    store = SqlStore(folder / "freehold.db")
+    recover(store, journal_folder)
+    store.settle_orphans(9_000_000)
+    found = rows(store)
+    store.close()
+    return found
+
+
+@contextlib.contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Another connection that keeps everybody from writing."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -1,0 +1,143 @@
+"""A database comes to this version's schema, whole or not at all, and a newer one is
+left alone."""
+
+import sqlite3
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from freehold.core.errors import Code, UserError
+from freehold.store import migrate
+from freehold.store.sql import SqlStore
+from freehold.store.sqlite import open_writer
+from freehold.store.tables import metadata
+
+_SCRIPTS = str(files("freehold.store") / "migrations")
+
+
+def _shape(path: Path) -> dict[str, Any]:
+    """Every table's columns and every index, as SQLite itself tells them."""
+    with closing(sqlite3.connect(path)) as connection:
+        tables = [
+            name for (name,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+            )
+        ]  # fmt: skip
+        found: dict[str, Any] = {}
+        for table in tables:
+            columns = connection.execute(f"PRAGMA table_xinfo({table})").fetchall()
+            found[table] = {column[1]: column[2:] for column in columns}
+            for index in connection.execute(f"PRAGMA index_list({table})").fetchall():
+                name, facts = index[1], index[2:]
+                parts = connection.execute(f"PRAGMA index_xinfo({name})").fetchall()
+                (sql,) = connection.execute(
+                    "SELECT sql FROM sqlite_master WHERE name = ?", (name,)
+                ).fetchone()
+                own = name if sql else f"automatic {[part[2] for part in parts if part[2]]}"
+                found[f"{table}.{own}"] = (facts, parts, " ".join((sql or "").split()))
+        return found
+
+
+def _dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+def _upgraded(path: Path) -> Path:
+    engine = open_writer(path)
+    migrate.upgrade(engine)
+    engine.dispose()
+    return path
+
+
+def test_the_migrations_make_exactly_the_tables_of_this_version(tmp_path: Path) -> None:
+    engine = open_writer(_upgraded(tmp_path / "a.db"))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+    plain = create_engine(f"sqlite:///{tmp_path / 'b.db'}")
+    metadata.create_all(plain)
+    plain.dispose()
+    migrated = _shape(tmp_path / "a.db")
+    assert migrated.pop("alembic_version")
+    del migrated["alembic_version.automatic ['version_num']"]
+    assert migrated == _shape(tmp_path / "b.db")
+
+
+def test_upgrading_again_changes_nothing(tmp_path: Path) -> None:
+    store = SqlStore(tmp_path / "a.db")
+    store.add_tenant("ten_a", "a", 1)
+    store.put_fact("x", "y")
+    store.close()
+    dumped, written = _dump(tmp_path / "a.db"), (tmp_path / "a.db").read_bytes()
+    for _ in range(2):
+        _upgraded(tmp_path / "a.db")
+        assert _dump(tmp_path / "a.db") == dumped
+        assert (tmp_path / "a.db").read_bytes() == written
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = _upgraded(tmp_path / "a.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("CREATE TABLE of_tomorrow (x)")
+    before = path.read_bytes()
+
+    with pytest.raises(UserError, match="newer Freehold \\(schema 9999\\)") as refused:
+        SqlStore(path)
+
+    assert refused.value.code is Code.CONFIG_INVALID
+    assert path.read_bytes() == before
+    assert [left.name for left in tmp_path.iterdir()] == ["a.db"], "it was closed again"
+
+
+def test_a_step_that_fails_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE tenants (of_another_program)")
+    before = _dump(path)
+
+    with pytest.raises(UserError) as refused:
+        SqlStore(path)
+
+    assert refused.value.code is Code.STORAGE_UNAVAILABLE
+    assert _dump(path) == before
+
+
+def test_every_step_can_be_taken_back(tmp_path: Path) -> None:
+    engine = open_writer(tmp_path / "a.db")
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    steps = list(ScriptDirectory.from_config(config).walk_revisions())
+    migrate.upgrade(engine)
+    whole = _shape(tmp_path / "a.db")
+    for step in steps:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.downgrade(config, step.down_revision or "base")
+    assert set(_shape(tmp_path / "a.db")) == {
+        "alembic_version", "alembic_version.automatic ['version_num']",
+    }  # fmt: skip
+    migrate.upgrade(engine)
+    engine.dispose()
+    assert _shape(tmp_path / "a.db") == whole
+
+
+def test_steps_form_one_line(tmp_path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    script = ScriptDirectory.from_config(config)
+    assert len(script.get_heads()) == len(script.get_bases()) == 1

@@ -1,0 +1,388 @@
+"""The store: each tenant sees its own, sums agree, and a database that cannot be used is
+told in a sentence."""
+
+import inspect
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.exc import IntegrityError
+
+from freehold.core.binding import Environment, Route, Scope
+from freehold.core.errors import Code, UserError
+from freehold.core.usage import Outcome, UsageRow
+from freehold.store import ledger, sqlite
+from freehold.store.base import Entries, KeyRecord
+from freehold.store.sql import SqlStore
+from tests.store.making import locked, reservation, settlement
+
+_DAY_US = 86_400_000_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    opened = SqlStore(tmp_path / "freehold.db")
+    yield opened
+    opened.close()
+
+
+def _key(key_id: str = "key_1", tenant: str = "ten_a", **fields: Any) -> KeyRecord:
+    made = KeyRecord(
+        key_id, tenant, Environment.DEV, f"name of {tenant}", f"hash {key_id}".encode(),
+        frozenset({Scope.INFER}), None, 5, None, None,
+    )  # fmt: skip
+    return replace(made, **fields)
+
+
+def _route(tenant: str, alias: str, environment: Environment = Environment.DEV) -> Route:
+    return Route(
+        f"rte_{tenant}_{alias}_{environment}", tenant, environment, alias, "fake", f"pool {tenant}",
+        "sha256:b", None, "m", 1,
+    )  # fmt: skip
+
+
+def _entries(*made: list[Any]) -> Entries:
+    entries = Entries()
+    for entry in made:
+        entries.add(entry)
+    return entries
+
+
+def _used(store: SqlStore, request_id: str, tenant: str = "ten_a", **fields: Any) -> None:
+    at_us = fields.pop("created_at_us", 1_000_000)
+    asked = reservation(
+        request_id, tenant_id=tenant, created_at_us=at_us,
+        key_id=fields.pop("key_id", "key_1"), alias=fields.pop("alias", "m"),
+    )  # fmt: skip
+    ended = settlement(request_id, **fields)
+    store.apply(_entries(ledger._reserved(asked), ledger._settled(ended)))
+
+
+# one tenant and another
+
+_SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
+    "keys": lambda store, tenant: store.keys(tenant),
+    "revoke_key": lambda store, tenant: store.revoke_key(tenant, "key_ten_a", 7),
+    "routes": lambda store, tenant: store.routes(tenant, Environment.DEV),
+    "usage": lambda store, tenant: [
+        store.usage(tenant, 0, 10**16), store.usage(tenant, 0, 10**16, "key_ten_a")
+    ],
+    "records": lambda store, tenant: [
+        store.records(tenant, 1000), store.records(tenant, 1000, "req_z")
+    ],
+    "put_routes": lambda store, tenant: store.put_routes(tenant, Environment.DEV, []),
+}  # fmt: skip
+# These take no tenant: a hash proves who asks, a slot is a keyed hash of the tenant,
+# entries and records carry their tenant, and the rest belongs to the installation.
+_UNSCOPED = {
+    "add_key", "add_tenant", "apply", "claim", "close", "fact", "key_by_hash", "put_fact",
+    "settle_orphans", "tenant_named",
+}  # fmt: skip
+
+
+def _public() -> set[str]:
+    return {
+        name for name, value in vars(SqlStore).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }  # fmt: skip
+
+
+def test_every_method_is_listed_with_or_without_a_tenant() -> None:
+    assert set(_SCOPED) | _UNSCOPED == _public()
+    for name in _SCOPED:
+        first = list(inspect.signature(getattr(SqlStore, name)).parameters)[1]
+        assert first == "tenant_id", name
+
+
+def _furnish(store: SqlStore, tenant: str) -> None:
+    store.add_tenant(tenant, f"house of {tenant}", 1)
+    store.add_key(_key(f"key_{tenant}", tenant))
+    store.put_routes(tenant, Environment.DEV, [_route(tenant, "m"), _route(tenant, "n")])
+    _used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
+
+
+def _seen(store: SqlStore, tenant: str) -> str:
+    return repr([_SCOPED[name](store, tenant) for name in ("keys", "routes", "usage", "records")])
+
+
+def test_nothing_of_another_tenant_is_seen_or_changed_by_any_method(store: SqlStore) -> None:
+    for tenant in ("ten_a", "ten_b"):
+        _furnish(store, tenant)
+    mine = _seen(store, "ten_a")
+    assert mine.count("ten_a") > 8
+    for stranger in ("ten_b", "ten_c", "", "%", "ten_a' OR '1'='1", "TEN_A", "ten_a "):
+        for name, call in _SCOPED.items():
+            assert "ten_a" not in repr(call(store, stranger)).replace(stranger, ""), name
+        assert _seen(store, "ten_a") == mine
+    assert "ten_b" not in mine
+
+
+# keys
+
+_names = st.frozensets(st.text("abcXYZ019._/:-", min_size=1, max_size=9), max_size=5)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    environment=st.sampled_from(Environment), name=st.text(st.characters(codec="utf-8")),
+    hashed=st.binary(min_size=1), scopes=st.frozensets(st.sampled_from(Scope)),
+    models=st.none() | _names, times=st.tuples(*[st.none() | st.integers(0, 2**62)] * 2),
+)  # fmt: skip
+def test_a_key_comes_back_as_it_went_in(
+    store: SqlStore, environment: Environment, name: str, hashed: bytes,
+    scopes: frozenset[Scope], models: frozenset[str] | None, times: tuple[int | None, int | None],
+) -> None:  # fmt: skip
+    with store._writing() as connection:
+        connection.exec_driver_sql("DELETE FROM api_keys")
+    record = KeyRecord("key_1", "ten_a", environment, name, hashed, scopes, models, 5, *times)
+    store.add_key(record)
+    assert store.keys("ten_a") == [record]
+    assert store.key_by_hash(hashed) == record
+    assert store.key_by_hash(hashed + b"x") is None
+
+
+def test_a_key_that_is_there_already_is_a_conflict_that_changes_nothing(store: SqlStore) -> None:
+    store.add_key(_key())
+    for twice in (_key(hash=b"other"), _key("key_2", hash=_key().hash, tenant_id="ten_b")):
+        with pytest.raises(UserError) as refused:
+            store.add_key(twice)
+        assert refused.value.code is Code.CONFLICT
+    assert store.keys("ten_a") == [_key()]
+    assert store.keys("ten_b") == []
+
+
+def test_keys_are_listed_in_the_order_they_were_made(store: SqlStore) -> None:
+    for at_us in (5, 1, 9):
+        store.add_key(_key(f"key_{at_us}", created_at_us=at_us))
+    assert [key.created_at_us for key in store.keys("ten_a")] == [1, 5, 9]
+
+
+# tenants and facts
+
+
+def test_a_tenant_is_found_by_its_name_which_is_given_once(store: SqlStore) -> None:
+    store.add_tenant("ten_a", "a", 1)
+    assert store.tenant_named("a") == "ten_a"
+    assert store.tenant_named("A") is None
+    with pytest.raises(IntegrityError):
+        store.add_tenant("ten_b", "a", 1)
+
+
+def test_a_fact_is_replaced(store: SqlStore) -> None:
+    assert store.fact("x") is None
+    store.put_fact("x", "1")
+    store.put_fact("x", "2")
+    assert store.fact("x") == "2"
+
+
+# routes
+
+
+def test_routes_are_replaced_as_a_whole_in_their_environment_only(store: SqlStore) -> None:
+    prod = [_route("ten_a", "m", Environment.PROD)]
+    store.put_routes("ten_a", Environment.PROD, prod)
+    store.put_routes("ten_a", Environment.DEV, [_route("ten_a", "m"), _route("ten_a", "b")])
+    assert [route.alias for route in store.routes("ten_a", Environment.DEV)] == ["b", "m"]
+    store.put_routes("ten_a", Environment.DEV, [_route("ten_a", "c")])
+    assert store.routes("ten_a", Environment.DEV) == [_route("ten_a", "c")]
+    with pytest.raises(IntegrityError):
+        store.put_routes(
+            "ten_a", Environment.DEV,
+            [_route("ten_a", "d"), replace(_route("ten_a", "d"), id="rte_other")],
+        )  # fmt: skip
+    assert store.routes("ten_a", Environment.DEV) == [_route("ten_a", "c")]
+    assert store.routes("ten_a", Environment.PROD) == prod
+    assert store.routes("ten_a", Environment.STAGING) == []
+
+
+# usage
+
+
+def test_usage_is_the_plain_sum_over_key_model_and_day(store: SqlStore) -> None:
+    chance = random.Random(3)
+    expected: dict[tuple[str, str, str], Counter[str]] = {}
+    since_us, until_us = 10 * _DAY_US, 13 * _DAY_US
+    for number in range(300):
+        at_us = chance.choice(
+            [chance.randrange(9 * _DAY_US, 14 * _DAY_US), since_us, since_us - 1, until_us,
+             until_us - 1, 11 * _DAY_US, 11 * _DAY_US - 1]
+        )  # fmt: skip
+        key, alias = chance.choice(["key_1", "key_2"]), chance.choice(["m", "n"])
+        outcome, tokens = chance.choice(list(Outcome)), chance.randrange(1000)
+        if chance.random() < 0.2:  # still open
+            asked = reservation(f"req_{number}", key_id=key, alias=alias, created_at_us=at_us)
+            store.apply(_entries(ledger._reserved(asked), ["m", f"req_{number}", 9, 9]))
+            continue
+        _used(
+            store, f"req_{number}", created_at_us=at_us, key_id=key, alias=alias,
+            outcome=outcome, tokens_out=tokens,
+        )  # fmt: skip
+        if since_us <= at_us < until_us:
+            day = datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d")
+            group = expected.setdefault((day, key, alias), Counter())
+            group.update(
+                requests=1, failed=outcome is not Outcome.OK, tokens_in=3, tokens_out=tokens,
+                tokens_cached=1,
+            )  # fmt: skip
+    rows = [
+        UsageRow(
+            key, alias, day, sums["requests"], sums["failed"], sums["tokens_in"],
+            sums["tokens_out"], sums["tokens_cached"],
+        )
+        for (day, key, alias), sums in sorted(expected.items())
+    ]  # fmt: skip
+    assert len(rows) == 12
+    assert store.usage("ten_a", since_us, until_us) == rows
+    one = [row for row in rows if row.key_id == "key_2"]
+    assert store.usage("ten_a", since_us, until_us, "key_2") == one
+    assert store.usage("ten_a", since_us, until_us, "key_none") == []
+
+
+def test_requests_are_listed_newest_first_page_by_page(store: SqlStore) -> None:
+    for number in range(7):
+        _used(store, f"req_{number}")
+    pages, before = [], None
+    while page := store.records("ten_a", 3, before):
+        pages.append([row["id"] for row in page])
+        before = page[-1]["id"]
+    assert pages == [["req_6", "req_5", "req_4"], ["req_3", "req_2", "req_1"], ["req_0"]]
+
+
+@pytest.mark.parametrize(
+    "text", ["'; DROP TABLE requests; --", '"\\', "\u00e9\u4e2d\U0001f600", "", "\n\t", "$.x[0]"]
+)
+def test_any_text_is_kept_as_it_is(store: SqlStore, text: str) -> None:
+    asked = reservation("req_1", alias=text, conversation_id=text, created_at_us=2**53 + 1)
+    store.apply(_entries(ledger._reserved(asked)))
+    (row,) = store.records("ten_a", 10)
+    assert (row["alias"], row["conversation_id"], row["created_at_us"]) == (text, text, 2**53 + 1)
+
+
+# the ledger's entries
+
+
+def test_entries_that_are_there_change_nothing(store: SqlStore) -> None:
+    entries = _entries(
+        ledger._reserved(reservation("req_1")), ["m", "req_1", 1, 1],
+        ledger._settled(settlement("req_1")),
+    )  # fmt: skip
+    store.apply(entries)
+    before = store.records("ten_a", 10)
+    store.apply(entries)
+    store.apply(_entries(ledger._reserved(reservation("req_1", alias="other"))))
+    store.apply(_entries(["m", "req_1", 99, 99]))
+    store.apply(_entries(ledger._settled(settlement("req_1", 99))))
+    store.apply(_entries(ledger._settled(settlement("req_unknown"))))
+    assert store.records("ten_a", 10) == before
+
+
+def test_a_batch_is_applied_whole_or_not_at_all(store: SqlStore) -> None:
+    broken = ["s", "req_1"]  # without the counts that a settlement must have
+    with pytest.raises(IntegrityError):
+        store.apply(_entries(ledger._reserved(reservation("req_1")), broken))
+    assert store.records("ten_a", 10) == []
+
+
+def test_orphans_are_settled_once_with_their_last_mark(store: SqlStore) -> None:
+    _used(store, "req_done")
+    both = [ledger._reserved(reservation(name)) for name in ("req_a", "req_b")]
+    store.apply(_entries(*both, ["m", "req_b", 2, 1], ["m", "req_b", 2, 5]))
+    assert store.settle_orphans(77) == 2
+    assert store.settle_orphans(78) == 0
+    found = {row["id"]: row for row in store.records("ten_a", 10)}
+    assert (found["req_b"]["tokens_in"], found["req_b"]["tokens_out"]) == (2, 5)
+    for name in ("req_a", "req_b"):
+        row = found[name]
+        assert (row["outcome"], row["settled_at_us"], row["estimated"]) == ("orphaned", 77, True)
+    assert found["req_done"]["outcome"] == "ok"
+
+
+# a database that cannot be used
+
+
+def _unusable(call: Callable[[], object]) -> UserError:
+    with pytest.raises(UserError) as refused:
+        call()
+    assert refused.value.code is Code.STORAGE_UNAVAILABLE
+    assert "\n" not in refused.value.message
+    return refused.value
+
+
+@pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + b"\xff" * 4096])
+def test_a_file_that_is_no_database_is_told_and_left(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "freehold.db"
+    path.write_bytes(content)
+    assert str(path) in _unusable(lambda: SqlStore(path)).message
+    assert path.read_bytes() == content
+
+
+def test_a_path_that_cannot_be_a_file_is_told(tmp_path: Path) -> None:
+    _unusable(lambda: SqlStore(tmp_path))
+    _unusable(lambda: SqlStore(tmp_path / "none" / "freehold.db"))
+
+
+def test_a_locked_database_refuses_writes_with_a_hint_and_goes_on_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_MS", 10)
+    store = SqlStore(tmp_path / "freehold.db")
+    store.add_key(_key())
+    with locked(tmp_path / "freehold.db"):
+        assert _unusable(lambda: store.add_key(_key("key_2"))).retry_after_s
+        _unusable(lambda: store.apply(_entries(ledger._reserved(reservation("req_1")))))
+        _unusable(lambda: store.settle_orphans(1))
+        assert store.keys("ten_a") == [_key()]
+        assert store.key_by_hash(_key().hash) == _key()
+        _unusable(lambda: SqlStore(tmp_path / "freehold.db"))
+    store.add_key(_key("key_2"))
+    store.close()
+
+
+def _damage(path: Path) -> None:
+    """All pages but the first, where the tables are listed."""
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+
+
+def test_a_damaged_database_is_told_at_the_start(tmp_path: Path) -> None:
+    SqlStore(tmp_path / "freehold.db").close()
+    _damage(tmp_path / "freehold.db")
+    _unusable(lambda: SqlStore(tmp_path / "freehold.db"))
+
+
+def test_a_database_that_breaks_while_it_is_open_is_told(tmp_path: Path) -> None:
+    SqlStore(tmp_path / "freehold.db").close()
+    store = SqlStore(tmp_path / "freehold.db")
+    _damage(tmp_path / "freehold.db")
+    _unusable(lambda: store.apply(_entries(ledger._reserved(reservation("req_1")))))
+    _unusable(lambda: store.add_key(_key()))
+    _unusable(lambda: store.keys("ten_a"))
+    _unusable(lambda: store.records("ten_a", 10))
+    store.close()
+
+
+def test_many_threads_use_one_store(store: SqlStore) -> None:
+    failed: list[BaseException] = []
+
+    def use(number: int) -> None:
+        try:
+            for turn in range(15):
+                store.add_key(_key(f"key_{number}_{turn}", f"ten_{number}"))
+                assert len(store.keys(f"ten_{number}")) == turn + 1
+        except BaseException as error:  # noqa: BLE001 - told by the test
+            failed.append(error)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
