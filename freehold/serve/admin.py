@@ -20,6 +20,7 @@ from freehold.store.base import KeyRecord
 
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_DAYS = 3660
+_MAX_QUERY_FIELDS = 20
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
 
@@ -33,7 +34,7 @@ class NewKey(BaseModel):
     environment: Environment = Environment.DEV
     scopes: Annotated[tuple[Right, ...], Field(min_length=1, max_length=8)] = (Right.INFER,)
     models: Annotated[tuple[str, ...], Field(max_length=1000)] | None = None
-    expires_in_days: Annotated[int, Field(ge=1, le=_MAX_DAYS)] | None = None
+    expires_in_days: Annotated[int, Field(ge=1, le=_MAX_DAYS, strict=True)] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
 
 
@@ -216,9 +217,14 @@ def _parsed(shape: type[_Shape], raw: bytes) -> _Shape:
 
 def _query(shape: type[_Shape], scope: Scope) -> _Shape:
     text = scope["query_string"].decode("latin-1")
-    pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=20)
+    if text.count("&") > _MAX_QUERY_FIELDS:
+        raise UserError(Code.INVALID_VALUE, "The query has too many parameters: send fewer.")
+    pairs = parse_qsl(text, keep_blank_values=True)
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise UserError(Code.INVALID_VALUE, "A parameter of the query is sent twice: send it once.")
     try:
-        return shape.model_validate(dict(pairs))
+        return shape.model_validate(given)
     except ValidationError as error:
         raise _refused(error) from None
 

@@ -77,6 +77,17 @@ class _Guarded:
             raise
 
 
+class _Path:
+    """The operations of one path, so that a wrong method is told all the right ones."""
+
+    def __init__(self, gateway: Gateway, found: list[Operation]) -> None:
+        self._by_method = {operation.method: _Guarded(gateway, operation) for operation in found}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._by_method[method](scope, receive, send)
+
+
 class _Open:
     def __init__(self, handler: OpenHandler) -> None:
         self._handler = handler
@@ -88,10 +99,13 @@ class _Open:
 def build(gateway: Gateway) -> Door:
     """The ASGI application of one gateway."""
     health = Health(gateway)
+    paths: dict[str, list[Operation]] = {}
+    for operation in operations(gateway):
+        paths.setdefault(operation.path, []).append(operation)
     routes = [
         *(
-            Route(operation.path, _Guarded(gateway, operation), methods=[operation.method])
-            for operation in operations(gateway)  # first: they are asked for most
+            Route(path, _Path(gateway, found), methods=[each.method for each in found])
+            for path, found in paths.items()  # first: they are asked for most
         ),
         Route("/healthz", _Open(health.alive), methods=["GET"]),
         Route("/readyz", _Open(health.ready), methods=["GET"]),

@@ -17,7 +17,7 @@ from freehold.serve.chat_body import ChatBody, CompletionBody, EmbeddingBody
 from freehold.serve.responses_body import ResponsesBody, in_their_words, to_chat
 
 RESPONSES = "responses"
-_MODELS: dict[str, type[BaseModel]] = {
+SHAPES: dict[str, type[BaseModel]] = {
     CHAT: ChatBody,
     COMPLETIONS: CompletionBody,
     EMBEDDINGS: EmbeddingBody,
@@ -25,7 +25,7 @@ _MODELS: dict[str, type[BaseModel]] = {
 }
 _ADAPTERS = {
     endpoint: (TypeAdapter(model), frozenset(model.model_fields))
-    for endpoint, model in _MODELS.items()
+    for endpoint, model in SHAPES.items()
 }
 
 # The gateway's own: read here, never sent on. Labels stay labels.
@@ -384,11 +384,3 @@ def _path(loc: tuple[int | str, ...], data: Any, is_missing: bool) -> str:
             text += f".{_shown(str(part))}" if text else _shown(str(part))
             node = node.get(part)
     return text[:_SHOWN_PATH] or "body"
-
-
-def openapi_schemas() -> dict[str, dict[str, Any]]:
-    """JSON Schemas of the four bodies, for the OpenAPI document."""
-    return {
-        endpoint: model.model_json_schema(ref_template="#/components/schemas/{model}")
-        for endpoint, model in _MODELS.items()
-    }

@@ -296,7 +296,7 @@ class ChatBody(Sampling):
 
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = Annotated[list[Token], Field(min_length=1, max_length=1_000_000, fail_fast=True)]
-TokenLists = Annotated[list[Tokens], Field(max_length=2048, fail_fast=True)]
+TokenLists = Annotated[list[Tokens], Field(min_length=1, max_length=2048, fail_fast=True)]
 
 
 class CompletionBody(Sampling):

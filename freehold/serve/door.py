@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from freehold.core.errors import Code, Fault, FreeholdError, UserError
 from freehold.core.ids import new_id
-from freehold.serve.wire import ClientGone, Receive, Scope, Send, header, reply_error
+from freehold.serve.wire import ClientGone, Header, Receive, Scope, Send, header, reply_error
 
 _log = logging.getLogger(__name__)
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -42,7 +42,7 @@ class Door:
                 _log.error("fault", extra={"request_id": request_id, "reason": error.message})
             await opener.fail(error)
         except HTTPException as error:
-            await opener.fail(_of_http(error))
+            await opener.fail(_of_http(error), _allowed(error))
         except Exception as error:  # noqa: BLE001 - the process boundary
             _log.exception("unexpected", extra={"request_id": request_id})
             await opener.fail(Fault(repr(error)))
@@ -62,7 +62,7 @@ class _Opener:
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._headers: list[tuple[bytes, bytes]] = [(b"x-freehold-request-id", request_id.encode())]
+        self._headers: list[Header] = [(b"x-freehold-request-id", request_id.encode())]
         self._begun = False
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
@@ -71,10 +71,16 @@ class _Opener:
             message["headers"] = [*message["headers"], *self._headers]
         await self._send(message)
 
-    async def fail(self, error: FreeholdError) -> None:
+    async def fail(self, error: FreeholdError, headers: Iterable[Header] = ()) -> None:
         if self._begun:
             raise ConnectionAbortedError(error.code.value)
-        await reply_error(self._send, error, self._headers)
+        await reply_error(self._send, error, [*self._headers, *headers])
+
+
+def _allowed(error: HTTPException) -> list[Header]:
+    """The methods that a path knows, for who used another."""
+    allow = (error.headers or {}).get("Allow")
+    return [(b"allow", allow.encode())] if allow else []
 
 
 def _of_http(error: HTTPException) -> UserError:

@@ -1,37 +1,157 @@
-"""The OpenAPI document, made from the same models that parse the requests."""
+"""The OpenAPI document, made from the models that parse the requests, the types of
+the answers, and the table of errors."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, TypeAdapter
 
 import freehold
 from freehold.core.binding import Principal
-from freehold.serve import bodies
+from freehold.core.errors import Code
+from freehold.serve import bodies, replies
 from freehold.serve.admin import NewKey, RecordsQuery, UsageQuery
+from freehold.serve.errors import HTTP
 from freehold.serve.wire import Receive, Scope, Send, reply_json
 
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string"},
-            },
-        }
-    },
+Schema = dict[str, Any]
+
+_GUARDED = frozenset(
+    {
+        Code.HOST_NOT_ALLOWED,
+        Code.MISSING_API_KEY,
+        Code.INVALID_API_KEY,
+        Code.EXPIRED_API_KEY,
+        Code.FORBIDDEN,
+        Code.INVALID_VALUE,
+        Code.STORAGE_UNAVAILABLE,
+        Code.INTERNAL,
+    }
+)
+_WITH_QUERY = frozenset({Code.UNKNOWN_PARAMETER})
+_WITH_BODY = frozenset(
+    {
+        Code.INVALID_JSON,
+        Code.UNKNOWN_PARAMETER,
+        Code.REQUEST_TOO_LARGE,
+        Code.CLIENT_TOO_SLOW,
+    }
+)
+_INFERENCE = _WITH_BODY | {
+    Code.UNSUPPORTED_PARAMETER,
+    Code.UNSUPPORTED_ENDPOINT,
+    Code.CONTEXT_LENGTH_EXCEEDED,
+    Code.PROMPT_QUARANTINED,
+    Code.MODEL_NOT_FOUND,
+    Code.IDEMPOTENCY_IN_FLIGHT,
+    Code.IDEMPOTENCY_MISMATCH,
+    Code.OVERLOADED,
+    Code.SHUTTING_DOWN,
+    Code.ENGINE_UNAVAILABLE,
+    Code.ENGINE_FAILED,
+    Code.ENGINE_TIMEOUT,
+    Code.UPSTREAM_REFUSED,
+    Code.UPSTREAM_RATE_LIMITED,
+    Code.IDENTITY_MISMATCH,
 }
-_INFERENCE = {
-    "chat/completions": "Answer a conversation",
-    "completions": "Continue a text",
-    "embeddings": "Embed texts",
-    "responses": "Answer, in the shape of the Responses API",
+_EXPLAINED = {
+    400: "The request cannot be served as it is",
+    401: "No key, or one that is not valid",
+    403: "The key may not do this",
+    404: "There is no such thing, or not for this key",
+    408: "The request did not arrive in time",
+    409: "It conflicts with what is there",
+    413: "The body is too large",
+    421: "This host name is not served here",
+    422: "The Idempotency-Key was used with another body",
+    429: "An upstream limits the rate",
+    500: "A fault of the gateway",
+    502: "The engine or the upstream failed",
+    503: "Not now: `Retry-After` says when to try again",
+    504: "The engine was silent for too long",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One operation as the document shows it."""
+
+    method: str
+    path: str
+    name: str
+    tag: str
+    summary: str
+    answer: type[BaseModel] | None
+    codes: frozenset[Code] = frozenset()
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    streams: type[BaseModel] | None = None  # what each event of a stream holds
+    status: int = 200
+
+
+_INFER = [
+    _Entry(
+        "post", "/v1/chat/completions", "chat_completions", "inference",
+        "Answer a conversation", replies.ChatCompletion, _INFERENCE,
+        bodies.SHAPES["chat/completions"],
+        streams=replies.ChatCompletionChunk,
+    ),
+    _Entry(
+        "post", "/v1/completions", "completions", "inference",
+        "Continue a text", replies.Completion, _INFERENCE, bodies.SHAPES["completions"],
+        streams=replies.Completion,
+    ),
+    _Entry(
+        "post", "/v1/embeddings", "embeddings", "inference",
+        "Embed texts", replies.EmbeddingList, _INFERENCE, bodies.SHAPES["embeddings"],
+    ),
+    _Entry(
+        "post", "/v1/responses", "responses", "inference",
+        "Answer, in the shape of the Responses API", replies.Response, _INFERENCE,
+        bodies.SHAPES["responses"],
+        streams=replies.ResponseEvent,
+    ),
+]  # fmt: skip
+_OTHERS = [
+    _Entry(
+        "get", "/v1/models", "list_models", "models",
+        "The models this key may use", replies.ModelList,
+    ),
+    _Entry(
+        "get", "/v1/models/{alias}", "get_model", "models",
+        "One model", replies.Model, frozenset({Code.MODEL_NOT_FOUND}),
+    ),
+    _Entry("get", "/openapi.json", "openapi", "models", "This document", None),
+    _Entry(
+        "get", "/admin/v1/status", "status", "administration",
+        "Replicas, queues, memory", replies.Status,
+    ),
+    _Entry(
+        "get", "/admin/v1/models", "model_cards", "administration",
+        "The cards of served models", replies.CardList,
+    ),
+    _Entry(
+        "get", "/admin/v1/keys", "list_keys", "administration",
+        "The keys of this tenant, never their secrets", replies.KeyList,
+    ),
+    _Entry(
+        "post", "/admin/v1/keys", "create_key", "administration",
+        "Make a key", replies.CreatedKey, _WITH_BODY | {Code.CONFLICT}, NewKey, status=201,
+    ),
+    _Entry(
+        "delete", "/admin/v1/keys/{key_id}", "revoke_key", "administration",
+        "Revoke a key; doing it again changes nothing", replies.Key, frozenset({Code.NOT_FOUND}),
+    ),
+    _Entry(
+        "get", "/admin/v1/usage", "usage", "administration",
+        "Usage by key, model and day", replies.UsageList, _WITH_QUERY, query=UsageQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/requests", "requests", "administration",
+        "Single requests, newest first", replies.RequestList, _WITH_QUERY, query=RecordsQuery,
+    ),
+]  # fmt: skip
 
 
 class Document:
@@ -45,108 +165,201 @@ class Document:
 
 
 def build() -> dict[str, Any]:
-    _, own = models_json_schema(
-        [(NewKey, "validation")], ref_template="#/components/schemas/{model}"
-    )
-    schemas: dict[str, Any] = {"Error": _ERROR, **own.get("$defs", {})}
-    paths: dict[str, Any] = {}
-    for endpoint, schema in bodies.openapi_schemas().items():
-        name = "".join(part.title() for part in endpoint.split("/")) + "Body"
-        schemas.update(schema.pop("$defs", {}))
-        schemas[name] = schema
-        paths[f"/v1/{endpoint}"] = {
-            "post": _operation(endpoint.replace("/", "_"), _INFERENCE[endpoint], body=name)
-        }
-    paths.update(
-        {
-            "/v1/models": {"get": _operation("list_models", "The models this key may use")},
-            "/v1/models/{alias}": {
-                "get": _operation("get_model", "One model", parameters=[_path("alias")])
-            },
-            "/openapi.json": {"get": _operation("openapi", "This document")},
-            "/admin/v1/status": {"get": _operation("status", "Replicas, queues, memory")},
-            "/admin/v1/models": {"get": _operation("model_cards", "The cards of served models")},
-            "/admin/v1/keys": {
-                "get": _operation("list_keys", "The keys of this tenant, never their secrets"),
-                "post": _operation("create_key", "Make a key", body="NewKey", status="201"),
-            },
-            "/admin/v1/keys/{key_id}": {
-                "delete": _operation("revoke_key", "Revoke a key", parameters=[_path("key_id")])
-            },
-            "/admin/v1/usage": {
-                "get": _operation("usage", "Usage by key, model and day", query=UsageQuery)
-            },
-            "/admin/v1/requests": {
-                "get": _operation("requests", "Single requests, newest first", query=RecordsQuery)
-            },
-            "/healthz": {"get": _open("healthz", "The process answers")},
-            "/readyz": {"get": _open("readyz", "A request could be served now")},
-            "/metrics": {"get": _open("metrics", "Prometheus metrics", "text/plain")},
-        }
-    )
+    paths: dict[str, Any] = {
+        "/healthz": {"get": _open("healthz", "The process answers", {"200": _json(replies.Alive)})},
+        "/readyz": {
+            "get": _open(
+                "readyz",
+                "A request could be served now",
+                {"200": _json(replies.Ready), "503": _json(replies.Ready, "Not now, and why")},
+            )
+        },
+        "/metrics": {"get": _open("metrics", "Prometheus metrics", {"200": _text("text/plain")})},
+    }
+    for entry in [*_INFER, *_OTHERS]:
+        paths.setdefault(entry.path, {})[entry.method] = _operation(entry)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Freehold", "version": freehold.__version__},
+        "info": {
+            "title": "Freehold",
+            "version": freehold.__version__,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
         "paths": paths,
         "components": {
-            "schemas": schemas,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        },
-        "security": [{"key": []}],
-    }
-
-
-def _operation(
-    name: str,
-    summary: str,
-    *,
-    body: str | None = None,
-    parameters: list[dict[str, Any]] | None = None,
-    query: type[UsageQuery] | type[RecordsQuery] | None = None,
-    status: str = "200",
-) -> dict[str, Any]:
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    operation: dict[str, Any] = {
-        "operationId": name,
-        "summary": summary,
-        "responses": {
-            status: {
-                "description": "Done",
-                "content": {
-                    "application/json": {"schema": {"type": "object"}},
-                    **({"text/event-stream": {}} if body and body != "NewKey" else {}),
-                },
+            "schemas": _schemas(),
+            "headers": _HEADERS,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
             },
-            "4XX": {"description": "The request's fault", "content": error},
-            "5XX": {"description": "The service's fault", "content": error},
         },
+        "security": [{"bearer": []}, {"x-api-key": []}, {"api-key": []}],
     }
-    if body is not None:
-        schema = {"$ref": f"#/components/schemas/{body}"}
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schema}},
-        }
-    found = list(parameters or [])
-    if query is not None:
-        for field, schema in query.model_json_schema()["properties"].items():
-            found.append({"name": field, "in": "query", "required": False, "schema": schema})
-    if found:
-        operation["parameters"] = found
+
+
+def _schemas() -> Schema:
+    """All shapes at once, so that two of one name would not hide each other."""
+    asked = [entry.body for entry in [*_INFER, *_OTHERS] if entry.body]
+    answered = [entry.answer for entry in [*_INFER, *_OTHERS] if entry.answer]
+    answered += [entry.streams for entry in _INFER if entry.streams]
+    answered += [replies.Error, replies.Alive, replies.Ready]
+    _, whole = TypeAdapter.json_schemas(
+        [(shape.__name__, "validation", TypeAdapter(shape)) for shape in asked]
+        + [(shape.__name__, "serialization", TypeAdapter(shape)) for shape in answered],
+        ref_template="#/components/schemas/{model}",
+    )
+    found: Schema = whole["$defs"]
+    return found
+
+
+def _operation(entry: _Entry) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": entry.name,
+        "tags": [entry.tag],
+        "summary": entry.summary,
+        "responses": {str(entry.status): _answer(entry), **_refusals(_GUARDED | entry.codes)},
+    }
+    parameters = _parameters(entry)
+    if parameters:
+        operation["parameters"] = parameters
+    if entry.body is not None:
+        content = {"application/json": {"schema": _ref(entry.body)}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
-def _path(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+def _answer(entry: _Entry) -> Schema:
+    answer = _json(entry.answer)
+    if entry.streams is not None:
+        answer["content"]["text/event-stream"] = {"schema": _event(entry.streams)}
+    if entry.tag == "inference":
+        for name in ("x-freehold-model-digest", "x-freehold-engine"):
+            answer["headers"][name] = {"$ref": f"#/components/headers/{name}"}
+    return answer
 
 
-def _open(name: str, summary: str, kind: str = "application/json") -> dict[str, Any]:
+def _event(shape: type[BaseModel]) -> Schema:
+    """What `stream: true` brings: this schema is of each event, as tools for
+    OpenAPI 3.1 read it."""
+    holds = {"anyOf": [_ref(shape), _ref(replies.Error)]}
+    data: Schema = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": holds,
+    }
+    if shape is not replies.ResponseEvent:
+        data = {"anyOf": [{"const": "[DONE]"}, data]}
+    return {
+        "type": "object",
+        "description": "One server-sent event; `[DONE]` ends a stream that is whole.",
+        "required": ["data"],
+        "properties": {"event": {"type": "string"}, "data": data},
+    }
+
+
+def _refusals(codes: Iterable[Code]) -> Schema:
+    """One response a status, with the codes that come under it."""
+    found: dict[int, list[str]] = {}
+    for code in sorted(codes):
+        found.setdefault(HTTP[code][0], []).append(code.value)
+    return {str(status): _refusal(status, names) for status, names in sorted(found.items())}
+
+
+def _refusal(status: int, codes: list[str]) -> Schema:
+    refusal = _json(replies.Error, _EXPLAINED[status])
+    one_of_these = {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
+    content = refusal["content"]["application/json"]
+    content["schema"] = {"allOf": [content["schema"], one_of_these]}
+    for name in {401: ["www-authenticate"], 429: ["retry-after"], 503: ["retry-after"]}.get(
+        status, []
+    ):
+        refusal["headers"][name] = {"$ref": f"#/components/headers/{name}"}
+    return refusal
+
+
+def _parameters(entry: _Entry) -> list[Schema]:
+    found: list[Schema] = [
+        {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
+        for part in entry.path.split("/")
+        if part.startswith("{")
+    ]
+    if entry.query is not None:
+        fields = entry.query.model_json_schema()["properties"]
+        found += [
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            for name, schema in fields.items()
+        ]
+    if entry.tag == "inference":
+        found += _INFERENCE_HEADERS
+    return found
+
+
+def _ref(shape: type[BaseModel]) -> Schema:
+    return {"$ref": f"#/components/schemas/{shape.__name__}"}
+
+
+def _json(shape: type[BaseModel] | None, said: str = "Done") -> Schema:
+    schema = {"type": "object"} if shape is None else _ref(shape)
+    return {**_text("application/json", said), "content": {"application/json": {"schema": schema}}}
+
+
+def _text(kind: str, said: str = "Done") -> Schema:
+    return {
+        "description": said,
+        "headers": {
+            "x-freehold-request-id": {"$ref": "#/components/headers/x-freehold-request-id"}
+        },
+        "content": {kind: {"schema": {"type": "string"}}},
+    }
+
+
+def _open(name: str, summary: str, responses: Schema) -> Schema:
+    """An operation that needs no key."""
+    always = _refusals({Code.HOST_NOT_ALLOWED, Code.INTERNAL})
     return {
         "operationId": name,
+        "tags": ["health"],
         "summary": summary,
         "security": [],
-        "responses": {
-            "200": {"description": "Yes", "content": {kind: {}}},
-            "503": {"description": "Not now", "content": {kind: {}}},
-        },
+        "responses": {**responses, **always},
     }
+
+
+def _header(said: str, required: bool, **schema: Any) -> Schema:
+    return {"description": said, "required": required, "schema": {"type": "string", **schema}}
+
+
+_HEADERS = {
+    "x-freehold-request-id": _header(
+        "Names this request in the log and in the records.", True, pattern="^req_[0-9A-Z]{26}$"
+    ),
+    "x-freehold-model-digest": _header(
+        "The weights that answered, as the engine computed it; absent for an upstream.",
+        False,
+        pattern="^sha256:[0-9a-f]{64}$",
+    ),
+    "x-freehold-engine": _header("The engine that answered.", False),
+    "retry-after": _header("Seconds to wait.", False, pattern="^[0-9]+$"),
+    "www-authenticate": _header("How to send a key.", True),
+}
+_INFERENCE_HEADERS = [
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "The same key with the same body within 24 hours gets the same answer.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    },
+    {
+        "name": "x-freehold-conversation",
+        "in": "header",
+        "description": "A label, kept with the record of the request.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    },
+    {
+        "name": "x-freehold-priority",
+        "in": "header",
+        "schema": {"type": "string", "enum": ["interactive", "batch"], "default": "interactive"},
+    },
+]

@@ -309,3 +309,23 @@ async def test_shutdown_finishes_what_it_began_and_refuses_what_is_new(tmp_path:
         await _refused(late, 503, "shutting_down")
         await world.gateway.watch.drain(10)
         assert (await begun).status_code == 200
+
+
+async def test_a_wrong_method_is_told_the_right_ones(tmp_path: Path) -> None:
+    async with running(tmp_path) as world, world.http() as client:
+        for path, right in {
+            "/admin/v1/keys": {"GET", "HEAD", "POST"},
+            "/admin/v1/keys/key_x": {"DELETE"},
+            "/v1/chat/completions": {"POST"},
+        }.items():
+            response = await client.request("PATCH", path)
+            await _refused(response, 405, "method_not_allowed")
+            assert set(response.headers["allow"].split(", ")) == right
+        head = await client.head("/v1/models")
+        assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_a_query_of_many_or_repeated_parameters_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as world, world.http() as client:
+        for query in ("a=1&" * 100, "days=1&days=2", "days=1;days=2", "days=1&%64ays=2", "&" * 500):
+            await _refused(await client.get(f"/admin/v1/usage?{query}"), 400, "invalid_value")

@@ -15,7 +15,7 @@ from openai.types.responses import response_create_params
 
 from freehold.core.engine import CHAT, COMPLETIONS, EMBEDDINGS, Capabilities
 from freehold.core.errors import Code, UserError
-from freehold.serve.bodies import RESPONSES, admit, openapi_schemas, parse
+from freehold.serve.bodies import RESPONSES, SHAPES, admit, parse
 
 SAMPLING = {
     "frequency_penalty", "logit_bias", "max_tokens", "presence_penalty", "seed", "stop",
@@ -428,13 +428,13 @@ def test_every_field_of_the_current_openai_api_is_known_and_no_other() -> None:
             response_create_params.ResponseCreateParamsStreaming,
         ),
     }
-    for endpoint, schema in openapi_schemas().items():
+    for endpoint, shape in SHAPES.items():
         defined = {name for params in sdk[endpoint] for name in typing.get_type_hints(params)}
-        assert set(schema["properties"]) == defined, endpoint
-        assert schema["additionalProperties"] is False
+        assert set(shape.model_fields) == defined, endpoint
+        assert shape.model_config["extra"] == "forbid"
 
 
-KNOWN = {endpoint: sorted(schema["properties"]) for endpoint, schema in openapi_schemas().items()}
+KNOWN = {endpoint: sorted(shape.model_fields) for endpoint, shape in SHAPES.items()}
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

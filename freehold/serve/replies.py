@@ -1,0 +1,381 @@
+"""What the gateway answers, as types.
+
+The OpenAPI document is made of them; answers themselves are built as plain objects,
+where each is built, and a test holds every operation against this file.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from freehold.core.binding import Environment, Priority, Scope
+from freehold.core.model import ModelCard
+from freehold.core.usage import Outcome, UsageRow
+from freehold.deploy.pool import PoolStatus
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class ErrorDetail(BaseModel):
+    message: Annotated[str, Field(description="One sentence: the cause and the next step.")]
+    type: str
+    param: Annotated[str | None, Field(description="Where in the request: `messages[0].role`.")]
+    code: Annotated[str, Field(description="Stable; each operation lists its own.")]
+
+
+class Error(BaseModel):
+    error: ErrorDetail
+
+
+# chat completions and completions
+
+
+class CachedTokens(BaseModel):
+    cached_tokens: Count
+
+
+class TokenUsage(BaseModel):
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
+    prompt_tokens_details: CachedTokens
+
+
+class CalledFunction(BaseModel):
+    name: str
+    arguments: str
+
+
+class MadeToolCall(BaseModel):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class TopLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    content: list[TokenLogprob] | None
+    refusal: None
+
+
+class AnswerMessage(BaseModel):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
+    tool_calls: list[MadeToolCall] = []
+    annotations: list[dict[str, Any]] = []
+    audio: dict[str, Any] = {}
+
+
+class ChatChoice(BaseModel):
+    index: Count
+    message: AnswerMessage
+    logprobs: Logprobs | None
+    finish_reason: str
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: TokenUsage
+
+
+class FunctionDelta(BaseModel):
+    name: str = ""
+    arguments: str = ""
+
+
+class ToolCallDelta(BaseModel):
+    index: Count
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: FunctionDelta = FunctionDelta()
+
+
+class Delta(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCallDelta] = []
+
+
+class ChatChunkChoice(BaseModel):
+    index: Count
+    delta: Delta
+    logprobs: Logprobs | None
+    finish_reason: str | None
+
+
+class ChatCompletionChunk(BaseModel):
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: TokenUsage | None = None
+
+
+class TextChoice(BaseModel):
+    index: Count
+    text: str
+    logprobs: dict[str, Any] | None
+    finish_reason: str | None
+
+
+class Completion(BaseModel):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: TokenUsage | None = None
+
+
+# embeddings
+
+
+class Embedding(BaseModel):
+    object: Literal["embedding"]
+    index: Count
+    embedding: Annotated[
+        list[float] | str,
+        Field(description="Numbers, or the base64 of little-endian 32-bit floats."),
+    ]
+
+
+class EmbeddingUsage(BaseModel):
+    prompt_tokens: Count
+    total_tokens: Count
+
+
+class EmbeddingList(BaseModel):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+# responses
+
+
+class OutputText(BaseModel):
+    type: Literal["output_text"]
+    text: str
+    annotations: list[dict[str, Any]]
+    logprobs: list[TokenLogprob]
+
+
+class OutputRefusal(BaseModel):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class OutputMessage(BaseModel):
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    status: Literal["in_progress", "completed", "incomplete"]
+    content: list[Annotated[OutputText | OutputRefusal, Field(discriminator="type")]]
+
+
+class OutputCall(BaseModel):
+    id: str
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    status: Literal["in_progress", "completed", "incomplete"]
+
+
+class OutputTokensDetails(BaseModel):
+    reasoning_tokens: Count
+
+
+class InputTokensDetails(CachedTokens):
+    cache_write_tokens: Count
+
+
+class ResponseUsage(BaseModel):
+    input_tokens: Count
+    input_tokens_details: InputTokensDetails
+    output_tokens: Count
+    output_tokens_details: OutputTokensDetails
+    total_tokens: Count
+
+
+class IncompleteDetails(BaseModel):
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+class ResponseError(BaseModel):
+    code: str
+    message: str
+
+
+class Response(BaseModel):
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    model: str
+    output: list[Annotated[OutputMessage | OutputCall, Field(discriminator="type")]]
+    previous_response_id: None
+    store: Literal[False]
+    usage: ResponseUsage | None
+    # As the request had them.
+    background: bool
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    metadata: dict[str, str]
+    parallel_tool_calls: bool
+    prompt_cache_key: str | None
+    reasoning: dict[str, Any]
+    safety_identifier: str | None
+    temperature: float | None
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_logprobs: Count
+    top_p: float | None
+    truncation: str
+    user: str | None
+
+
+class ResponseEvent(BaseModel):
+    """One event of OpenAI's Responses API; its fields depend on its type."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    sequence_number: Count
+
+
+# models
+
+
+class ModelFacts(BaseModel):
+    """What a careful client wants to know besides."""
+
+    engine: str
+    model_digest: str | None
+    adapter_digest: str | None
+    licence: str | None
+    quantization: str | None
+    context_length: int | None
+    endpoints: list[str]
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    freehold: ModelFacts
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[Model]
+
+
+# administration
+
+
+class Key(BaseModel):
+    """A key as it is shown: never its secret."""
+
+    id: str
+    name: str
+    environment: Environment
+    scopes: list[Scope]
+    models: Annotated[list[str] | None, Field(description="null: every model of the tenant.")]
+    state: Literal["active", "expired", "revoked"]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class CreatedKey(Key):
+    key: Annotated[
+        str, Field(description="The key, shown this once; absent when it was taken over.")
+    ] = ""
+
+
+class KeyList(BaseModel):
+    data: list[Key]
+
+
+class UsageList(BaseModel):
+    data: list[UsageRow]
+
+
+class RequestRecord(BaseModel):
+    """One accepted request; what is still running has no outcome yet."""
+
+    id: str
+    tenant_id: str
+    environment: Environment
+    key_id: str
+    alias: str
+    endpoint: str
+    engine: str
+    base_digest: str | None
+    adapter_digest: str | None
+    conversation_id: str | None
+    priority: Priority
+    stream: bool
+    created_at_us: int
+    tokens_in: Count
+    tokens_out: Count
+    tokens_cached: Count
+    estimated: bool
+    ttft_us: int | None
+    duration_us: int | None
+    settled_at_us: int | None
+    outcome: Outcome | None
+    error_code: str | None
+
+
+class RequestList(BaseModel):
+    data: list[RequestRecord]
+
+
+class CardList(BaseModel):
+    data: list[ModelCard]
+
+
+class Status(BaseModel):
+    version: str
+    url: str
+    pid: int
+    rss_bytes: Count
+    in_flight: Count
+    tokens_out: Count
+    ledger_writable: bool
+    draining: bool
+    pools: list[PoolStatus]
+
+
+class Alive(BaseModel):
+    status: Literal["ok"]
+
+
+class Ready(BaseModel):
+    status: Literal["ready", "unready"]
+    reasons: list[str]
