@@ -186,6 +186,11 @@ class Pool:
         )
 
     def take_free(self) -> Member | None:
+        """A place for who comes now: none as long as somebody waits already."""
+        self._hand_out()
+        return None if len(self._queue) else self._take()
+
+    def _take(self) -> Member | None:
         """The ready replica with the most room, or None; counted at once."""
         best: Member | None = None
         for member in self._members:
@@ -235,7 +240,7 @@ class Pool:
 
     def _hand_out(self) -> None:
         while len(self._queue):
-            member = self.take_free()
+            member = self._take()
             if member is None:
                 return
             place = self._queue.pop()

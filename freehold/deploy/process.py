@@ -24,6 +24,7 @@ class Process:
     def __init__(self, child: asyncio.subprocess.Process, log: Path) -> None:
         self._child = child
         self._log = log
+        self._is_gone = False
 
     @classmethod
     async def start(cls, spec: LaunchSpec, log: Path) -> "Process":
@@ -68,21 +69,21 @@ class Process:
         return await self._child.wait()
 
     async def stop(self, patience_s: float) -> None:
-        """Asks the group to end, then makes it."""
+        """Asks the group to end, then makes it, with those who outlived their leader."""
         self._signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 await self._child.wait()
-        except TimeoutError:
-            await self.kill()
+        await self.kill()
 
     async def kill(self) -> None:
         self._signal(signal.SIGKILL)
         await self._child.wait()
+        self._is_gone = True  # from now on the number may be that of a stranger
 
     def _signal(self, number: int) -> None:
-        if not self.has_ended:
-            with contextlib.suppress(ProcessLookupError):
+        if not self._is_gone:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
 

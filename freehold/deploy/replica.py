@@ -183,7 +183,7 @@ class Replica:
                 await asyncio.wait(
                     [ended, doubt], timeout=_PROBE_EVERY_S, return_when=asyncio.FIRST_COMPLETED
                 )
-                asked = doubt.done()
+                asked = self._doubt.is_set()
                 doubt.cancel()
                 self._doubt.clear()
                 if ended.done():

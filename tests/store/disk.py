@@ -28,7 +28,7 @@ class Disk:
         self.room: int | None = None  # bytes by which files may still grow; None: plenty
         self.calls = 0
         self.syncs = 0
-        self.meanwhile: Callable[[], None] | None = None  # what happens during a sync
+        self.meanwhile: dict[str, Callable[[], None]] = {}  # what happens during a sync
         self.may_sync = threading.Event()
         self.may_sync.set()
         self._faults: dict[int, int] = {}
@@ -113,8 +113,7 @@ class Disk:
                 platter.extend(bytes(max(0, offset + len(content) - len(platter))))
                 platter[offset : offset + len(content)] = content
         self.may_sync.wait()
-        if self.meanwhile is not None and name == "fdatasync":
-            self.meanwhile()
+        self.meanwhile.get(name, bool)()
 
     def _count(self, name: str) -> None:
         self.calls += 1

@@ -3,6 +3,7 @@ outlives the power, and damage costs no more than the lines it hit."""
 
 import contextlib
 import errno
+import itertools
 import os
 import random
 import resource
@@ -136,7 +137,7 @@ def _use(written: Journal, disk: Disk, chance: random.Random) -> tuple[set[int],
 
     for number in range(60):
         append(number, 1000 + number)
-        disk.meanwhile = partial(append, 2000 + number)
+        disk.meanwhile["fdatasync"] = partial(append, 2000 + number)
         if chance.random() < 0.5:
             before = set(appended)
             with contextlib.suppress(OSError):
@@ -145,7 +146,7 @@ def _use(written: Journal, disk: Disk, chance: random.Random) -> tuple[set[int],
         if chance.random() < 0.3:
             with contextlib.suppress(OSError):
                 written.prepare()
-    disk.meanwhile = None
+    disk.meanwhile.clear()
     return synced, refused
 
 
@@ -273,6 +274,32 @@ def test_making_segments_ahead_and_using_them_at_once_loses_nothing(
     assert _numbers(tmp_path / "j") == set(range(1500))
     written.close()
     assert sorted(written.take_closed())[-1] == journal.segments(tmp_path / "j")[-1]
+    assert _open_files(tmp_path) == 0
+
+
+def test_a_segment_made_too_late_is_not_used_out_of_order(
+    tmp_path: Path, disk: Disk, small: None
+) -> None:
+    written = Journal(tmp_path / "j")
+    entries = iter(range(100))
+
+    def overtake() -> None:
+        disk.meanwhile.clear()
+        for number in itertools.islice(entries, 30):
+            written.append(line(_entry(number)))
+            written.sync()
+
+    for number in itertools.islice(entries, 8):
+        written.append(line(_entry(number)))
+    disk.meanwhile["fsync"] = overtake
+    written.prepare()
+    for number in entries:
+        written.append(line(_entry(number)))
+        written.sync()
+
+    assert [entry[2] for entry in _read(tmp_path / "j")] == list(range(100))
+    written.close()
+    assert sorted(written.take_closed()) == journal.segments(tmp_path / "j")
     assert _open_files(tmp_path) == 0
 
 
