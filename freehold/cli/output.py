@@ -68,5 +68,6 @@ def errors_in_a_sentence(as_json: bool = False) -> Iterator[None]:
         if as_json:
             print_json({"error": {"message": message, "code": error.code.value}})
         else:
-            stderr.print(f"[red]Error:[/red] {_cell(message)}")
+            is_piped = not sys.stderr.isatty()
+            stderr.print(f"[red]Error:[/red] {_cell(message)}", soft_wrap=is_piped)
         raise typer.Exit(1) from None

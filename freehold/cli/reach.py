@@ -59,7 +59,7 @@ def running(home: Home) -> RunningGateway | None:
     try:
         record = json.loads(home.gateway_record.read_text())
         os.kill(record["pid"], 0)
-    except (FileNotFoundError, ProcessLookupError, json.JSONDecodeError):
+    except (FileNotFoundError, ProcessLookupError, ValueError, KeyError, TypeError):
         return None
     except PermissionError:
         raise UserError(
@@ -96,14 +96,29 @@ def admin_key(home: Home) -> str:
 def offline(home: Home) -> Iterator[tuple[SqlStore, Keyring, str]]:
     """The store, the keyring and the default tenant, under the home's lock."""
     with home.lock():
-        existed = home.database.exists()
+        may_create = is_new(home)
         store = SqlStore(home.database)
         try:
-            keyring = open_keyring(home, store, may_create=not existed)
+            keyring = open_keyring(home, store, may_create=may_create)
             recover(store, home.journal)
             yield store, keyring, default_tenant(store)
         finally:
             store.close()
+
+
+def is_new(home: Home) -> bool:
+    """Whether there is no database yet. Raises `UserError(CONFIG_INVALID)` when there was
+    one: a new one would know none of the keys, revocations and uses of before."""
+    if home.database.exists() and home.database.stat().st_size:
+        return False
+    pepper = home.secrets / "pepper"
+    if pepper.exists():
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"{home.database} is missing or empty, but {pepper} shows that it was there: restore "
+            f"it from a backup, or remove {pepper} to begin anew without the old keys and usage.",
+        )
+    return True
 
 
 def open_keyring(home: Home, store: SqlStore, *, may_create: bool) -> Keyring:

@@ -115,6 +115,11 @@ def read_or_create_secret(path: Path, length: int, *, may_create: bool) -> bytes
             ) from None
         secret = os.urandom(length)
         write_private(path, secret)
+    except OSError as error:
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"{path} cannot be read ({error.strerror}): make it this user's own file.",
+        ) from None
     if len(secret) != length:
         raise UserError(
             Code.CONFIG_INVALID,

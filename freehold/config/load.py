@@ -101,7 +101,8 @@ def _put(raw: dict[str, Any], dotted: str, value: Any, origin: str) -> None:
 def _first_problem(error: ValidationError, where: Path) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     key = ".".join(str(part) for part in problem["loc"]) or "the settings"
-    what = problem["msg"].removeprefix("Value error, ")
+    what = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    what = what.replace("a valid tuple", "a list")
     if problem["type"] == "extra_forbidden":
         return f"{where}: there is no setting {key!r}; see `freehold up --help` and the README."
     return f"{where} (or its environment override): {key}: {what}."
