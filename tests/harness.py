@@ -23,8 +23,7 @@ from freehold.deploy.replica import Replica
 from freehold.engines.base import Engine, LocalModel
 from freehold.engines.fake import Fake
 from freehold.secure.keys import KeyRequest
-from freehold.serve import app
-from freehold.serve.connection import Connection
+from freehold.serve import app, connection
 from freehold.serve.gateway import Gateway
 from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
@@ -108,6 +107,7 @@ async def running(
     engine: Engine | None = None,
     others: Mapping[str, Engine] | None = None,
     upstreams: Sequence[UpstreamSettings] = (),
+    keep_alive_s: float = 75,
     **server: Any,
 ) -> AsyncIterator[Running]:
     """`others` are more local models, each with an engine and a pool of its own."""
@@ -139,6 +139,7 @@ async def running(
         serving[each.name] = Pool(each.name, [replica], able, settings.limits)
     store.put_routes(tenant_id, Environment.DEV, wiring.routes(tenant_id, settings, cards, 1))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    connection.bound_unsent(listener)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
     gateway.watch.start()
@@ -146,11 +147,11 @@ async def running(
         pool.start()
     config = uvicorn.Config(
         app.build(gateway),
-        http=Connection,
+        http=connection.limited(settings.limits.slow_client_s, settings.server.max_connections),
         ws="none",
         lifespan="off",
         log_config=None,
-        timeout_keep_alive=75,
+        timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type]
     )
     server_process = _Server(config)
     listening = asyncio.create_task(server_process.serve(sockets=[listener]))

@@ -30,8 +30,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard
 from freehold.deploy.pool import Pool
 from freehold.secure.keys import KeyRequest, Keyring
-from freehold.serve import app
-from freehold.serve.connection import Connection
+from freehold.serve import app, connection
 from freehold.serve.gateway import Gateway
 from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
@@ -40,6 +39,7 @@ _READY_S = 600.0
 # The ledger's threads need the interpreter for microseconds at a time; at Python's
 # default of 5 ms they waited that long for each of them behind a busy event loop.
 _SWITCH_S = 0.0002
+_OWN_FILES = 64  # the database, the journal, logs, pipes to engines
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -108,6 +108,7 @@ def _bound(server: ServerSettings) -> Iterator[socket.socket]:
             "free the port, or choose another with --port.",
         ) from None
     with listener:
+        connection.bound_unsent(listener)
         yield listener
 
 
@@ -226,10 +227,11 @@ async def _drain(gateway: Gateway, stop: _Stop) -> None:
 
 
 def _uvicorn(gateway: Gateway) -> uvicorn.Config:
-    server = gateway.settings.server
+    server, limits = gateway.settings.server, gateway.settings.limits
+    most = min(server.max_connections, _connections_that_fit())
     return uvicorn.Config(
         app.build(gateway),
-        http=Connection,
+        http=connection.limited(limits.slow_client_s, most),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -262,6 +264,12 @@ def _url(server: ServerSettings, listener: socket.socket) -> str:
     host = f"[{host}]" if ":" in host else host
     scheme = "https" if server.tls_certificate else "http"
     return f"{scheme}://{host}:{listener.getsockname()[1]}"
+
+
+def _connections_that_fit() -> int:
+    """Each may hold an engine's connection too, and some files are ours."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, (soft - _OWN_FILES) // 2)
 
 
 def _raise_file_limit() -> None:

@@ -201,8 +201,10 @@ class Replica:
         try:
             async with asyncio.timeout(_PROBE_S):
                 await self.client.probe()
-        except (TimeoutError, UserError):
+        except TimeoutError:
             return False
+        except UserError as error:
+            return error.code is Code.OVERLOADED  # we could not even ask
         return True
 
     async def _end(self) -> None:

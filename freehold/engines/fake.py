@@ -2,7 +2,8 @@
 answers each request with words that only that request can have, and fails on order.
 
 Flags fail every request; a marker in the prompt, such as `[[crash 3]]` (die at the
-third token), `[[hang 2]]`, `[[slow 0.05]]` or `[[tokens 40]]`, fails that one only.
+third token), `[[hang 2]]`, `[[slow 0.05]]`, `[[tokens 40]]` or `[[wide 4000]]` (letters
+added to each token), fails that one only.
 What it saw and what was cut off it tells on `GET /v1/seen`.
 """
 
@@ -27,7 +28,7 @@ from freehold.engines.base import LocalModel
 from freehold.engines.llama_cpp import _EMBEDDING_FIELDS, _FIELDS
 from freehold.engines.openai_http import OpenAIHttp
 
-_MARKER = re.compile(r"\[\[(crash|hang|slow|tokens|garbage) ([^\]]+)\]\]")
+_MARKER = re.compile(r"\[\[(crash|hang|slow|tokens|wide|garbage) ([^\]]+)\]\]")
 _DEFAULT_TOKENS = 16
 _OTHER_DIGEST = "sha256:" + "0" * 64
 _GARBAGE = ("huge-line", "bad-utf8", "not-json", "wrong-id", "no-done", "redirect", "status")
@@ -186,6 +187,7 @@ class _Server:
             "prompt_tokens_details": {"cached_tokens": 0},
         }
         streams = bool(body.get("stream"))
+        padding = "x" * int(orders.get("wide", 0))
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         if streams:
             await response.prepare(request)
@@ -193,9 +195,9 @@ class _Server:
             for index, word in enumerate(words):
                 await self._misbehave(orders, index + 1, response)
                 if streams:
-                    await response.write(self._event(is_chat, word, index == 0, orders))
+                    await response.write(self._event(is_chat, word + padding, index == 0, orders))
             if not streams:
-                return self._whole(is_chat, "".join(words), reason, usage)
+                return self._whole(is_chat, padding.join([*words, ""]), reason, usage)
             last: dict[str, Any] = {"index": 0, "finish_reason": reason} | (
                 {"delta": {}} if is_chat else {"text": ""}  # type: ignore[dict-item]
             )

@@ -7,6 +7,7 @@ given to another request.
 """
 
 import asyncio
+import errno
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -26,7 +27,9 @@ _MAX_EVENT_BYTES = 1024 * 1024
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
+_READ_AHEAD_BYTES = 8 * 1024  # of an answer that its client does not take
 _CONNECT_S = 10.0
+_WE_ARE_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}\Z")
 
 
@@ -42,7 +45,7 @@ class SseAnswer:
     async def read(self) -> list[dict[str, Any]] | None:
         while not self.is_done:
             try:
-                data = await self._content.readany()
+                data = await self._content.read(_READ_AHEAD_BYTES)
             except (aiohttp.ClientError, ValueError) as error:
                 raise failed(self._who, "broke off its answer") from error
             if not data:
@@ -91,6 +94,18 @@ def _is_choice(choice: Any) -> bool:
     return delta is None or isinstance(delta, dict)
 
 
+class _WaryConnector(aiohttp.TCPConnector):
+    """Uses no kept connection on which something came while nobody had asked: the next
+    request would take it for its own answer."""
+
+    async def _get(self, key: Any, traces: list[Any]) -> Any:
+        while (found := await super()._get(key, traces)) is not None:
+            if found.protocol is not None and not found.protocol.should_close:
+                return found
+            found.close()
+        return None
+
+
 class OpenAIHttp:
     """One origin and its connections. Safe for any number of calls at once."""
 
@@ -129,7 +144,7 @@ class OpenAIHttp:
                 # kept connection may be dead; a new one costs microseconds here.
                 connector = aiohttp.UnixConnector(self._socket_path, limit=0, force_close=True)
             else:
-                connector = aiohttp.TCPConnector(
+                connector = _WaryConnector(
                     limit=self._concurrency, ssl=ssl.create_default_context()
                 )
             self._session = aiohttp.ClientSession(
@@ -139,6 +154,7 @@ class OpenAIHttp:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
                 max_line_size=_MAX_HEADER_BYTES,
                 max_field_size=_MAX_HEADER_BYTES,
+                read_bufsize=_READ_AHEAD_BYTES,
                 trust_env=False,  # it would read ~/.netrc in a thread on every request
                 headers=self._headers,
             )
@@ -212,13 +228,17 @@ class OpenAIHttp:
                 allow_redirects=False,
                 proxy=self._proxy,
             )
-        except (aiohttp.ClientConnectorError, FileNotFoundError, TimeoutError):
+        except (aiohttp.ClientConnectorError, FileNotFoundError, TimeoutError) as error:
+            if getattr(error, "errno", None) in _WE_ARE_SHORT:
+                raise _short() from None
             raise UserError(
                 Code.ENGINE_UNAVAILABLE,
                 f"{self._who} does not answer: try again.",
                 retry_after_s=2,
             ) from None
-        except (aiohttp.ClientError, OSError, ValueError):
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if getattr(error, "errno", None) in _WE_ARE_SHORT:
+                raise _short() from None
             raise failed(self._who, "broke the connection") from None
         if response.status != 200:
             try:
@@ -303,6 +323,13 @@ async def _exhaust(response: aiohttp.ClientResponse) -> None:
                 pass
     except (TimeoutError, aiohttp.ClientError, ValueError):
         response.close()
+
+
+def _short() -> UserError:
+    """Nobody's fault but our own: the engine must not be blamed for it."""
+    return UserError(
+        Code.OVERLOADED, "The gateway is out of files or memory: try again.", retry_after_s=1
+    )
 
 
 def failed(who: str, what: str) -> UserError:

@@ -1,10 +1,12 @@
 """One client connection: uvicorn's, with what a gateway to slow engines adds.
 
-Bounded headers, a bounded time to send them, an abrupt end for clients that do not
-read, and a call when the client is gone, so that no request needs a task to watch.
+Bounded headers, a bounded time to send them, a bounded number of connections, an
+abrupt end for clients that do not read, and a call when the client is gone, so that
+no request needs a task to watch.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -12,32 +14,45 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _MAX_HEADER_BYTES = 64 * 1024
 _HEADERS_S = 30.0
+_WAITING_BYTES = 32 * 1024
+_UNSENT_BYTES = 64 * 1024
+_FULL = (
+    b'{"error":{"message":"Too many connections are open: try again.",'
+    b'"type":"server_error","param":null,"code":"overloaded"}}'
+)
 
 
 class Connection(HttpToolsProtocol):
+    slow_client_s = 30.0
+    most_connections = 4096
     _header_bytes = 0
     _in_headers = True
     _slow: asyncio.TimerHandle | None = None
+    _stall: asyncio.TimerHandle | None = None
+    _unread = 0
     _gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
+        self.transport.set_write_buffer_limits(_WAITING_BYTES)
         self._slow = self.loop.call_later(_HEADERS_S, self._end_slow_headers)
+        if len(self.connections) > self.most_connections and not self._end_an_idle_one():
+            self._answer(b"503 Service Unavailable\r\nretry-after: 1", _FULL)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         if self._in_headers:
             self._header_bytes += len(data)
         super().data_received(data)
         if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES:
-            self.transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-                b"content-length: 0\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.close()
+            self._answer(b"431 Request Header Fields Too Large", b"")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_headers = True
+        if self._slow is None:  # a later request on this connection
+            self._slow = self.loop.call_later(_HEADERS_S, self._end_slow_headers)
         self.scope["freehold.connection"] = self  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
@@ -48,9 +63,23 @@ class Connection(HttpToolsProtocol):
             self._slow = None
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._expect_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._expect_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._slow is not None:
-            self._slow.cancel()
+        for timer in (self._slow, self._stall):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
         if self._gone is not None:
             self._gone()
@@ -68,6 +97,51 @@ class Connection(HttpToolsProtocol):
     def _end_slow_headers(self) -> None:
         if self._in_headers:
             self.transport.abort()
+
+    def _expect_reading(self) -> None:
+        """Ends the connection of a client that does not read what is left for it. While
+        somebody waits for its end, ending it is theirs: they know how to settle."""
+        if self._stall is None:
+            self._unread = self.transport.get_write_buffer_size()
+            self._stall = self.loop.call_later(self.slow_client_s, self._look_at_reading)
+
+    def _look_at_reading(self) -> None:
+        self._stall = None
+        unread = self.transport.get_write_buffer_size()
+        if unread and unread >= self._unread and self._gone is None:
+            self.transport.abort()
+        elif unread:
+            self._expect_reading()
+
+    def _end_an_idle_one(self) -> bool:
+        """Makes room by closing a connection between two requests, if there is one."""
+        for other in self.connections:
+            idle = getattr(other, "timeout_keep_alive_task", None)
+            if idle is not None and not other.transport.is_closing():
+                other.transport.close()
+                return True
+        return False
+
+    def _answer(self, status: bytes, body: bytes) -> None:
+        """A last word outside of any request."""
+        self.transport.write(
+            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"connection: close\r\n\r\n%b" % (status, len(body), body)
+        )
+        self.transport.close()
+
+
+def limited(slow_client_s: float, most_connections: int) -> type[Connection]:
+    """The protocol for uvicorn with the limits of one gateway."""
+    limits = {"slow_client_s": slow_client_s, "most_connections": most_connections}
+    return type("LimitedConnection", (Connection,), limits)
+
+
+def bound_unsent(listener: socket.socket) -> None:
+    """Has the system hold little for clients that read slowly: left to itself it takes
+    4 MB for each of them, and a stream that fits in there looks as if it were read."""
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
 
 def of(scope: Any) -> Connection | None:

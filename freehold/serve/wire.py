@@ -38,25 +38,20 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     announced = header(scope, b"content-length")
     if announced is not None and announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
-    message = await receive()
-    if not message.get("more_body", False) and message["type"] == "http.request":
-        whole: bytes = message.get("body", b"")
-        if len(whole) > limit:
-            raise _too_large(limit)
-        return whole
     try:
         async with asyncio.timeout(_BODY_S):
-            return await _read_parts(message, receive, limit)
+            return await _read_parts(receive, limit)
     except TimeoutError:
         raise UserError(
             Code.CLIENT_TOO_SLOW, f"The body did not arrive within {_BODY_S:.0f} seconds."
         ) from None
 
 
-async def _read_parts(message: MutableMapping[str, Any], receive: Receive, limit: int) -> bytes:
+async def _read_parts(receive: Receive, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         part: bytes = message.get("body", b"")
@@ -66,7 +61,6 @@ async def _read_parts(message: MutableMapping[str, Any], receive: Receive, limit
             raise _too_large(limit)
         if not message.get("more_body", False):
             return b"".join(parts)
-        message = await receive()
 
 
 def _too_large(limit: int) -> UserError:

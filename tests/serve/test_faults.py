@@ -4,6 +4,7 @@ request, nothing of one request in another, and the service ready again."""
 import asyncio
 import os
 import random
+import re
 import signal
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import pytest
 
 from freehold.config.schema import LimitSettings
 from freehold.core.errors import Code
-from freehold.engines.fake import tokens_for
-from tests.harness import Running, running, sha
+from freehold.engines.fake import Fake, tokens_for
+from tests.harness import Running, asked, running, sha
 
 
 def _code(response: httpx2.Response) -> str:
@@ -39,6 +40,61 @@ async def test_an_engine_killed_in_mid_stream_ends_it_with_an_error_and_no_done(
         row = (await world.settled(1))[0]
         assert (row["outcome"], row["tokens_out"], row["estimated"]) == ("engine_failed", 3, True)
         await _ready_again(world)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_an_engine_killed_under_many_streams_ends_each_once_and_other_pools_go_on(
+    tmp_path: Path, seed: int
+) -> None:
+    chooser = random.Random(seed)
+    async with running(tmp_path, others={"other-model": Fake()}) as world:
+        for replica in world.replicas.values():
+            await replica.ensure_ready(10)
+        got: dict[str, str] = {}
+
+        async def follow(client: httpx2.AsyncClient, prompt: str, model: str) -> None:
+            body = asked(prompt, model=model, stream=True)
+            got[prompt] = ""
+            async with client.stream("POST", "/v1/chat/completions", json=body) as reply:
+                assert reply.status_code == 200
+                async for text in reply.aiter_text():
+                    got[prompt] += text
+
+        victims = [f"[[slow 0.02]][[tokens 100]] victim {number}" for number in range(16)]
+        neighbours = [f"[[slow 0.02]][[tokens 100]] neighbour {number}" for number in range(8)]
+        async with world.http() as client:
+            streams = [
+                asyncio.create_task(follow(client, prompt, model))
+                for prompts, model in ((victims, "fake-model"), (neighbours, "other-model"))
+                for prompt in prompts
+            ]
+            wanted = chooser.randrange(1, 16 * 40)
+            while sum(text.count('"content":" ') for text in got.values()) < wanted:
+                await asyncio.sleep(0.002)
+            pid = world.replica.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.gather(*streams)
+        rows = await world.settled(24)
+        broken = [prompt for prompt in victims if "[DONE]" not in got[prompt]]
+        assert broken
+        assert all('"code":"engine_failed"' in got[prompt] for prompt in broken)
+        assert all(
+            _words(text) == tokens_for(prompt, len(_words(text))) for prompt, text in got.items()
+        )
+        whole = [prompt for prompt in got if prompt not in broken]
+        assert set(neighbours) <= set(whole)
+        assert all(len(_words(got[prompt])) == 100 for prompt in whole)
+        failed = [row["tokens_out"] for row in rows if row["outcome"] == "engine_failed"]
+        assert sorted(failed) == sorted(len(_words(got[prompt])) for prompt in broken)
+        assert sum(row["outcome"] == "ok" for row in rows) == len(whole)
+        assert world.replicas["other-model"].restarts == 0
+        await _ready_again(world)
+
+
+def _words(stream: str) -> list[str]:
+    """The tokens in the text of a stream."""
+    return re.findall(r'"content":"( [^"]+)"', stream)
 
 
 async def test_an_engine_killed_by_the_system_before_the_first_byte_is_retried(
@@ -147,6 +203,25 @@ async def test_clients_that_go_at_random_points_are_billed_and_stop_the_engine(
         assert set((await world.seen())["cut"]) == {sha(prompt) for prompt in prompts}
         assert world.replica.in_flight == 0
         await client.aclose()
+
+
+async def test_who_leaves_while_it_waits_is_billed_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, streams=1) as world:
+        await world.replica.ensure_ready(10)
+        first = asyncio.create_task(world.chat("[[slow 0.05]] first"))
+        while not (await world.seen())["running"]:
+            await asyncio.sleep(0.01)
+        waiting = [asyncio.create_task(world.chat(f"waiting {number}")) for number in range(5)]
+        while world.gateway.pools["fake-model"].status().queued < 5:
+            await asyncio.sleep(0.01)
+        for request in waiting:
+            request.cancel()
+        assert (await first).status_code == 200
+        rows = await world.settled(6)
+        gone = [row for row in rows if row["outcome"] == "client_gone"]
+        assert [(row["tokens_in"], row["tokens_out"]) for row in gone] == [(0, 0)] * 5
+        assert len((await world.seen())["seen"]) == 1
+        await _ready_again(world)
 
 
 async def _consume(client: httpx2.AsyncClient, body: dict[str, object]) -> None:
