@@ -20,7 +20,7 @@ import uvicorn
 import uvloop
 
 from freehold.catalog.store import ModelStore
-from freehold.cli import banner, logs, model, reach, wiring
+from freehold.cli import banner, logs, model, reach, tls, wiring
 from freehold.cli.output import console, errors_in_a_sentence
 from freehold.config import load
 from freehold.config.home import Home, write_private
@@ -36,6 +36,7 @@ from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
 
 _READY_S = 600.0
+_STARTS, _LOOK_S = 3, 0.2
 # The ledger's threads need the interpreter for microseconds at a time; at Python's
 # default of 5 ms they waited that long for each of them behind a busy event loop.
 _SWITCH_S = 0.0002
@@ -72,6 +73,7 @@ def up(
         if file is not None and not file.exists():
             raise UserError(Code.CONFIG_INVALID, f"{file} does not exist: name a settings file.")
         settings = load.settings(file or home.settings, overrides=overrides)
+        tls.check(settings.server)
         with home.lock(), _bound(settings.server) as listener:
             logs.configure(home.logs, settings.log_level)
             cards = [] if no_local_models else _cards(home, settings)
@@ -140,10 +142,10 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.on_signal)
     url = _url(settings.server, listener)
-    existed = home.database.exists()
+    is_new = reach.is_new(home)
     store = SqlStore(home.database)
     try:
-        keyring = reach.open_keyring(home, store, may_create=not existed)
+        keyring = reach.open_keyring(home, store, may_create=is_new)
         tenant_id = reach.default_tenant(store)
         recover(store, home.journal)
         orphans = store.settle_orphans(time.time_ns() // 1000)
@@ -207,7 +209,25 @@ async def _ready_or_stopped(pools: Iterable[Pool], stop: _Stop) -> bool:
 
 
 async def _all_ready(pools: Iterable[Pool]) -> None:
-    await asyncio.gather(*(pool.ensure_ready(_READY_S) for pool in pools))
+    await asyncio.gather(*(_one_ready(pool) for pool in pools))
+
+
+async def _one_ready(pool: Pool) -> None:
+    """A model that cannot be loaded is not loaded by waiting: a few starts tell."""
+    ready = asyncio.ensure_future(pool.ensure_ready(_READY_S))
+    try:
+        while not (await asyncio.wait([ready], timeout=_LOOK_S))[0]:
+            for replica in pool.status().replicas:
+                if replica.restarts >= _STARTS:
+                    raise UserError(
+                        Code.ENGINE_UNAVAILABLE,
+                        f"{pool.name} cannot be loaded ({replica.last_error}): check its file with "
+                        f"`freehold model verify {pool.name}`, and see logs/engine-"
+                        f"{replica.name}.log in the home.",
+                    )
+        await ready
+    finally:
+        ready.cancel()
 
 
 async def _drain(gateway: Gateway, stop: _Stop) -> None:
