@@ -81,8 +81,10 @@ class SseAnswer:
             raise failed(self._who, "sent what is no chunk")
         if "error" in chunk:
             raise failed(self._who, "reported an error in the middle of its answer")
-        choices = chunk.get("choices")
-        if not isinstance(choices, list) or not all(map(_is_choice, choices)):
+        choices, usage = chunk.get("choices"), chunk.get("usage")
+        if not isinstance(choices, list) or not isinstance(usage, dict | None):
+            raise failed(self._who, "sent what is no chunk")
+        if not all(map(_is_choice, choices)):
             raise failed(self._who, "sent what is no chunk")
         return chunk
 
@@ -365,4 +367,4 @@ def _error_of(content: bytes) -> dict[str, Any]:
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:
     text = response.headers.get("retry-after", "")
-    return min(float(text), 3600.0) if text.isdigit() else 2.0
+    return min(float(text), 3600.0) if text.isascii() and text.isdigit() else 2.0
