@@ -7,12 +7,14 @@ reply), and the JSON is turned back into OpenAI's deltas while it arrives.
 """
 
 import json
+import re
 import secrets
 from typing import Any
 
 import orjson
 
 _TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
+_REPLY = re.compile(r'\s*\{\s*"reply"\s*:\s*"')
 
 
 def needs_help(body: dict[str, Any], template_reads_tools: bool) -> bool:
@@ -127,11 +129,10 @@ class CallReader:
     def _reply_so_far(self) -> str:
         """What can be read already of `{"reply": "…`; an escape or a surrogate pair
         that is cut in two waits for its other half."""
-        start = self._raw.find('"reply"')
-        begin = self._raw.find('"', self._raw.find(":", start) + 1) if start >= 0 else -1
-        if begin < 0 or self._raw.lstrip()[:1] != "{" or '"name"' in self._raw[:start]:
+        begun = _REPLY.match(self._raw)
+        if begun is None:
             return ""
-        text = self._raw[begin + 1 :]
+        text = self._raw[begun.end() :]
         for cut in range(len(text), max(len(text) - 13, -1), -1):
             try:
                 found: str = orjson.loads(b'"' + text[:cut].encode() + b'"')
