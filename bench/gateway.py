@@ -15,7 +15,7 @@ import peers
 
 _ROUNDS, _SECONDS, _WARM_S = 3, 6, 3
 _CONNECTIONS = (1, 32)
-_BODY = {
+BODY = {
     "model": "bench",
     "messages": [{"role": "user", "content": "Hello, how are you?"}],
     "max_tokens": 32,
@@ -35,7 +35,7 @@ def measure(peer: peers.Peer, connections: int, seconds: int) -> tuple[float, fl
         script.write('wrk.method = "POST"\n')
         for name, value in {"content-type": "application/json", **peer.headers}.items():
             script.write(f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}\n")
-        script.write(f"wrk.body = {json.dumps(json.dumps(_BODY))}\n{_DONE}")
+        script.write(f"wrk.body = {json.dumps(json.dumps(BODY))}\n{_DONE}")
         script.flush()
         ended = subprocess.run(
             ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "10",

@@ -125,14 +125,16 @@ def litellm(upstream: str) -> Iterator[Peer]:
 @contextlib.contextmanager
 def portkey(upstream: str) -> Iterator[Peer]:
     """The open-source gateway. It passes keys on, checks none and records nothing."""
-    package = _INSTALLED / "portkey" / "node_modules" / "@portkey-ai" / "gateway"
+    folder = _INSTALLED / "portkey"
+    package = folder / "node_modules" / "@portkey-ai" / "gateway"
     if not package.exists():
         print(f"Installing Portkey {PORTKEY} ...", file=sys.stderr)
-        subprocess.run(
-            ["npm", "install", "--silent", "--prefix", _INSTALLED / "portkey",
-             f"@portkey-ai/gateway@{PORTKEY}"],
-            check=True,
-        )  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        # With newer ones every stream fails (Portkey-AI/gateway#1389).
+        older = {"@hono/node-server": "1.13.8", "hono": "4.9.7"}
+        wanted = {"dependencies": {"@portkey-ai/gateway": PORTKEY}, "overrides": older}
+        (folder / "package.json").write_text(json.dumps(wanted))
+        subprocess.run(["npm", "install", "--silent", "--prefix", folder], check=True)
     script = str(package / "build" / "start-server.js")
     command = ["node", script, "--headless", f"--port={PORTKEY_PORT}"]
     url = f"http://127.0.0.1:{PORTKEY_PORT}"

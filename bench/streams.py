@@ -91,6 +91,8 @@ async def _run(port: int, headers: dict[str, str]) -> tuple[list[float], int, fl
 
 
 def _figures(delays: Sequence[float], unended: int, seconds: float) -> dict[str, float]:
+    if not delays:
+        raise SystemExit(f"no chunk came through: {unended} streams did not end")
     ordered = sorted(delays)
     return {
         "delay p50 ms": ordered[len(ordered) // 2],

@@ -1,0 +1,169 @@
+"""What the gateway costs of an engine's own speed.
+
+`python bench/engine_overhead.py` starts `freehold up` with the default model and sends
+the same streams straight to the engine's socket and through the gateway, in turns, on
+the same engine process; each pair of turns gives one ratio.
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import aiohttp
+import machine
+import psutil
+
+_PORT = 18085
+_TOKENS, _ROUNDS = 64, 15
+_STREAMS = {1: 8, 8: 3, 32: 1}  # and how many answers each stream gets in one turn
+_NO_END = {"0": -100, "2": -100}  # SmolLM2's end tokens: every answer has all its tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    url: str
+    key: str
+    model: str
+    digest: str
+    socket: str
+
+
+@contextmanager
+def _served() -> Iterator[Served]:
+    """`freehold up` on a home of its own, with as many slots as there are streams."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "FREEHOLD_HOME": folder,
+            "FREEHOLD_ENGINES__LLAMA_CPP__STREAMS": str(max(_STREAMS)),
+            "FREEHOLD_ENGINES__LLAMA_CPP__CONTEXT_LENGTH": "512",
+        }
+        program = str(Path(sys.executable).parent / "freehold")
+        process = subprocess.Popen(
+            [program, "up", "--engine", "llama_cpp", "--port", str(_PORT)],
+            env=environment, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            if process.stdout is None or not any("Ctrl-C" in line for line in process.stdout):
+                sys.exit("freehold up did not start")
+            shown = subprocess.run(
+                [program, "model", "list", "--json"], env=environment, capture_output=True,
+                text=True, check=True,
+            )  # fmt: skip
+            card = json.loads(shown.stdout)[0]
+            key = (Path(folder) / "admin.key").read_text().strip()
+            yield Served(
+                f"http://127.0.0.1:{_PORT}", key, card["name"], card["digest"],
+                _socket_below(process.pid),
+            )  # fmt: skip
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _socket_below(pid: int) -> str:
+    """The engine's private socket, from its own command line."""
+    for child in psutil.Process(pid).children(recursive=True):
+        for word in child.cmdline():
+            if word.startswith("--socket="):
+                return word.removeprefix("--socket=")
+    raise SystemExit("no engine process was found")
+
+
+def _prompt(stream: int) -> str:
+    return f"Number {stream} tells a story. Once upon a time there was a ship that"
+
+
+async def _tokens_per_s(
+    connector: aiohttp.BaseConnector,
+    url: str,
+    headers: dict[str, str],
+    bodies: list[object],
+    times: int,
+) -> float:
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+
+        async def one(body: object) -> int:
+            made = 0
+            for _ in range(times):
+                async with session.post(f"{url}/v1/completions", json=body) as response:
+                    response.raise_for_status()
+                    async for line in response.content:
+                        if b'"usage":{' in line:
+                            made += json.loads(line[6:])["usage"]["completion_tokens"]
+            return made
+
+        begun = time.perf_counter()
+        made = sum(await asyncio.gather(*map(one, bodies)))
+        return made / (time.perf_counter() - begun)
+
+
+def _body(model: str, stream: int, own: dict[str, object]) -> object:
+    return {
+        "model": model,
+        "prompt": _prompt(stream),
+        "max_tokens": _TOKENS,
+        "temperature": 0,
+        "logit_bias": _NO_END,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **own,
+    }
+
+
+def _direct(served: Served, streams: int) -> float:
+    own: dict[str, object] = {"lora": [], "cache_prompt": False}
+
+    async def run() -> float:
+        connector = aiohttp.UnixConnector(served.socket, limit=0, force_close=True)
+        bodies = [_body(served.digest, stream, own) for stream in range(streams)]
+        return await _tokens_per_s(connector, "http://engine", {}, bodies, _STREAMS[streams])
+
+    return asyncio.run(run())
+
+
+def _through(served: Served, streams: int) -> float:
+    async def run() -> float:
+        connector = aiohttp.TCPConnector(limit=0)
+        bodies = [_body(served.model, stream, {}) for stream in range(streams)]
+        headers = {"authorization": f"Bearer {served.key}"}
+        return await _tokens_per_s(connector, served.url, headers, bodies, _STREAMS[streams])
+
+    return asyncio.run(run())
+
+
+def main() -> None:
+    rows: list[machine.Row] = []
+    own = version("freehold")
+    with _served() as served:
+        _direct(served, 8)
+        for streams in _STREAMS:
+            pairs = []
+            for number in range(_ROUNDS):  # who goes first changes, so that no drift counts
+                ways = (_direct, _through) if number % 2 else (_through, _direct)
+                found = {way: way(served, streams) for way in ways}
+                pairs.append((found[_direct], found[_through]))
+            case = f"{streams} streams"
+            direct, through = (statistics.median(side) for side in zip(*pairs, strict=True))
+            cost = statistics.median((1 - through / direct) * 100 for direct, through in pairs)
+            rows += [
+                machine.Row("engine", "llama.cpp", case, "tokens/s", direct),
+                machine.Row("freehold", own, case, "tokens/s", through),
+                machine.Row("freehold", own, case, "cost %, median of pairs", cost),
+            ]
+            print(case, [f"{d:.0f}/{t:.0f}" for d, t in pairs], flush=True)
+    machine.keep("engine_overhead", rows)
+
+
+if __name__ == "__main__":
+    main()
