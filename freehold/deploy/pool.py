@@ -1,7 +1,7 @@
 """The replicas of one base, and the leases that requests take on them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -36,6 +36,7 @@ class Member(Protocol):
     def rss_bytes(self) -> int | None: ...
     def start(self) -> None: ...
     async def ensure_ready(self, timeout_s: float) -> None: ...
+    def when_ready(self, call: Callable[[], None]) -> None: ...
     def suspect(self) -> None: ...
     async def stop(self) -> None: ...
 
@@ -58,6 +59,8 @@ class RemoteMember:
     def start(self) -> None: ...
 
     async def ensure_ready(self, timeout_s: float) -> None: ...
+
+    def when_ready(self, call: Callable[[], None]) -> None: ...
 
     def suspect(self) -> None: ...
 
@@ -144,7 +147,6 @@ class Pool:
         self._members = tuple(members)
         self._limits = limits
         self._queue: FairQueue[asyncio.Future[Member]] = FairQueue(limits.queue_length)
-        self._watchers: list[asyncio.Task[None]] = []
 
     @property
     def is_ready(self) -> bool:
@@ -152,16 +154,13 @@ class Pool:
 
     def start(self) -> None:
         for member in self._members:
+            member.when_ready(self._hand_out)  # it serves those who waited for it
             member.start()
-            self._watchers.append(asyncio.create_task(self._hand_out_when_ready(member)))
 
     async def ensure_ready(self, timeout_s: float) -> None:
         await asyncio.gather(*(member.ensure_ready(timeout_s) for member in self._members))
 
     async def stop(self) -> None:
-        for watcher in self._watchers:
-            watcher.cancel()
-        await asyncio.gather(*self._watchers, return_exceptions=True)
         await asyncio.gather(*(member.stop() for member in self._members))
 
     def lease(self, tenant_id: str, priority: Priority) -> Lease:
@@ -248,10 +247,3 @@ class Pool:
                 member.in_flight -= 1
             else:
                 place.set_result(member)
-
-    async def _hand_out_when_ready(self, member: Member) -> None:
-        """A replica that comes back serves those who waited for it."""
-        while True:
-            await asyncio.sleep(0.05)
-            if member.is_ready:
-                self._hand_out()

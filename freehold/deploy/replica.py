@@ -7,6 +7,7 @@ import random
 import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Replica:
         self._task: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._doubt = asyncio.Event()
+        self._told: Callable[[], None] | None = None
 
     @property
     def client(self) -> EngineClient:
@@ -105,6 +107,10 @@ class Replica:
             self._ready.clear()
             self._doubt.set()
 
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Calls each time that the engine can serve again."""
+        self._told = call
+
     async def stop(self) -> None:
         task, self._task = self._task, None
         if task is not None:
@@ -140,9 +146,9 @@ class Replica:
             self._client = self._engine.connect(self._model, str(socket))
             async with asyncio.timeout(spec.ready_timeout_s):
                 await self._until_serving(socket)
-            self.state, self.last_error = State.READY, None
+            self.last_error = None
             served_since = loop.time()
-            self._ready.set()
+            self._become_ready()
             self.last_error = await self._until_dead()
         except (OSError, TimeoutError, UserError) as error:
             self.last_error = str(error) or type(error).__name__
@@ -192,10 +198,15 @@ class Replica:
                 if (asked or self.in_flight == 0) and not await self._makes_a_token():
                     return "it made no token in time"
                 if asked:
-                    self.state = State.READY
-                    self._ready.set()
+                    self._become_ready()
         finally:
             ended.cancel()
+
+    def _become_ready(self) -> None:
+        self.state = State.READY
+        self._ready.set()
+        if self._told is not None:
+            self._told()
 
     async def _makes_a_token(self) -> bool:
         try:
