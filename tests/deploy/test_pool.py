@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +23,21 @@ _INTERACTIVE, _BATCH = Priority.INTERACTIVE, Priority.BATCH
 def _member(name: str = "m0") -> RemoteMember:
     """A member that is always there, until a test says otherwise."""
     return RemoteMember(name, FakeClient("/none"))
+
+
+class _Returning(RemoteMember):
+    """A member that is away at first, as a replica that starts."""
+
+    def __init__(self) -> None:
+        super().__init__("m0", FakeClient("/none"))
+        self.is_ready = False
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def return_now(self) -> None:
+        self.is_ready = True
+        self._call()
 
 
 def _pool(*members: RemoteMember, concurrency: int = 1, **limits: float) -> Pool:
@@ -227,15 +242,14 @@ async def test_a_replica_that_comes_back_serves_those_who_waited_before_any_newc
 
 
 async def test_waiters_are_served_when_a_replica_returns_though_nobody_else_comes() -> None:
-    member = _member()
-    member.is_ready = False
+    member = _Returning()
     pool, order = _pool(member, concurrency=4), []  # type: tuple[Pool, list[str]]
     pool.start()
     waiting = [asyncio.create_task(_served(pool, order, f"a{number}")) for number in range(9)]
     await _steps(3)
     assert not pool.is_ready
     assert order == []
-    member.is_ready = True
+    member.return_now()
     await asyncio.gather(*waiting)
     assert len(order) == 9
     await pool.stop()
