@@ -1,6 +1,7 @@
 """What tests of several folders share: started once a session, when first wanted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -12,3 +13,17 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     running = start(tmp_path_factory.mktemp("home"))
     yield running
     running.stop()
+
+
+@pytest.fixture
+def begin() -> Iterator[Callable[..., Installation]]:
+    """`start`, for gateways that a test need not end."""
+    begun: list[Installation] = []
+
+    def begin(*arguments: Any, **options: Any) -> Installation:
+        begun.append(start(*arguments, **options))
+        return begun[-1]
+
+    yield begin
+    for installation in begun:
+        installation.kill()

@@ -7,8 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from freehold.catalog.pull import pull
+from freehold.catalog.store import ModelStore
+from tests.catalog.making import gguf_bytes, write
 
 _START_S = 240
 
@@ -38,20 +44,36 @@ class Installation:
             **options,  # type: ignore[call-overload]
         )
 
+    def kill(self) -> None:
+        """Ends it outright; nothing happens when it has ended."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
     def stop(self) -> str:
         self.process.send_signal(signal.SIGINT)
         output, _ = self.process.communicate(timeout=60)
         return output
 
 
-def start(home: Path, *options: str, wait: bool = True) -> Installation:
+def start(
+    home: Path,
+    *options: str,
+    wait: bool = True,
+    program: Sequence[str] = ("freehold.cli.main",),
+    variables: Mapping[str, str] | None = None,
+    **popen: Any,
+) -> Installation:
     environment = {**os.environ, "FREEHOLD_HOME": str(home), "CANARY_SECRET": "do-not-inherit"}
+    environment |= variables or {}
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "freehold.cli.main", "up", "--port", "0", *options],
+        [sys.executable, "-u", "-m", *program, "up", "--port", "0", *options],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **popen,
     )
     lines: list[str] = []
     deadline = time.monotonic() + _START_S
@@ -71,3 +93,10 @@ def stock(home: Path, source: Installation) -> None:
     """Gives a new home the models of another, so that it need not pull again."""
     for folder in ("models", "blobs"):
         shutil.copytree(source.home / folder, home / folder, copy_function=os.link)
+
+
+def stock_tiny(home: Path) -> None:
+    """Gives a new home an invented model, `tiny`, which the fake engine can serve."""
+    file = write(home / "tiny.gguf", gguf_bytes())
+    pull(ModelStore(home), home, f"file:{file}", progress=lambda *_: None)
+    file.unlink()

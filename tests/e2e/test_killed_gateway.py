@@ -1,89 +1,137 @@
 """The gateway killed outright at every step: nothing settled is lost, nothing is
-counted twice, what was running is settled once by the next start."""
+counted twice, what was running is settled once by the next start, retries are safe,
+and no engine is left over."""
 
-import json
-import sqlite3
-import threading
+import contextlib
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
 import pytest
 
-from freehold.store.ledger import recover
-from freehold.store.sql import SqlStore
-from tests.installation import Installation, start, stock
+from freehold.engines.fake import tokens_for
+from tests.installation import Installation, stock, stock_tiny
+
+_FAKE = ("--engine", "fake", "--model", "tiny")
+_ORPHANED = ("reserved", "dispatched", "streaming", "answered")
+_SETTLED = ("written", "settled", "applying", "applied")
 
 
-def _rows(home: Path) -> list[tuple[str, str | None, int]]:
-    """Of a gateway that is dead: what its journal holds is brought in first."""
-    store = SqlStore(home / "freehold.db")
-    recover(store, home / "journal")
-    store.close()
-    with sqlite3.connect(f"file:{home}/freehold.db?mode=ro", uri=True) as connection:
-        found = connection.execute(
-            "SELECT id, outcome, tokens_out FROM requests ORDER BY id"
-        ).fetchall()
-    connection.close()
-    return found
+Begin = Callable[..., Installation]
+
+
+def _ask(gateway: Installation, prompt: str, key: str) -> tuple[bytes, httpx2.Headers]:
+    """As much of the answer as came."""
+    got, found = b"", httpx2.Headers()
+    messages = [{"role": "user", "content": prompt}]
+    body = {"model": "tiny", "stream": True, "messages": messages}
+    headers = {"authorization": f"Bearer {gateway.key}", "idempotency-key": key}
+    url = f"{gateway.url}/v1/chat/completions"
+    with (
+        contextlib.suppress(httpx2.TransportError),
+        httpx2.stream("POST", url, json=body, headers=headers, timeout=60) as reply,
+    ):
+        found = reply.headers
+        for part in reply.iter_bytes():
+            got += part
+    return got, found
+
+
+def _whole(gateway: Installation, prompt: str, key: str) -> tuple[bytes, httpx2.Headers]:
+    got, headers = _ask(gateway, prompt, key)
+    assert got.endswith(b"data: [DONE]\n\n")
+    return got, headers
+
+
+def _records(gateway: Installation) -> list[dict[str, Any]]:
+    """Oldest first."""
+    headers = {"authorization": f"Bearer {gateway.key}"}
+    answer = httpx2.get(f"{gateway.url}/admin/v1/requests", headers=headers)
+    rows: list[dict[str, Any]] = answer.json()["data"]
+    return rows[::-1]
+
+
+def _dies_with_all_engines(gateway: Installation, engines: list[psutil.Process]) -> None:
+    gateway.process.wait(30)
+    _, alive = psutil.wait_procs(engines, timeout=10)
+    assert not alive
 
 
 @pytest.mark.parametrize(
-    ("step", "prompt"),
-    [
-        ("after the reservation", "[[hang 1]] reserved"),
-        ("in mid stream", "[[slow 0.1]][[tokens 100]] middle"),
-        ("after the settlement", "done"),
-    ],
+    ("step", "is_killed_again"),
+    [*((step, False) for step in (*_ORPHANED, *_SETTLED)), ("streaming", True), ("settled", True)],
 )
 def test_a_killed_gateway_counts_each_request_once(
-    tmp_path: Path, installation: Installation, step: str, prompt: str
+    tmp_path: Path, begin: Begin, step: str, is_killed_again: bool
+) -> None:
+    stock_tiny(tmp_path)
+    dying = begin(tmp_path, *_FAKE, program=("tests.e2e.dying", step))
+    engines = psutil.Process(dying.process.pid).children()
+    before, _ = _whole(dying, "before", "key-1")
+    settled = _records(dying)
+    prompt = f"{'[[slow 0.1]]' if step == 'streaming' else ''} in the way of a kill"
+    (tmp_path / "die").touch()
+    got, _ = _ask(dying, prompt, "key-2")
+    _dies_with_all_engines(dying, engines)
+    if is_killed_again:
+        recovering = begin(tmp_path, *_FAKE, program=("tests.e2e.dying", "applied"), wait=False)
+        recovering.process.communicate(timeout=60)
+        assert recovering.process.returncode == -signal.SIGKILL
+    (tmp_path / "die").unlink()
+
+    after = begin(tmp_path, *_FAKE)
+    rows = _records(after)
+    assert rows[0] == settled[0]
+    assert len(rows) == 2
+    is_settled = step in _SETTLED
+    assert rows[1]["outcome"] == ("ok" if is_settled else "orphaned")
+    assert rows[1]["settled_at_us"]
+    told = "1 requests of a gateway that died were settled" in after.printed
+    assert told is not is_settled
+    if is_settled:
+        assert rows[1]["tokens_out"] == 16
+    elif step == "streaming":
+        assert rows[1]["tokens_out"] >= got.count(b'"content":" ') > 0
+    else:
+        assert rows[1]["tokens_out"] == 0
+
+    # A retry gets the very bytes of an answer that was settled, else it runs, once.
+    assert _whole(after, "before", "key-1")[0] == before
+    retried, headers = _whole(after, prompt, "key-2")
+    words = tokens_for(prompt, 16)
+    assert all(f'"content":"{word}"'.encode() in retried for word in words)
+    assert ("x-freehold-replay-of" in headers) is is_settled
+    if is_settled:
+        assert retried.startswith(got)
+    assert _whole(after, prompt, "key-2")[0] == retried
+    assert len(_records(after)) == (2 if is_settled else 3)
+
+
+def test_a_gateway_killed_while_its_model_loads_leaves_no_engine(
+    tmp_path: Path, begin: Begin
+) -> None:
+    stock_tiny(tmp_path)
+    variables = {"FREEHOLD_ENGINES__FAKE_FLAGS": '["--start-delay=60"]'}
+    loading = begin(tmp_path, *_FAKE, wait=False, variables=variables)
+    process = psutil.Process(loading.process.pid)
+    engines: list[psutil.Process] = []
+    while not engines:
+        engines = process.children()
+        time.sleep(0.02)
+    loading.process.kill()
+    _dies_with_all_engines(loading, engines)
+
+
+def test_the_real_engine_ends_with_a_gateway_that_is_killed(
+    tmp_path: Path, begin: Begin, installation: Installation
 ) -> None:
     stock(tmp_path, installation)
-    running = start(tmp_path, "--engine", "fake")
+    running = begin(tmp_path)
     engines = psutil.Process(running.process.pid).children()
-    headers = {"authorization": f"Bearer {running.key}"}
-    got: list[bytes] = []
-
-    def ask() -> None:
-        body = {
-            "model": "smollm2-135m-instruct",
-            "stream": True,
-            "messages": [{"role": "user", "content": prompt}],
-        }
-        url = f"{running.url}/v1/chat/completions"
-        try:
-            with httpx2.stream("POST", url, json=body, headers=headers, timeout=60) as reply:
-                got.extend(reply.iter_bytes())
-        except httpx2.HTTPError:
-            pass
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    time.sleep(2.5)  # the running stream has left a mark by then
+    assert engines
     running.process.kill()
-    running.process.communicate()
-    asking.join(30)
-    _, alive = psutil.wait_procs(engines, timeout=10)
-    assert not alive  # the engine does not outlive its gateway
-    before = _rows(tmp_path)
-    assert len(before) == 1
-    is_settled = step == "after the settlement"
-    assert (before[0][1] == "ok") is is_settled
-
-    again = start(tmp_path, "--engine", "fake")
-    usage = json.loads(again.run("usage", "--json").stdout)
-    again.stop()
-    after = _rows(tmp_path)
-    assert [row[0] for row in after] == [row[0] for row in before]
-    if is_settled:
-        assert after == before
-        assert b"[DONE]" in b"".join(got)
-    else:
-        assert after[0][1] == "orphaned"
-        assert "1 requests of a gateway that died were settled" in again.printed
-        assert b"[DONE]" not in b"".join(got)
-    if step == "in mid stream":
-        assert 5 < after[0][2] <= 30
-    assert sum(row["requests"] for row in usage) == 1
+    _dies_with_all_engines(running, engines)
