@@ -8,6 +8,7 @@ given to another request.
 
 import asyncio
 import errno
+import io
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -29,6 +30,7 @@ _MAX_ERROR_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
 _READ_AHEAD_BYTES = 8 * 1024  # of an answer that its client does not take
 _CONNECT_S = 10.0
+_AT_ONCE_BYTES = 1024 * 1024
 _WE_ARE_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}\Z")
 
@@ -226,7 +228,7 @@ class OpenAIHttp:
             response = await session.request(
                 method,
                 url,
-                data=content,
+                data=_body(content),
                 allow_redirects=False,
                 proxy=self._proxy,
             )
@@ -314,6 +316,11 @@ class OpenAIHttp:
         return UserError(
             Code.INVALID_VALUE, f"{self._who} cannot take {what}{why}: change it.", param=named
         )
+
+
+def _body(content: bytes | None) -> bytes | io.BytesIO | None:
+    """A large body is written in parts: at once it would hold up the event loop."""
+    return io.BytesIO(content) if content and len(content) > _AT_ONCE_BYTES else content
 
 
 async def _exhaust(response: aiohttp.ClientResponse) -> None:

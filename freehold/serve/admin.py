@@ -210,7 +210,7 @@ def _rfc3339(at_us: int | None) -> str | None:
 
 def _parsed(shape: type[_Shape], raw: bytes) -> _Shape:
     try:
-        return shape.model_validate_json(raw, strict=False)
+        return shape.model_validate_json(raw)
     except ValidationError as error:
         raise _refused(error) from None
 
