@@ -9,7 +9,14 @@ import orjson
 import typer
 
 from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json
+from freehold.cli.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    plain,
+    print_json,
+    printable,
+)
 from freehold.config import load
 from freehold.core.errors import Code, UserError
 
@@ -43,7 +50,7 @@ def chat(
 def _converse(
     gateway: reach.RunningGateway, model: str, history: list[dict[str, str]], max_tokens: int
 ) -> None:
-    console.print(f"[dim]{model}; Ctrl-D ends[/dim]")
+    console.print(f"[dim]{plain(model)}; Ctrl-D ends[/dim]")
     while True:
         try:
             text = console.input("[bold]you:[/bold] ")
@@ -96,7 +103,7 @@ def _ask(
             if text:
                 parts.append(text)
                 if not quiet:
-                    sys.stdout.write(_printable(text))
+                    sys.stdout.write(printable(text))
                     sys.stdout.flush()
     if not quiet:
         sys.stdout.write("\n")
@@ -111,26 +118,14 @@ def _events(gateway: reach.RunningGateway, body: dict[str, Any]) -> Iterator[dic
             "POST", url, json=body, headers=headers, timeout=_READ_S, trust_env=False
         ) as response:
             if response.is_error:
-                _raise(orjson.loads(response.read()))
+                raise reach.refusal(orjson.loads(response.read()))
             for line in response.iter_lines():
                 if line.startswith("data: ") and line != "data: [DONE]":
                     event = orjson.loads(line[6:])
                     if "error" in event:
-                        _raise(event)
+                        raise reach.refusal(event)
                     yield event
     except httpx2.HTTPError:
         raise UserError(
             Code.GATEWAY_NOT_RUNNING, "The connection to the gateway broke: see `freehold status`."
         ) from None
-
-
-def _raise(content: dict[str, Any]) -> None:
-    error = content["error"]
-    raise UserError(Code(error["code"]), error["message"], param=error["param"])
-
-
-def _printable(text: str) -> str:
-    """A model's text must not steer the terminal: control characters become marks."""
-    return "".join(
-        c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
-    )

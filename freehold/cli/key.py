@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, table
+from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment, Scope
@@ -45,7 +45,7 @@ def create(
     if as_json:
         print_json(created)
         return
-    console.print(f"Key {created['id']} ({name}) for {created['environment']}.")
+    console.print(f"Key {created['id']} ({plain(name)}) for {created['environment']}.")
     if "key" in created:
         console.print("It is shown this once:")
         console.print(created["key"], soft_wrap=True)
@@ -91,7 +91,7 @@ def revoke(
     if as_json:
         print_json(revoked)
     else:
-        console.print(f"Key {revoked['id']} ({revoked['name']}) is revoked.")
+        console.print(f"Key {revoked['id']} ({plain(revoked['name'])}) is revoked.")
 
 
 def _create(home: Home, body: dict[str, Any]) -> dict[str, Any]:

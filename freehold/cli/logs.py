@@ -1,11 +1,13 @@
 """Structured logs without content: a line is JSON with fields from a closed list."""
 
+import json
 import logging
 import os
 import threading
 import time
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -44,7 +46,16 @@ class _Line(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             line["reason"] = record.exc_info[0].__name__
             line["where"] = _where(record)
-        return orjson.dumps(line, default=str).decode()
+        return _ascii(line)
+
+
+def _ascii(line: dict[str, Any]) -> str:
+    """JSON whose every unusual character is escaped: terminals obey some beyond ASCII's."""
+    try:
+        text = orjson.dumps(line, default=str).decode()
+    except orjson.JSONEncodeError:  # half a surrogate pair
+        return json.dumps(line, default=str)
+    return text if text.isascii() else json.dumps(line, default=str)
 
 
 def _where(record: logging.LogRecord) -> str:

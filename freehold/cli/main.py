@@ -1,12 +1,13 @@
 """The `freehold` command."""
 
+import os
 import sys
 
 import typer
 
 import freehold
 from freehold.cli import chat, down, key, model, status, up, usage
-from freehold.cli.output import console, stderr
+from freehold.cli.output import console, plain, stderr
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,7 +32,8 @@ def version() -> None:
 
 def main() -> None:
     """Runs a command. What nobody foresaw ends in one sentence here too; the
-    traceback is for who sets FREEHOLD_TRACEBACK=1."""
+    traceback goes to a file. All that is written is for its owner only."""
+    os.umask(0o077)
     try:
         app()
     except KeyboardInterrupt:
@@ -41,7 +43,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - the process boundary
         from freehold.cli.crash import report
 
-        stderr.print(f"[red]Error:[/red] {report(error)}")
+        stderr.print(f"[red]Error:[/red] {plain(report(error))}")
         sys.exit(1)
 
 

@@ -8,14 +8,20 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from freehold.core.errors import FreeholdError, UserError
 
 # A pipe has no width of its own: lines in it must not be broken at a terminal's.
 _PIPE_WIDTH = 240
-console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+stderr = Console(
+    stderr=True,
+    highlight=False,
+    emoji=False,
+    width=None if sys.stderr.isatty() else _PIPE_WIDTH,
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -44,7 +50,19 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.1f}"
-    return str(value).replace("[", r"\[")
+    return plain(value)
+
+
+def plain(value: Any) -> str:
+    """For text that others chose: it orders neither colours here nor the terminal."""
+    return escape(printable(str(value)))
+
+
+def printable(text: str) -> str:
+    """Control characters become marks, so that a text cannot steer the terminal."""
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def rate(value: float) -> str:
@@ -69,5 +87,5 @@ def errors_in_a_sentence(as_json: bool = False) -> Iterator[None]:
             print_json({"error": {"message": message, "code": error.code.value}})
         else:
             is_piped = not sys.stderr.isatty()
-            stderr.print(f"[red]Error:[/red] {_cell(message)}", soft_wrap=is_piped)
+            stderr.print(f"[red]Error:[/red] {plain(message)}", soft_wrap=is_piped)
         raise typer.Exit(1) from None

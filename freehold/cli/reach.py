@@ -20,6 +20,7 @@ from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
 
 DEFAULT_TENANT = "default"
+_CALL_S = 30
 
 
 class RunningGateway:
@@ -29,29 +30,44 @@ class RunningGateway:
         self.url = url
         self.pid = pid
         self.key = key
-        self._client = httpx2.Client(
-            base_url=url,
-            headers={"authorization": f"Bearer {key}"},
-            timeout=30,
-            trust_env=False,
-        )
 
     def call(
         self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None
     ) -> Any:
         """The decoded reply. Raises `UserError` with the gateway's own sentence."""
         try:
-            response = self._client.request(method, path, json=body, params=query)
+            response = httpx2.request(
+                method,
+                f"{self.url}{path}",
+                json=body,
+                params=query,
+                headers={"authorization": f"Bearer {self.key}"},
+                timeout=_CALL_S,
+                trust_env=False,
+            )
         except httpx2.HTTPError:
             raise UserError(
                 Code.GATEWAY_NOT_RUNNING,
                 f"The gateway at {self.url} does not answer: see `freehold status` and its log.",
             ) from None
-        content = response.json()
-        if response.is_error:
-            error = content["error"]
-            raise UserError(Code(error["code"]), error["message"], param=error["param"])
+        try:
+            content = response.json()
+            refused = refusal(content) if response.is_error else None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                Code.GATEWAY_NOT_RUNNING,
+                f"What answers at {self.url} is no gateway of this version: start it again.",
+            ) from None
+        if refused is not None:
+            raise refused
         return content
+
+
+def refusal(content: Any) -> UserError:
+    """What the gateway said no with. Raises `ValueError`, `KeyError` or `TypeError` for
+    what no gateway of this version says."""
+    error = content["error"]
+    return UserError(Code(error["code"]), error["message"], param=error["param"])
 
 
 def running(home: Home) -> RunningGateway | None:
@@ -65,6 +81,8 @@ def running(home: Home) -> RunningGateway | None:
         raise UserError(
             Code.HOME_IN_USE, f"A gateway of another user runs on {home.path}: ask that user."
         ) from None
+    if not home.is_locked():  # it was killed, and its number is now somebody else's
+        return None
     return RunningGateway(record["url"], admin_key(home), record["pid"])
 
 

@@ -83,6 +83,20 @@ class Home:
         finally:
             os.close(handle)
 
+    def is_locked(self) -> bool:
+        """Whether a process holds the lock."""
+        try:
+            handle = os.open(self.run / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
 
 def write_private(path: Path, content: bytes) -> None:
     """Writes a file with mode 0600, whole or not at all."""
