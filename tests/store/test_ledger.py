@@ -442,6 +442,20 @@ async def test_a_database_that_errs_is_tried_again_and_not_given_up(
     await until(lambda: rows(store) == [("req_1", "ok", 3, 7)])
 
 
+async def test_first_and_last_stay_so_though_the_database_was_away_in_between(
+    book: Ledger, store: SqlStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await book.reserve(reservation("req_1"))
+    await book.reserve(reservation("req_2"))
+    with locked(tmp_path / "freehold.db"):
+        await book.settle(settlement("req_1", 5))
+        book.mark("req_2", 1, 1)
+        await until(lambda: caplog.text.count("ledger_apply_failed") >= 2)
+        await book.settle(settlement("req_1", 6))
+        book.mark("req_2", 2, 2)
+    await until(lambda: rows(store) == [("req_1", "ok", 3, 5), ("req_2", None, 2, 2)])
+
+
 async def test_segments_are_removed_when_the_database_has_them_and_not_before(
     book: Ledger, store: SqlStore, tmp_path: Path, small: None
 ) -> None:

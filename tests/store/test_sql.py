@@ -18,9 +18,9 @@ from sqlalchemy.exc import IntegrityError
 
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.errors import Code, UserError
-from freehold.core.usage import Outcome, UsageRow
+from freehold.core.usage import IdempotencyClaim, Outcome, UsageRow
 from freehold.store import ledger, sqlite
-from freehold.store.base import Entries, KeyRecord
+from freehold.store.base import ClaimState, Entries, KeyRecord
 from freehold.store.sql import SqlStore
 from tests.store.making import locked, reservation, settlement
 
@@ -303,6 +303,17 @@ def test_orphans_are_settled_once_with_their_last_mark(store: SqlStore) -> None:
         row = found[name]
         assert (row["outcome"], row["settled_at_us"], row["estimated"]) == ("orphaned", 77, True)
     assert found["req_done"]["outcome"] == "ok"
+
+
+def test_the_end_of_an_older_claim_leaves_a_newer_one_alone(store: SqlStore) -> None:
+    asked = IdempotencyClaim("slot", "body", 10)
+    store.apply(_entries(["c", "slot", "req_1", "body", 10]))
+    store.apply(_entries(["d", "slot", "req_1", None, None, None]))
+    assert store.claim(asked, 1) is None
+    store.apply(_entries(["c", "slot", "req_2", "body", 10]))
+    for older in (["d", "slot", "req_1", None, None, None], ["d", "slot", "req_1", 200, "x", ""]):
+        store.apply(_entries(older))
+        assert store.claim(asked, 1) == ClaimState(running=True)
 
 
 # a database that cannot be used
