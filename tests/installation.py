@@ -84,7 +84,7 @@ def start(
         if "Ctrl-C stops it" in line or not line:
             break
     printed = "".join(lines)
-    found = re.search(r"serves at (http://\S+)/v1", printed)
+    found = re.search(r"serves at (https?://\S+)/v1", printed)
     assert found or not wait, printed
     return Installation(home, process, found[1] if found else "", printed, environment)
 

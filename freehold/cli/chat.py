@@ -115,7 +115,13 @@ def _events(gateway: reach.RunningGateway, body: dict[str, Any]) -> Iterator[dic
     url = f"{gateway.url}/v1/chat/completions"
     try:
         with httpx2.stream(
-            "POST", url, json=body, headers=headers, timeout=_READ_S, trust_env=False
+            "POST",
+            url,
+            json=body,
+            headers=headers,
+            timeout=_READ_S,
+            trust_env=False,
+            verify=gateway.verify,
         ) as response:
             if response.is_error:
                 raise reach.refusal(orjson.loads(response.read()))

@@ -3,6 +3,7 @@ the store itself when none runs."""
 
 import json
 import os
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +25,14 @@ _CALL_S = 30
 
 
 class RunningGateway:
-    """The admin API of the gateway that uses this home."""
+    """The admin API of the gateway that uses this home. `certificate` is the file that it
+    serves TLS with: it is trusted as it is, because its name is not that of this machine."""
 
-    def __init__(self, url: str, key: str, pid: int) -> None:
+    def __init__(self, url: str, key: str, pid: int, certificate: str | None = None) -> None:
         self.url = url
         self.pid = pid
         self.key = key
+        self.verify = _trusting(certificate) if certificate else True
 
     def call(
         self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None
@@ -44,6 +47,7 @@ class RunningGateway:
                 headers={"authorization": f"Bearer {self.key}"},
                 timeout=_CALL_S,
                 trust_env=False,
+                verify=self.verify,
             )
         except httpx2.HTTPError:
             raise UserError(
@@ -83,7 +87,20 @@ def running(home: Home) -> RunningGateway | None:
         ) from None
     if not home.is_locked():  # it was killed, and its number is now somebody else's
         return None
-    return RunningGateway(record["url"], admin_key(home), record["pid"])
+    return RunningGateway(record["url"], admin_key(home), record["pid"], record.get("certificate"))
+
+
+def _trusting(certificate: str) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=certificate)
+    except OSError:  # of which ssl.SSLError is one
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"{certificate} cannot be read: put back the certificate that the gateway serves with.",
+        ) from None
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def require_running(home: Home) -> RunningGateway:

@@ -186,8 +186,7 @@ async def _run(
     for pool in gateway.pools.values():
         pool.start()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    record = {"url": facts.url, "pid": os.getpid()}
-    write_private(home.gateway_record, orjson.dumps(record))
+    write_private(home.gateway_record, _record(facts.url, gateway.settings.server))
     try:
         if await _ready_or_stopped(gateway.pools.values(), stop):
             await banner.show(gateway, home, facts)
@@ -289,6 +288,18 @@ def _first_key(home: Home, store: SqlStore, keyring: Keyring, tenant_id: str) ->
         return None
     write_private(home.admin_key, key.reveal().encode() + b"\n")
     return key.reveal()
+
+
+def _record(url: str, server: ServerSettings) -> bytes:
+    """How `reach.py` finds this gateway."""
+    certificate = server.tls_certificate
+    return orjson.dumps(
+        {
+            "url": url,
+            "pid": os.getpid(),
+            "certificate": certificate and os.path.abspath(certificate),
+        }
+    )
 
 
 def _url(server: ServerSettings, listener: socket.socket) -> str:
