@@ -59,18 +59,19 @@ def pull(
         licences.gate(title, licences.named(entry.licence), accept_licence)
     with _quarantine(home, reference) as folder:
         found = _fetch(entry, reference, folder, progress)
-        entry = entry or _reserved(title, found)
-        said = [
-            entry.licence if entry else "",
-            found.header.licence or "",
-            found.said.licence or "",
-        ]
-        licence = licences.gate(title, licences.agreed(said), accept_licence)
-        served, conversion = found.main, None
-        if choose_format is not None and _task(entry, found.header) is Task.CHAT:
-            served, conversion = choose_format(found.main, found.header, progress)
-        progress("Storing", 0, 0)
-        return _keep(store, title, found, served, licence, conversion, entry)
+        with _gone_afterwards(folder):  # it is complete: nothing to go on from
+            entry = entry or _reserved(title, found)
+            said = [
+                entry.licence if entry else "",
+                found.header.licence or "",
+                found.said.licence or "",
+            ]
+            licence = licences.gate(title, licences.agreed(said), accept_licence)
+            served, conversion = found.main, None
+            if choose_format is not None and _task(entry, found.header) is Task.CHAT:
+                served, conversion = choose_format(found.main, found.header, progress)
+            progress("Storing", 0, 0)
+            return _keep(store, title, found, served, licence, conversion, entry)
 
 
 def _is_same(
@@ -142,10 +143,22 @@ def _quarantine(home: Path, reference: str) -> Iterator[Path]:
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    except BaseException:  # the user stopped it
+        if not any(path.is_file() for path in folder.rglob("*")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     else:
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _gone_afterwards(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fetch(entry: known.Known | None, reference: str, folder: Path, progress: Progress) -> _Found:
@@ -205,35 +218,43 @@ def _keep(
     size_bytes = served.stat().st_size
     with store.changing():
         digest = store.blobs.put(served)
-        try:
+        with _taken_back(store, digest):
             header = gguf.read_header(store.blobs.path(digest))  # of what will be served
-        except UserError:
-            store.blobs.remove(digest)
-            raise
-        template = header.chat_template
-        card = ModelCard(
-            name=name,
-            digest=digest,
-            task=_task(entry, header),
-            format="gguf",
-            architecture=header.architecture,
-            parameters=header.parameters,
-            quantization=header.quantization,
-            context_length=header.context_length,
-            embedding_length=header.embedding_length,
-            licence=licence,
-            source=found.source,
-            files=(ModelFile(served.name, digest, size_bytes),),
-            added_at_us=time.time_ns() // 1000,
-            smoke=entry.smoke if entry else False,
-            chat_template_digest=(
-                f"sha256:{hashlib.sha256(template.encode()).hexdigest()}" if template else None
-            ),
-            conversion=conversion,
-            notes=(found.said.note,) if found.said.note else (),
-        )
-        store.add(card)
+            template = header.chat_template
+            card = ModelCard(
+                name=name,
+                digest=digest,
+                task=_task(entry, header),
+                format="gguf",
+                architecture=header.architecture,
+                parameters=header.parameters,
+                quantization=header.quantization,
+                context_length=header.context_length,
+                embedding_length=header.embedding_length,
+                licence=licence,
+                source=found.source,
+                files=(ModelFile(served.name, digest, size_bytes),),
+                added_at_us=time.time_ns() // 1000,
+                smoke=entry.smoke if entry else False,
+                chat_template_digest=(
+                    f"sha256:{hashlib.sha256(template.encode()).hexdigest()}" if template else None
+                ),
+                conversion=conversion,
+                notes=(found.said.note,) if found.said.note else (),
+            )
+            store.add(card)
     return card
+
+
+@contextmanager
+def _taken_back(store: ModelStore, digest: str) -> Iterator[None]:
+    """No file stays without a card, whatever happens; also on Ctrl-C."""
+    try:
+        yield
+    except BaseException:
+        if not any(file.digest == digest for card in store.list() for file in card.files):
+            store.blobs.remove(digest)
+        raise
 
 
 def _task(entry: known.Known | None, header: gguf.Header) -> Task:

@@ -15,6 +15,7 @@ from freehold.catalog import known
 from freehold.catalog.fetched import Progress as Tell
 from freehold.catalog.pull import pull as pull_model
 from freehold.catalog.store import ModelStore
+from freehold.cli import interrupt
 from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, size, stderr, table
 from freehold.config import load
 from freehold.config.home import Home
@@ -44,7 +45,7 @@ def pull(
     with errors_in_a_sentence(as_json):
         home = load.home()
         home.create()
-        with _progress(stderr) as tell:
+        with interrupt.once(), _progress(stderr) as tell:
             card = pull_model(
                 ModelStore(home.path),
                 home.path,
@@ -142,7 +143,7 @@ def ensure_default(home: Home, told: Console) -> ModelCard:
         if card.name == name:
             return card
     told.print(f"First start: fetching the default model, {name}.")
-    with _progress(told) as tell:
+    with interrupt.once(), _progress(told) as tell:
         return pull_model(store, home.path, name, progress=tell, choose_format=choose_format)
 
 
