@@ -17,16 +17,17 @@ from freehold.config.schema import LlamaCppSettings
 from freehold.core.engine import CHAT, COMPLETIONS, EMBEDDINGS, Capabilities, EngineCall, LaunchSpec
 from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard, Task
-from freehold.engines import child, tool_calls
+from freehold.engines import child, logprobs, tool_calls
 from freehold.engines.base import Answer, LocalModel
-from freehold.engines.openai_http import OpenAIHttp
+from freehold.engines.openai_http import OpenAIHttp, failed
 
-# What was seen to have an effect, field by field, on the pinned wheel. `n` is not
-# here: its usage counts one choice only, so the gateway makes the calls itself.
-# `parallel_tool_calls`, `logit_bias` and `reasoning_effort` depend on the template.
+# What was seen to have an effect, field by field, on the pinned wheel; the contract
+# suite sees it again. `n` is not here: its usage counts one choice only, so the gateway
+# makes the calls itself. `reasoning_effort` depends on the template.
 _SAMPLING = {
     "frequency_penalty",
     "logit_bias",
+    "logprobs",
     "max_tokens",
     "presence_penalty",
     "seed",
@@ -38,7 +39,6 @@ _FIELDS = {
     CHAT: frozenset(
         _SAMPLING
         | {
-            "logprobs",
             "max_completion_tokens",
             "messages",
             "parallel_tool_calls",
@@ -107,27 +107,40 @@ class LlamaCppClient(OpenAIHttp):
 
     @asynccontextmanager
     async def stream(self, call: EngineCall) -> AsyncIterator[Answer]:
-        if not tool_calls.needs_help(call.body, self._template_reads_tools):
-            async with super().stream(call) as answer:
-                yield answer
-            return
-        helped = replace(call, body=tool_calls.constrained(call.body))
-        async with super().stream(helped) as answer:
-            yield _ToolAnswer(answer) if tool_calls.is_constrained(call.body) else answer
+        asked, readers = self._prepared(call)
+        async with super().stream(asked) as answer:
+            yield _ReadAnswer(answer, readers) if readers else answer
 
     async def whole(self, call: EngineCall) -> dict[str, Any]:
         """Embeddings are asked for without a name: given one, llama.cpp answers under
         that name, whatever it has loaded."""
         if call.endpoint == EMBEDDINGS:
             return await self.post_json(EMBEDDINGS, call.body)
-        return await super().whole(call)
+        asked, readers = self._prepared(call)
+        content = await super().whole(asked)
+        return _read_whole(content, readers) if readers else content
+
+    def _prepared(self, call: EngineCall) -> tuple[EngineCall, list[logprobs.Reader]]:
+        """The call as llama.cpp understands it, and what makes OpenAI's answer of its."""
+        body = self._with_tools_told(call.body)
+        readers: list[logprobs.Reader] = []
+        if body is not call.body and tool_calls.is_constrained(call.body):
+            readers.append(tool_calls.CallReader().chunk)
+        body, reader = logprobs.prepared(call.endpoint, body)
+        if reader is not None:
+            readers.append(reader)
+        return (call if body is call.body else replace(call, body=body)), readers
+
+    def _with_tools_told(self, body: dict[str, Any]) -> dict[str, Any]:
+        if tool_calls.needs_help(body, self._template_reads_tools):
+            return tool_calls.constrained(body)
+        return body
 
     async def count_prompt_tokens(self, call: EngineCall) -> int | None:
         text = call.body.get("input" if call.endpoint == EMBEDDINGS else "prompt")
         if call.endpoint == CHAT:
-            asked: dict[str, Any] = {
-                name: call.body[name] for name in ("messages", "tools") if name in call.body
-            }
+            body = self._with_tools_told(call.body)
+            asked: dict[str, Any] = {n: body[n] for n in ("messages", "tools") if n in body}
             text = (await self.post_json("../apply-template", asked)).get("prompt")
         if not isinstance(text, str):
             return None
@@ -152,16 +165,37 @@ class LlamaCppClient(OpenAIHttp):
             raise UserError(Code.ENGINE_UNAVAILABLE, "The engine makes no tokens: try again.")
 
 
-class _ToolAnswer:
-    """An answer constrained to be a call, read as one."""
+class _ReadAnswer:
+    """An answer whose chunks go through readers."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, readers: list[logprobs.Reader]) -> None:
         self._answer = answer
-        self._reader = tool_calls.CallReader()
+        self._readers = readers
 
     async def read(self) -> list[dict[str, Any]] | None:
         chunks = await self._answer.read()
-        return None if chunks is None else [self._reader.chunk(chunk) for chunk in chunks]
+        return None if chunks is None else [_read(chunk, self._readers) for chunk in chunks]
+
+
+def _read(chunk: dict[str, Any], readers: list[logprobs.Reader]) -> dict[str, Any]:
+    try:
+        for reader in readers:
+            chunk = reader(chunk)
+    except (AttributeError, KeyError, TypeError, ValueError) as why:
+        raise failed("The engine", "sent what is no answer") from why
+    return chunk
+
+
+def _read_whole(content: dict[str, Any], readers: list[logprobs.Reader]) -> dict[str, Any]:
+    """A whole answer is read as if it were its only chunk."""
+    for choice in content["choices"]:
+        if "message" in choice:
+            choice["delta"] = choice.pop("message")
+    content = _read(content, readers)
+    for choice in content["choices"]:
+        if "delta" in choice:
+            choice["message"] = {"content": None, **choice.pop("delta")}
+    return content
 
 
 def usable_cores() -> int:

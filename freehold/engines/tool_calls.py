@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from freehold.core.errors import Code, UserError
+
 _TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 _REPLY = re.compile(r'\s*\{\s*"reply"\s*:\s*"')
 
@@ -22,7 +24,8 @@ def needs_help(body: dict[str, Any], template_reads_tools: bool) -> bool:
 
 
 def constrained(body: dict[str, Any]) -> dict[str, Any]:
-    """The same request without tools, its answer constrained by a schema."""
+    """The same request without tools, its answer constrained by a schema. Raises
+    `UNSUPPORTED_PARAMETER` where the answer would need two."""
     choice = body.get("tool_choice", "auto")
     plain = {name: value for name, value in body.items() if name not in _TOOL_FIELDS}
     plain["messages"] = _with_history_as_text(body["messages"])
@@ -33,6 +36,13 @@ def constrained(body: dict[str, Any]) -> dict[str, Any]:
         name = choice["function"]["name"]
         tools = [tool for tool in tools if tool["function"]["name"] == name]
     may_reply = choice == "auto"
+    if may_reply and body.get("response_format", {"type": "text"})["type"] != "text":
+        raise UserError(
+            Code.UNSUPPORTED_PARAMETER,
+            "This model cannot choose between tools and a response_format: leave one of them "
+            "out, or say with tool_choice whether to call.",
+            param="response_format",
+        )
     plain["messages"] = _with_tools(plain["messages"], tools, may_reply)
     plain["response_format"] = {
         "type": "json_schema",

@@ -156,6 +156,19 @@ def test_completions_continue_a_text(client: openai.OpenAI) -> None:
     assert text == whole.choices[0].text
 
 
+def test_completions_tell_the_probabilities_of_their_tokens(client: openai.OpenAI) -> None:
+    fields = {
+        "model": MODEL, "prompt": "Once upon a", "max_tokens": 6, "temperature": 0, "logprobs": 2,
+    }  # fmt: skip
+    whole = client.completions.create(**fields).choices[0]  # type: ignore[call-overload]
+    assert "".join(whole.logprobs.tokens) == whole.text
+    assert whole.logprobs.text_offset[0] == len("Once upon a")
+    assert [len(likeliest) for likeliest in whole.logprobs.top_logprobs] == [2] * 6
+    parts = client.completions.create(**fields, stream=True)  # type: ignore[call-overload]
+    told = [part.choices[0].logprobs for part in parts if part.choices]
+    assert [token for one in told if one for token in one.tokens] == whole.logprobs.tokens
+
+
 def test_sdk_errors_carry_our_codes(client: openai.OpenAI, installation: Installation) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="gpt-4o", messages=QUESTION)  # type: ignore[arg-type]
