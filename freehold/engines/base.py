@@ -3,7 +3,8 @@
 An engine turns a stored model into a `LaunchSpec` and speaks OpenAI's HTTP shape
 on the socket that the launched process opens (a remote launches nothing). The
 gateway is the only client. One contract suite, `tests/contract/`, runs against
-every engine; what an engine cannot do is written in its `Capabilities`.
+every engine; what an engine cannot do is written in its `Capabilities` and in its
+entry there.
 """
 
 from contextlib import AbstractAsyncContextManager

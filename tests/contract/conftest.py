@@ -1,0 +1,35 @@
+"""Every engine in turn. A later one joins by a file in `engines/` and a line here."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.contract.engines import fake, llama_cpp, remote
+from tests.contract.entry import Entry, Place, Running
+from tests.installation import Installation
+
+ENTRIES: tuple[Entry, ...] = (llama_cpp.Entry(), fake.Entry(), remote.Entry())
+
+
+@pytest.fixture(scope="session", params=ENTRIES, ids=lambda entry: entry.name)
+def entry(request: pytest.FixtureRequest) -> Entry:
+    found: Entry = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def place(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(installation, tmp_path_factory.mktemp("contract"))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running(entry: Entry, place: Place) -> AsyncIterator[Running]:
+    async with entry.serving(place) as serving:
+        yield serving
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def expendable(entry: Entry, place: Place) -> AsyncIterator[Running]:
+    async with entry.expendable(place) as one:
+        yield one
