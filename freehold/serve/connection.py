@@ -10,16 +10,27 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from freehold.core.errors import Code, UserError
+from freehold.serve import errors
 
 _MAX_HEADER_BYTES = 64 * 1024
 _HEADERS_S = 30.0
 _WAITING_BYTES = 32 * 1024
 _UNSENT_BYTES = 64 * 1024
-_FULL = (
-    b'{"error":{"message":"Too many connections are open: try again.",'
-    b'"type":"server_error","param":null,"code":"overloaded"}}'
+
+
+def _said(code: Code, message: str) -> bytes:
+    return orjson.dumps(errors.body_of(UserError(code, message)))
+
+
+_FULL = _said(Code.OVERLOADED, "Too many connections are open: try again.")
+_TOO_LARGE = _said(
+    Code.REQUEST_TOO_LARGE, f"The headers are larger than {_MAX_HEADER_BYTES:,} bytes: send less."
 )
+_NO_HTTP = _said(Code.INVALID_VALUE, "The request is not valid HTTP/1.1: correct it.")
 
 
 class Connection(HttpToolsProtocol):
@@ -46,7 +57,10 @@ class Connection(HttpToolsProtocol):
             self._header_bytes += len(data)
         super().data_received(data)
         if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES:
-            self._answer(b"431 Request Header Fields Too Large", b"")
+            self._answer(b"431 Request Header Fields Too Large", _TOO_LARGE)
+
+    def send_400_response(self, msg: str) -> None:
+        self._answer(b"400 Bad Request", _NO_HTTP)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -124,6 +138,8 @@ class Connection(HttpToolsProtocol):
 
     def _answer(self, status: bytes, body: bytes) -> None:
         """A last word outside of any request."""
+        if self.transport.is_closing():
+            return
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
             b"connection: close\r\n\r\n%b" % (status, len(body), body)

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import httpx2
 import orjson
-import pytest
 from sqlalchemy import Engine, event
 
 from freehold.core.model import Task
@@ -411,22 +410,40 @@ async def test_what_cannot_be_embedded_changes_nothing(tmp_path: Path) -> None:
             assert response.json()["error"]["param"].startswith("input"), given
 
 
-@pytest.mark.parametrize("end", ["chunked", "lengths"])
-async def test_requests_that_two_readers_could_read_differently_are_refused(
-    tmp_path: Path, end: str
-) -> None:
-    """The ways to smuggle one request inside another."""
-    smuggled = b"GET /admin/v1/keys HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
-    extra = {
-        "chunked": b"content-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        "lengths": b"content-length: 0\r\ncontent-length: 51\r\n\r\n",
-    }[end]
-    async with running(tmp_path) as world:
+_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+_INNER = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+NO_HTTP = {
+    "noise": bytes(range(1, 256)) * 4 + b"\r\n\r\n",
+    "a greeting of TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "another protocol": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "a zero in the path": b"GET /\x00 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
+    "a zero in a header": _HEAD + b"x: a\x00b\r\n\r\n",
+    "a space before a colon": _HEAD + b"content-length : 5\r\n\r\nhello",
+    "a header without a colon": _HEAD + b"nonsense\r\n\r\n",
+    "a negative length": _HEAD + b"content-length: -1\r\n\r\n",
+    "a length in words": _HEAD + b"content-length: five\r\n\r\nhello",
+    "a length beyond all bounds": _HEAD + b"content-length: " + b"9" * 40 + b"\r\n\r\n",
+    "a chunk of no size": _HEAD + b"transfer-encoding: chunked\r\n\r\nZZ\r\n",
+    # The ways to smuggle one request inside another.
+    "a length and chunks": _HEAD
+    + b"content-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + _INNER,
+    "two lengths": _HEAD
+    + b"content-length: 0\r\ncontent-length: 43\r\n\r\n" + _INNER,
+}  # fmt: skip
+
+
+async def test_what_is_no_http_is_refused_and_ends_its_connection_only(tmp_path: Path) -> None:
+    async with running(tmp_path) as world, unchanged(world):
         host, port = world.url.removeprefix("http://").split(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n")
-        writer.write(f"authorization: Bearer {world.key}\r\n".encode() + extra + smuggled)
-        answer = await asyncio.wait_for(reader.read(), 10)
-        assert answer.count(b"HTTP/1.1 ") == 1
-        assert answer.startswith(b"HTTP/1.1 400 ")
-        writer.close()
+        for what, content in NO_HTTP.items():
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(content)
+            answer = await asyncio.wait_for(reader.read(), 10)
+            assert answer.startswith(b"HTTP/1.1 400 "), what
+            assert answer.count(b"HTTP/1.1 ") == 1, what
+            error = orjson.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+            assert error["message"] == "The request is not valid HTTP/1.1: correct it.", what
+            writer.close()
+        async with world.http() as client:
+            assert (await client.get("/v1/models")).status_code == 200
