@@ -24,6 +24,7 @@ from freehold.catalog.store import ModelStore, check_name
 from freehold.core.errors import Code, UserError
 from freehold.core.model import Conversion, Licence, ModelCard, ModelFile, Task
 
+_READS_TOOLS = re.compile(r"\{[%{][^{}]*\btools\b")
 ChooseFormat = Callable[[Path, gguf.Header, Progress], tuple[Path, Conversion | None]]
 
 
@@ -239,6 +240,7 @@ def _keep(
                 chat_template_digest=(
                     f"sha256:{hashlib.sha256(template.encode()).hexdigest()}" if template else None
                 ),
+                template_reads_tools=bool(template and _READS_TOOLS.search(template)),
                 conversion=conversion,
                 notes=(found.said.note,) if found.said.note else (),
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 from freehold.engines import child
 
 _EXIT_DIGEST = 3
+_BATCH = 256  # tokens of prompts that are read at once
 
 
 def main() -> None:
@@ -61,7 +62,10 @@ def _serve(options: argparse.Namespace, digest: str) -> object:
     params.ui = False
     params.use_jinja = True
     params.ctx_shift = False
-    if options.embeddings:
+    # A call that is left is noticed between two batches: a large one would hold its
+    # place for many seconds on a slow machine.
+    params.n_batch = params.n_ubatch = max(_BATCH, options.streams)
+    if options.embeddings:  # an input must fit into one
         params.embedding = True
         params.n_batch = params.n_ubatch = options.context // options.streams
     return xllamacpp.Server(params)

@@ -13,33 +13,44 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
-from freehold.core.engine import EngineCall
+from freehold.core.engine import EMBEDDINGS, EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.core.secret import Secret
+from freehold.engines import unix_http
 from freehold.engines.base import Answer
 
 _MAX_EVENT_BYTES = 1024 * 1024
-_MAX_BODY_BYTES = 64 * 1024 * 1024
+_MAX_CHOICES, _MAX_INTERIM = 128, 32  # in a chunk; answers before the answer
+_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_MAX_BODY_BYTES = 64 * 1024 * 1024  # embeddings, and our own engines' tokens
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
 _READ_AHEAD_BYTES = 8 * 1024  # of an answer that its client does not take
 _CONNECT_S = 10.0
 _AT_ONCE_BYTES = 1024 * 1024
+_PART_BYTES = 256 * 1024
+_NOBODY_LISTENS = (FileNotFoundError, ConnectionRefusedError, TimeoutError)
 _WE_ARE_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}\Z")
+
+
+class _Readable(Protocol):
+    async def read(self, most: int, /) -> bytes: ...
 
 
 class SseAnswer:
     """Reads server-sent events; each `read` gives all that one network read held."""
 
-    def __init__(self, response: aiohttp.ClientResponse, who: str) -> None:
-        self._content = response.content
+    def __init__(self, content: "_Readable", who: str) -> None:
+        self._content = content
         self._who = who
         self._rest = b""
         self.is_done = False
@@ -86,7 +97,7 @@ class SseAnswer:
         choices, usage = chunk.get("choices"), chunk.get("usage")
         if not isinstance(choices, list) or not isinstance(usage, dict | None):
             raise failed(self._who, "sent what is no chunk")
-        if not all(map(_is_choice, choices)):
+        if len(choices) > _MAX_CHOICES or not all(map(_is_choice, choices)):
             raise failed(self._who, "sent what is no chunk")
         return chunk
 
@@ -98,9 +109,26 @@ def _is_choice(choice: Any) -> bool:
     return delta is None or isinstance(delta, dict)
 
 
+_Response = aiohttp.ClientResponse | unix_http.Response
+
+
+class _Wary(ResponseHandler):
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if len(self) > _MAX_INTERIM:
+            self.close()
+            self._buffer.clear()
+            self.set_exception(aiohttp.ClientPayloadError("endless interim answers"))
+
+
 class _WaryConnector(aiohttp.TCPConnector):
     """Uses no kept connection on which something came while nobody had asked: the next
-    request would take it for its own answer."""
+    request would take it for its own answer. Ends one that answers without an end
+    before its answer: the library would keep all of that in memory."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit=limit, ssl=ssl.create_default_context())
+        self._factory = partial(_Wary, loop=asyncio.get_running_loop())  # type: ignore[assignment]
 
     async def _get(self, key: Any, traces: list[Any]) -> Any:
         while (found := await super()._get(key, traces)) is not None:
@@ -142,17 +170,8 @@ class OpenAIHttp:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector: aiohttp.BaseConnector
-            if self._socket_path is not None:
-                # llama.cpp closes after each stream though it announces keep-alive, so a
-                # kept connection may be dead; a new one costs microseconds here.
-                connector = aiohttp.UnixConnector(self._socket_path, limit=0, force_close=True)
-            else:
-                connector = _WaryConnector(
-                    limit=self._concurrency, ssl=ssl.create_default_context()
-                )
             self._session = aiohttp.ClientSession(
-                connector=connector,
+                connector=_WaryConnector(self._concurrency),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=True,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
@@ -184,9 +203,9 @@ class OpenAIHttp:
         try:
             if not response.content_type.startswith("text/event-stream"):
                 raise failed(self._who, "did not stream")
-            answer = SseAnswer(response, self._who)
+            answer = SseAnswer(_content(response), self._who)
             yield answer
-            if answer.is_done:
+            if answer.is_done and isinstance(response, aiohttp.ClientResponse):
                 await _exhaust(response)
         finally:
             response.close()
@@ -195,9 +214,10 @@ class OpenAIHttp:
         body = {**call.body, **self._extra.get(call.endpoint, {}), "model": call.model}
         response = await self._post(call.endpoint, body)
         try:
-            return _object(await self._read(response, _MAX_BODY_BYTES), self._who)
+            limit = _MAX_BODY_BYTES if call.endpoint == EMBEDDINGS else _MAX_ANSWER_BYTES
+            return _object(await self._read(response, limit), self._who)
         finally:
-            response.release()
+            _release(response)
 
     async def post_json(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """A call outside OpenAI's endpoints, such as an engine's tokenizer."""
@@ -205,34 +225,32 @@ class OpenAIHttp:
         try:
             return _object(await self._read(response, _MAX_BODY_BYTES), self._who)
         finally:
-            response.release()
+            _release(response)
 
     async def get_json(self, path: str) -> dict[str, Any]:
         response = await self._request("GET", path, None)
         try:
             return _object(await self._read(response, _MAX_BODY_BYTES), self._who)
         finally:
-            response.release()
+            _release(response)
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
+    async def _post(self, path: str, body: Mapping[str, Any]) -> _Response:
         return await self._request("POST", path, orjson.dumps(body))
 
-    async def _request(
-        self, method: str, path: str, content: bytes | None
-    ) -> aiohttp.ClientResponse:
-        session = self._open_session()
+    async def _request(self, method: str, path: str, content: bytes | None) -> _Response:
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = URL(f"{self._base_url}/{path}")
         try:
-            response = await session.request(
-                method,
-                url,
-                data=_body(content),
-                allow_redirects=False,
-                proxy=self._proxy,
-            )
-        except (aiohttp.ClientConnectorError, FileNotFoundError, TimeoutError) as error:
+            if self._socket_path is None:
+                response: _Response = await self._open_session().request(
+                    method, url, data=_body(content), allow_redirects=False, proxy=self._proxy
+                )
+            else:
+                response = await unix_http.request(
+                    self._socket_path, method, url.path, self._headers, content, _READ_AHEAD_BYTES
+                )
+        except (aiohttp.ClientConnectorError, *_NOBODY_LISTENS) as error:
             if getattr(error, "errno", None) in _WE_ARE_SHORT:
                 raise _short() from None
             raise UserError(
@@ -251,11 +269,12 @@ class OpenAIHttp:
                 response.close()
         return response
 
-    async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+    async def _read(self, response: _Response, limit: int) -> bytes:
         parts: list[bytes] = []
         size = 0
+        content = _content(response)
         try:
-            while data := await response.content.readany():
+            while data := await content.read(_PART_BYTES):
                 parts.append(data)
                 size += len(data)
                 if size > limit:
@@ -267,7 +286,7 @@ class OpenAIHttp:
 
     # errors
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> UserError:
+    async def _refusal(self, response: _Response) -> UserError:
         """What a status other than 200 means for the caller. Only plain identifiers
         and numbers of the error body are used; its text may hold anything."""
         try:
@@ -323,6 +342,17 @@ def _body(content: bytes | None) -> bytes | io.BytesIO | None:
     return io.BytesIO(content) if content and len(content) > _AT_ONCE_BYTES else content
 
 
+def _content(response: _Response) -> _Readable:
+    return response.content if isinstance(response, aiohttp.ClientResponse) else response
+
+
+def _release(response: _Response) -> None:
+    if isinstance(response, aiohttp.ClientResponse):
+        response.release()
+    else:
+        response.close()
+
+
 async def _exhaust(response: aiohttp.ClientResponse) -> None:
     """Reads what follows `[DONE]`, so that the connection can serve again. What
     does not end at once is closed instead."""
@@ -372,6 +402,6 @@ def _error_of(content: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def _retry_after(response: aiohttp.ClientResponse) -> float:
+def _retry_after(response: _Response) -> float:
     text = response.headers.get("retry-after", "")
     return min(float(text), 3600.0) if text.isascii() and text.isdigit() else 2.0

@@ -28,18 +28,18 @@ class ChatShaper:
         }
         self._include_usage = include_usage
         self._shows_cached = shows_cached
+        # What every chunk begins and ends with, written once.
+        self._before = b"data: " + orjson.dumps(self._head)[:-1] + b',"choices":'
+        self._after = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
     @reads_engine
     def chunk(self, chunks: list[dict[str, Any]]) -> bytes:
         parts: list[bytes] = []
         for chunk in chunks:
             choices = chunk["choices"]
-            if not choices:
-                continue
-            shaped = {**self._head, "choices": [self._stream_choice(entry) for entry in choices]}
-            if self._include_usage:
-                shaped["usage"] = None
-            parts += (b"data: ", orjson.dumps(shaped), b"\n\n")
+            if choices:
+                shaped = orjson.dumps([self._stream_choice(entry) for entry in choices])
+                parts += (self._before, shaped, self._after)
         return b"".join(parts)
 
     def end(self, meter: Meter) -> bytes:

@@ -13,7 +13,16 @@ from freehold.catalog.pull import pull
 from freehold.catalog.store import ModelStore
 from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard, Task
-from tests.catalog.making import U32, gguf_bytes, key, keys, safetensors_bytes, tensor, write
+from tests.catalog.making import (
+    STRING,
+    U32,
+    gguf_bytes,
+    key,
+    keys,
+    safetensors_bytes,
+    tensor,
+    write,
+)
 
 
 class World:
@@ -69,6 +78,21 @@ def test_a_file_is_stored_by_its_digest_with_all_that_is_known_of_it(world: Worl
 def test_an_embedding_model_is_told_by_its_pooling(world: World) -> None:
     content = gguf_bytes([*keys("bert"), key("bert.pooling_type", U32, 1)])
     assert world.pull(world.file(content=content)).task is Task.EMBEDDINGS
+
+
+@pytest.mark.parametrize(
+    ("template", "reads"),
+    [
+        ("{{ messages }}", False),
+        ("{% if tools is defined %}{{ tools | tojson }}{% endif %}{{ messages }}", True),
+        ("You have no tools. {{ messages }}", False),
+    ],
+)
+def test_a_template_with_a_place_for_tools_is_known(
+    world: World, template: str, reads: bool
+) -> None:
+    content = gguf_bytes([*keys()[:-1], key("tokenizer.chat_template", STRING, template)])
+    assert world.pull(world.file(content=content)).template_reads_tools is reads
 
 
 def test_a_link_that_is_given_is_followed(world: World) -> None:
