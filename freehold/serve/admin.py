@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from freehold.config.schema import Name
 from freehold.core.binding import Environment, Principal
 from freehold.core.binding import Scope as Right
 from freehold.core.clock import Clock
@@ -33,7 +34,7 @@ class NewKey(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
     environment: Environment = Environment.DEV
     scopes: Annotated[tuple[Right, ...], Field(min_length=1, max_length=8)] = (Right.INFER,)
-    models: Annotated[tuple[str, ...], Field(max_length=1000)] | None = None
+    models: Annotated[tuple[Name, ...], Field(max_length=1000)] | None = None
     expires_in_days: Annotated[int, Field(ge=1, le=_MAX_DAYS, strict=True)] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
 

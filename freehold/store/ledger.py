@@ -240,6 +240,12 @@ def recover(store: LedgerStore, folder: Path) -> None:
                 Code.STORAGE_UNAVAILABLE,
                 f"{path} holds entries of a newer Freehold: start that version once more.",
             ) from None
+        except OSError as error:
+            raise UserError(
+                Code.STORAGE_UNAVAILABLE,
+                f"{path} cannot be read, or a damaged one kept aside ({error.strerror}): "
+                "check the disk and free some space.",
+            ) from None
         store.apply(entries)
         path.unlink()
 

@@ -116,6 +116,8 @@ async def test_nobody_grants_more_than_they_have(tmp_path: Path) -> None:
                 await client.post("/admin/v1/keys", json={"name": "a", "scopes": ["infer"]}),
                 403, "insufficient_permissions",
             )  # fmt: skip
+            odd = {"name": "a", "models": ["fake-model other"]}
+            await _refused(await client.post("/admin/v1/keys", json=odd), 400, "invalid_value")
             more = {"name": "a", "scopes": ["admin"], "models": ["fake-model", "other"]}
             await _refused(
                 await client.post("/admin/v1/keys", json=more), 403, "insufficient_permissions"

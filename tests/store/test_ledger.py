@@ -291,6 +291,22 @@ async def test_a_bad_line_costs_itself_only_and_is_kept_aside(
     assert [left.name for left in kept.iterdir()] == [path.with_suffix(".damaged").name]
 
 
+async def test_a_damaged_segment_that_cannot_be_kept_aside_stops_the_start_and_stays(
+    store: SqlStore, tmp_path: Path
+) -> None:
+    kept = await _left_behind(tmp_path, store)
+    (path,) = journal.segments(kept)
+    victim = journal.line(ledger._settled(settlement("req_21")))
+    path.write_bytes(path.read_bytes().replace(victim, b"X" + victim[1:]))
+    path.with_suffix(".damaged").mkdir()
+
+    with pytest.raises(UserError, match="free some space") as refused:
+        recover(store, kept)
+
+    assert refused.value.code is Code.STORAGE_UNAVAILABLE
+    assert journal.segments(kept) == [path]
+
+
 async def test_entries_of_a_newer_version_stop_the_start_and_stay(
     store: SqlStore, tmp_path: Path
 ) -> None:
