@@ -24,8 +24,8 @@ import machine
 import psutil
 
 _PORT = 18085
-_TOKENS, _ROUNDS = 64, 15
-_STREAMS = {1: 8, 8: 3, 32: 1}  # and how many answers each stream gets in one turn
+_TOKENS = 64
+_STREAMS = {1: (4, 24), 8: (1, 14), 32: (1, 12)}  # answers of each in a turn, turns
 _NO_END = {"0": -100, "2": -100}  # SmolLM2's end tokens: every answer has all its tokens
 
 
@@ -127,7 +127,7 @@ def _direct(served: Served, streams: int) -> float:
     async def run() -> float:
         connector = aiohttp.UnixConnector(served.socket, limit=0, force_close=True)
         bodies = [_body(served.digest, stream, own) for stream in range(streams)]
-        return await _tokens_per_s(connector, "http://engine", {}, bodies, _STREAMS[streams])
+        return await _tokens_per_s(connector, "http://engine", {}, bodies, _STREAMS[streams][0])
 
     return asyncio.run(run())
 
@@ -137,7 +137,7 @@ def _through(served: Served, streams: int) -> float:
         connector = aiohttp.TCPConnector(limit=0)
         bodies = [_body(served.model, stream, {}) for stream in range(streams)]
         headers = {"authorization": f"Bearer {served.key}"}
-        return await _tokens_per_s(connector, served.url, headers, bodies, _STREAMS[streams])
+        return await _tokens_per_s(connector, served.url, headers, bodies, _STREAMS[streams][0])
 
     return asyncio.run(run())
 
@@ -147,9 +147,9 @@ def main() -> None:
     own = version("freehold")
     with _served() as served:
         _direct(served, 8)
-        for streams in _STREAMS:
+        for streams, (_, turns) in _STREAMS.items():
             pairs = []
-            for number in range(_ROUNDS):  # who goes first changes, so that no drift counts
+            for number in range(turns):  # who goes first changes, so that no drift counts
                 ways = (_direct, _through) if number % 2 else (_through, _direct)
                 found = {way: way(served, streams) for way in ways}
                 pairs.append((found[_direct], found[_through]))
