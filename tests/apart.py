@@ -15,8 +15,10 @@ import httpx2
 import psutil
 import uvloop
 
-from freehold.config.schema import LimitSettings
+from freehold.config.schema import LimitSettings, UpstreamSettings
+from freehold.engines.fake import Fake
 from tests.harness import running
+from tests.hostile import Hostile
 
 
 @dataclass
@@ -47,8 +49,9 @@ class Apart:
 
 @asynccontextmanager
 async def apart(folder: Path, *flags: str, **options: Any) -> AsyncIterator[Apart]:
-    """`options` are those of `running` that JSON can hold, and `files`: how many the
-    process may have open."""
+    """`options` are those of `running` as far as JSON can hold them; `others` are names of
+    further models on fake engines, `hostile` puts `tests.hostile` in the place of the
+    first, `files` is how many the process may have open."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -72,7 +75,11 @@ async def apart(folder: Path, *flags: str, **options: Any) -> AsyncIterator[Apar
 
 async def _serve(folder: Path, flags: Sequence[str], options: dict[str, Any]) -> None:
     limits = LimitSettings(**options.pop("limits", {}))
-    async with running(folder, *flags, limits=limits, **options) as world:
+    upstreams = [UpstreamSettings(**upstream) for upstream in options.pop("upstreams", ())]
+    if options.pop("hostile", False):
+        options["engine"] = Hostile()
+    options["others"] = {name: Fake() for name in options.pop("others", ())}
+    async with running(folder, *flags, limits=limits, upstreams=upstreams, **options) as world:
         await world.replica.ensure_ready(30)
         sys.stdout.write(json.dumps({"url": world.url, "key": world.key}) + "\n")
         sys.stdout.flush()

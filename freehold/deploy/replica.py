@@ -219,8 +219,9 @@ class Replica:
         return True
 
     async def _end(self) -> None:
+        """The process first: its answers then break off, and whoever reads one is told."""
         client, self._client = self._client, None
-        if client is not None:
-            await client.close()
         if self._process is not None:
             await self._process.stop(_STOP_S)
+        if client is not None:
+            await client.close()

@@ -6,9 +6,11 @@ import os
 import random
 import re
 import signal
+from itertools import pairwise
 from pathlib import Path
 
 import httpx2
+import openai
 import pytest
 
 from freehold.config.schema import LimitSettings
@@ -262,6 +264,68 @@ async def test_a_herd_at_start_up_waits_for_the_engine_and_is_served(tmp_path: P
             expected = "".join(tokens_for(f"herd {number}", 16))
             assert answer.json()["choices"][0]["message"]["content"] == expected
         await world.settled(60)
+
+
+async def test_a_herd_larger_than_the_queue_is_bounded_and_nobody_is_lost(tmp_path: Path) -> None:
+    """While the model loads: those who find room are served, the rest is told when to
+    come back and is served then."""
+    limits = LimitSettings(queue_length=100)
+    async with running(tmp_path, "--start-delay=1.5", streams=8, limits=limits) as world:
+        async with world.http(limits=httpx2.Limits(max_connections=200)) as client:
+
+            async def ask(number: int) -> httpx2.Response:
+                return await client.post("/v1/chat/completions", json=asked(f"herd {number}"))
+
+            answers = await asyncio.gather(*(ask(number) for number in range(200)))
+            served = [number for number in range(200) if answers[number].status_code == 200]
+            refused = [answer for answer in answers if answer.status_code != 200]
+            assert len(served) == 100
+            assert {answer.status_code for answer in refused} == {503}
+            assert {_code(answer) for answer in refused} == {Code.OVERLOADED}
+            assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+            for number in served:
+                expected = "".join(tokens_for(f"herd {number}", 16))
+                assert answers[number].json()["choices"][0]["message"]["content"] == expected
+            rest = [number for number in range(200) if number not in served]
+            again = await asyncio.gather(*(ask(number) for number in rest))
+            assert {answer.status_code for answer in again} == {200}
+        rows = await world.settled(300)
+        assert sum(row["outcome"] == "ok" for row in rows) == 200
+        unserved = [row for row in rows if row["outcome"] == "refused"]
+        assert len(unserved) == 100
+        assert {(row["tokens_in"], row["tokens_out"]) for row in unserved} == {(0, 0)}
+
+
+async def test_sdk_retries_wait_as_they_are_told_and_do_not_multiply(tmp_path: Path) -> None:
+    """The OpenAI SDK as it comes: two retries, and `Retry-After` between them."""
+    limits = LimitSettings(queue_length=2)
+    async with running(tmp_path, limits=limits, streams=2) as world:
+        await world.replica.ensure_ready(10)
+
+        async def one(number: int) -> bool:
+            headers = {"x-freehold-conversation": f"client-{number}"}
+            async with openai.AsyncOpenAI(
+                base_url=f"{world.url}/v1", api_key=world.key, default_headers=headers
+            ) as client:
+                await client.chat.completions.create(
+                    model="fake-model",
+                    messages=[{"role": "user", "content": f"[[slow 0.02]] {number}"}],
+                )
+            return True
+
+        served = await asyncio.gather(*(one(number) for number in range(9)), return_exceptions=True)
+        attempts: dict[str, list[int]] = {}
+        rows = world.records()
+        for row in sorted(rows, key=lambda row: row["created_at_us"]):
+            attempts.setdefault(row["conversation_id"], []).append(row["created_at_us"])
+        assert len(attempts) == 9
+        assert served.count(True) == sum(row["outcome"] == "ok" for row in rows) >= 8
+        assert sum(row["error_code"] == "overloaded" for row in rows) >= 5
+        assert max(len(times) for times in attempts.values()) <= 3
+        for times in attempts.values():  # the gateway had said five seconds
+            assert all(later - earlier >= 5_000_000 for earlier, later in pairwise(times))
+        await world.settled(len(rows))
+        await _ready_again(world)
 
 
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path: Path) -> None:

@@ -54,6 +54,56 @@ async def test_while_the_first_runs_the_second_is_told_to_wait(tmp_path: Path) -
         await world.settled(1)
 
 
+async def test_clients_that_retry_until_they_are_answered_all_get_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    """Twenty requests, six clients each at once, streamed and whole."""
+    async with running(tmp_path) as world:
+        await world.replica.ensure_ready(10)
+
+        async def until_answered(number: int) -> bytes:
+            while True:
+                prompt = f"[[slow 0.01]] shared {number}"
+                reply = await _post(world, prompt, f"k-{number}", stream=number % 2 == 0)
+                if reply.status_code == 200:
+                    return reply.content
+                assert reply.status_code == 409
+                await asyncio.sleep(0.05)
+
+        answers = await asyncio.gather(*(until_answered(index % 20) for index in range(120)))
+        for number in range(20):
+            assert len(set(answers[number::20])) == 1
+        assert len(set(answers)) == 20
+        assert len((await world.seen())["seen"]) == 20
+        await world.settled(20)
+
+
+async def test_a_client_that_left_may_retry_and_is_answered_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        await world.replica.ensure_ready(10)
+        first = asyncio.create_task(_post(world, "[[slow 0.05]] left", stream=True))
+        while not (await world.seen())["running"]:
+            await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await world.settled(1)
+        again = await _post(world, "[[slow 0.05]] left", stream=True)
+        assert again.status_code == 200
+        assert "x-freehold-replay-of" not in again.headers
+        assert (await _post(world, "[[slow 0.05]] left", stream=True)).content == again.content
+        await world.settled(2)
+
+
+async def test_an_answer_longer_than_what_is_kept_runs_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        prompt = "[[tokens 50]][[wide 100000]] long"
+        first = await _post(world, prompt)
+        again = await _post(world, prompt)
+        assert first.status_code == again.status_code == 200
+        assert "x-freehold-replay-of" not in again.headers
+        await world.settled(2)
+
+
 async def test_a_request_that_failed_may_be_tried_again_under_its_key(tmp_path: Path) -> None:
     async with running(tmp_path, context=50) as world:
         assert (await _post(world, "word " * 90)).status_code == 400

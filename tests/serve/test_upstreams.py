@@ -220,7 +220,7 @@ _ENDLESS: dict[str, Callable[[Asked], bytes]] = {
 async def test_what_never_ends_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, streams: bool
 ) -> None:
-    monkeypatch.setattr(openai_http, "_MAX_BODY_BYTES", 2 * 2**20)
+    monkeypatch.setattr(openai_http, "_MAX_ANSWER_BYTES", 2 * 2**20)
 
     async def endless(asked: Asked) -> None:
         await asked.say(_ENDLESS[kind](asked))
