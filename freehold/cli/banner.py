@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from freehold.catalog import known
-from freehold.cli.output import console, rate, size
+from freehold.cli.output import console, print_json, rate, size
 from freehold.config.home import Home
 from freehold.core.binding import Priority
 from freehold.core.engine import COMPLETIONS, EngineCall
@@ -22,12 +22,17 @@ class Facts:
     cards: list[ModelCard]
     first_key: str | None
     orphans: int
+    as_json: bool
 
 
 async def show(gateway: Gateway, home: Home, facts: Facts) -> None:
+    speeds = [await _measure(gateway, card) for card in facts.cards]
+    if facts.as_json:
+        _print(gateway, home, facts, speeds)
+        return
     console.print(f"\n[bold]Freehold serves at {facts.url}/v1[/bold]")
-    for card in facts.cards:
-        await _show_model(gateway, card)
+    for card, speed in zip(facts.cards, speeds, strict=True):
+        _show_model(gateway, card, speed)
     for upstream in gateway.settings.upstreams:
         aliases = ", ".join(model.alias for model in upstream.models)
         console.print(f"  upstream  {upstream.name}: {aliases}")
@@ -42,12 +47,42 @@ async def show(gateway: Gateway, home: Home, facts: Facts) -> None:
     _show_try(home, facts)
 
 
-async def _show_model(gateway: Gateway, card: ModelCard) -> None:
+def _print(gateway: Gateway, home: Home, facts: Facts, speeds: list[float | None]) -> None:
+    engine = gateway.settings.engines.default
+    models = [
+        {
+            "name": card.name,
+            "digest": card.digest,
+            "licence": card.licence.spdx,
+            "quantization": card.quantization,
+            "smoke": card.smoke,
+            "engine": engine,
+            "streams": gateway.pools[card.name].capabilities.concurrency,
+            "tokens_per_s": speed,
+        }
+        for card, speed in zip(facts.cards, speeds, strict=True)
+    ]
+    upstreams = [
+        {"name": upstream.name, "models": [model.alias for model in upstream.models]}
+        for upstream in gateway.settings.upstreams
+    ]
+    print_json(
+        {
+            "url": f"{facts.url}/v1",
+            "models": models,
+            "upstreams": upstreams,
+            "settled_orphans": facts.orphans,
+            "key_file": str(home.admin_key),
+            "admin_key": facts.first_key,
+        }
+    )
+
+
+def _show_model(gateway: Gateway, card: ModelCard, speed: float | None) -> None:
     licence = card.licence.spdx + (" (waived)" if card.licence.waiver else "")
     console.print(f"  model     {card.name}, {card.quantization}, {size(card.size_bytes)}")
     console.print(f"  licence   {licence}")
     console.print(f"  digest    {card.digest}")
-    speed = await _measure(gateway, card)
     pool = gateway.pools[card.name]
     said = f", measured {rate(speed)} on one stream" if speed else ""
     console.print(

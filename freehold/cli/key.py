@@ -11,7 +11,9 @@ from freehold.config.home import Home
 from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Code, UserError
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Make, list and revoke API keys."
+)
 
 
 @app.command()

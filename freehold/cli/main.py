@@ -7,10 +7,11 @@ import typer
 
 import freehold
 from freehold.cli import chat, down, key, model, status, up, usage
-from freehold.cli.output import console, plain, stderr
+from freehold.cli.output import Json, console, plain, print_json, stderr
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,  # brackets in a text are brackets
     pretty_exceptions_enable=False,
     help="Machines that you control, as a private multi-tenant LLM service.",
     epilog="FREEHOLD_HOME (default ~/.freehold) says where everything is kept.",
@@ -25,9 +26,12 @@ app.add_typer(key.app, name="key")
 
 
 @app.command()
-def version() -> None:
+def version(as_json: Json = False) -> None:
     """Show the version."""
-    console.print(freehold.__version__)
+    if as_json:
+        print_json({"version": freehold.__version__})
+    else:
+        console.print(freehold.__version__)
 
 
 def main() -> None:

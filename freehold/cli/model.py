@@ -22,7 +22,9 @@ from freehold.config.home import Home
 from freehold.core.model import ModelCard
 from freehold.deploy.formats import choose_format
 
-app = typer.Typer(no_args_is_help=True, help="Pull, list, show, remove and verify models.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Pull, list, show, remove and verify models."
+)
 
 
 @app.command()

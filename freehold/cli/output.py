@@ -28,6 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 def print_json(content: Any) -> None:
     sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.flush()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:

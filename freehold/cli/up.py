@@ -18,10 +18,11 @@ import orjson
 import typer
 import uvicorn
 import uvloop
+from rich.console import Console
 
 from freehold.catalog.store import ModelStore
 from freehold.cli import banner, logs, model, reach, tls, wiring
-from freehold.cli.output import console, errors_in_a_sentence
+from freehold.cli.output import Json, console, errors_in_a_sentence, stderr
 from freehold.config import load
 from freehold.config.home import Home, write_private
 from freehold.config.schema import ServerSettings, Settings
@@ -63,9 +64,10 @@ def up(
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Settings instead of freehold.yaml.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Serve models behind keys and a meter, on one machine, until Ctrl-C."""
-    with errors_in_a_sentence():
+    with errors_in_a_sentence(as_json):
         home = load.home()
         overrides = {
             "server.host": host,
@@ -79,13 +81,18 @@ def up(
         tls.check(settings.server)
         with home.lock(), _bound(settings.server) as listener:
             logs.configure(home.logs, settings.log_level)
-            cards = [] if no_local_models else _cards(home, settings)
-            uvloop.run(_serve(home, settings, cards, listener))
+            cards = [] if no_local_models else _cards(home, settings, as_json)
+            uvloop.run(_serve(home, settings, cards, listener, as_json))
 
 
-def _cards(home: Home, settings: Settings) -> list[ModelCard]:
+def _told(as_json: bool) -> Console:
+    """Where people are told how it goes: not where machines read the result."""
+    return stderr if as_json else console
+
+
+def _cards(home: Home, settings: Settings, as_json: bool) -> list[ModelCard]:
     if not settings.models:
-        return [model.ensure_default(home, console)]
+        return [model.ensure_default(home, _told(as_json))]
     store = ModelStore(home.path)
     return [store.get(name) for name in settings.models]
 
@@ -149,7 +156,11 @@ class _Stop:
 
 
 async def _serve(
-    home: Home, settings: Settings, cards: list[ModelCard], listener: socket.socket
+    home: Home,
+    settings: Settings,
+    cards: list[ModelCard],
+    listener: socket.socket,
+    as_json: bool,
 ) -> None:
     _raise_file_limit()
     sys.setswitchinterval(_SWITCH_S)
@@ -173,7 +184,8 @@ async def _serve(
         serving = wiring.pools(home, settings, ModelStore(home.path), cards)
         gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
         try:
-            await _run(home, gateway, listener, stop, banner.Facts(url, cards, first_key, orphans))
+            facts = banner.Facts(url, cards, first_key, orphans, as_json)
+            await _run(home, gateway, listener, stop, facts)
         finally:
             await asyncio.gather(*(pool.stop() for pool in serving.values()))
             await gateway.ledger.close()
@@ -184,14 +196,14 @@ async def _serve(
 async def _run(
     home: Home, gateway: Gateway, listener: socket.socket, stop: _Stop, facts: banner.Facts
 ) -> None:
-    server = _Server(_uvicorn(gateway))
+    server, told = _Server(_uvicorn(gateway)), _told(facts.as_json)
     gateway.watch.start()
     for pool in gateway.pools.values():
         pool.start()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     write_private(home.gateway_record, _record(facts.url, gateway.settings.server))
     try:
-        if await _ready_or_stopped(gateway.pools.values(), stop):
+        if await _ready_or_stopped(gateway.pools.values(), stop, told):
             await banner.show(gateway, home, facts)
             # What there is now stays; looking through it again and again stopped all
             # requests for 70 ms at a time.
@@ -199,7 +211,7 @@ async def _run(
             gc.freeze()
             gc.set_threshold(_COLLECT_AFTER)
             await stop.asked.wait()
-        await _drain(gateway, stop)
+        await _drain(gateway, stop, told)
     finally:
         home.gateway_record.unlink(missing_ok=True)
         server.end()
@@ -207,12 +219,12 @@ async def _run(
         await gateway.watch.stop()
 
 
-async def _ready_or_stopped(pools: Iterable[Pool], stop: _Stop) -> bool:
+async def _ready_or_stopped(pools: Iterable[Pool], stop: _Stop, told: Console) -> bool:
     """True once every pool serves; False when a signal came first."""
     ready = asyncio.create_task(_all_ready(pools))
     asked = asyncio.create_task(stop.asked.wait())
     waiting: list[asyncio.Task[object]] = [ready, asked]
-    with console.status("Loading the model…"):
+    with told.status("Loading the model…"):
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
     if not ready.done():
@@ -245,11 +257,11 @@ async def _one_ready(pool: Pool) -> None:
         ready.cancel()
 
 
-async def _drain(gateway: Gateway, stop: _Stop) -> None:
+async def _drain(gateway: Gateway, stop: _Stop, told: Console) -> None:
     gateway.is_draining = True
     running = len(gateway.watch)
     if running:
-        console.print(f"Finishing {running} requests; Ctrl-C again ends them now.")
+        told.print(f"Finishing {running} requests; Ctrl-C again ends them now.")
     drained = asyncio.create_task(gateway.watch.drain(gateway.settings.server.drain_s))
     again = asyncio.create_task(stop.again.wait())
     waiting: list[asyncio.Task[object]] = [drained, again]
@@ -258,7 +270,7 @@ async def _drain(gateway: Gateway, stop: _Stop) -> None:
     if not drained.done():
         drained.cancel()
         await gateway.watch.drain(0)
-    console.print("Stopped.")
+    told.print("Stopped.")
 
 
 def _uvicorn(gateway: Gateway) -> uvicorn.Config:

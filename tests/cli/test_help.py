@@ -1,0 +1,34 @@
+"""Every command explains itself, and speaks to machines."""
+
+from collections.abc import Iterator
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from freehold.cli.main import app
+
+
+def _commands(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield words
+        return
+    for name, each in inner.items():
+        yield from _commands(each, (*words, name))
+
+
+COMMANDS = list(_commands(typer.main.get_command(app)))  # type: ignore[arg-type]
+
+
+def test_the_commands_are_all_there() -> None:
+    assert {("up",), ("model", "pull"), ("key", "create"), ("usage",)} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_json(words: tuple[str, ...]) -> None:
+    told = CliRunner().invoke(app, [*words, "--help"])
+    assert told.exit_code == 0
+    assert "--json" in told.stdout
+    assert told.stdout.strip().splitlines()[2].strip(), "what it does"
