@@ -22,6 +22,7 @@ from freehold.secure.keys import Keyring
 from freehold.serve.directory import Directory
 from freehold.serve.gateway import Gateway
 from freehold.serve.metrics import Metrics
+from freehold.serve.room import Room
 from freehold.serve.watch import Watch
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
@@ -118,6 +119,7 @@ def gateway(
         ledger=ledger,
         watch=Watch(settings.limits, clock, ledger),
         metrics=Metrics(),
+        room=Room(settings.server.max_bodies_bytes),
         pools=serving,
         cards={card.digest: card for card in cards},
         describe=describe,

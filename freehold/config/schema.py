@@ -21,6 +21,7 @@ class ServerSettings(_Section):
     # A non-loopback bind without TLS is refused unless something in front ends TLS.
     tls_ends_in_front: bool = False
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024)
+    max_bodies_bytes: int = Field(256 * 1024 * 1024, ge=1024)
     max_connections: int = Field(4096, ge=1)
     drain_s: float = Field(30, ge=0)
 

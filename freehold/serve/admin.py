@@ -85,7 +85,8 @@ class Admin:
     async def create_key(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        raw = await read_body(scope, receive, _MAX_BODY_BYTES)
+        raw = await read_body(scope, receive, _MAX_BODY_BYTES, self._gateway.room)
+        self._gateway.room.give_back(len(raw))
         wanted = _parsed(NewKey, raw)
         if not set(wanted.scopes) <= principal.scopes:
             raise UserError(

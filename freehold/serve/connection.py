@@ -18,6 +18,7 @@ from freehold.serve import errors
 
 _MAX_HEADER_BYTES = 64 * 1024
 _HEADERS_S = 30.0
+_FIRST_WORD_S = 1.0
 _WAITING_BYTES = 32 * 1024
 _UNSENT_BYTES = 64 * 1024
 
@@ -41,12 +42,14 @@ class Connection(HttpToolsProtocol):
     _slow: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
     _unread = 0
+    _idle_since = 0.0
     _gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         self.transport.set_write_buffer_limits(_WAITING_BYTES)
         self._slow = self.loop.call_later(_HEADERS_S, self._end_slow_headers)
+        self._idle_since = self.loop.time()
         if len(self.connections) > self.most_connections and not self._end_an_idle_one():
             self._answer(b"503 Service Unavailable\r\nretry-after: 1", _FULL)
 
@@ -79,6 +82,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._idle_since = self.loop.time()
         if self.transport.is_closing():
             self._expect_reading()
 
@@ -108,6 +112,15 @@ class Connection(HttpToolsProtocol):
         """Ends the connection now, with whatever the client has not read yet."""
         self.transport.abort()
 
+    @property
+    def is_idle(self) -> bool:
+        """Between two requests, or silent since it came, and not being closed."""
+        if self._header_bytes or self.transport.is_closing():
+            return False
+        if self.cycle is None:  # its first request may be on the way
+            return self.loop.time() - self._idle_since > _FIRST_WORD_S
+        return self.cycle.response_complete
+
     def _end_slow_headers(self) -> None:
         if self._in_headers:
             self.transport.abort()
@@ -128,13 +141,17 @@ class Connection(HttpToolsProtocol):
             self._expect_reading()
 
     def _end_an_idle_one(self) -> bool:
-        """Makes room by closing a connection between two requests, if there is one."""
-        for other in self.connections:
-            idle = getattr(other, "timeout_keep_alive_task", None)
-            if idle is not None and not other.transport.is_closing():
-                other.transport.close()
-                return True
-        return False
+        """Makes room by closing the connection that asks nothing for the longest time, if
+        there is one."""
+        idle = [
+            other
+            for other in self.connections
+            if isinstance(other, Connection) and other is not self and other.is_idle
+        ]
+        if not idle:
+            return False
+        min(idle, key=lambda other: other._idle_since).transport.close()
+        return True
 
     def _answer(self, status: bytes, body: bytes) -> None:
         """A last word outside of any request."""

@@ -16,6 +16,7 @@ from freehold.secure.keys import Keyring
 from freehold.serve.directory import Directory
 from freehold.serve.metrics import Metrics
 from freehold.serve.quarantine import Quarantine
+from freehold.serve.room import Room
 from freehold.serve.watch import Watch
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
@@ -33,6 +34,7 @@ class Gateway:
     ledger: Ledger
     watch: Watch
     metrics: Metrics
+    room: Room
     pools: Mapping[str, Pool]
     cards: Mapping[str, ModelCard]  # by digest
     describe: Callable[[], dict[str, Any]]  # what `freehold status` shows besides pools

@@ -25,7 +25,17 @@ class Inference:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         gateway = self._gateway
-        raw = await read_body(scope, receive, gateway.settings.server.max_body_bytes)
+        limit = gateway.settings.server.max_body_bytes
+        raw = await read_body(scope, receive, limit, gateway.room)
+        try:
+            await self._answer(scope, send, principal, key, raw)
+        finally:
+            gateway.room.give_back(len(raw))
+
+    async def _answer(
+        self, scope: Scope, send: Send, principal: Principal, key: str, raw: bytes
+    ) -> None:
+        gateway = self._gateway
         body = parse(self._endpoint, raw)
         binding = admission.bind(gateway, principal, scope, self._endpoint, body.model, body.stream)
         call = self._call(binding, body)

@@ -8,6 +8,7 @@ import orjson
 
 from freehold.core.errors import Code, FreeholdError, UserError
 from freehold.serve import errors
+from freehold.serve.room import Room
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,35 +33,43 @@ def header(scope: Scope, name: bytes) -> str | None:
     return found[0].decode("latin-1") if found else None
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises `REQUEST_TOO_LARGE` as soon as the limit is certain to
-    be passed, by the announced length before a byte is read."""
+async def read_body(scope: Scope, receive: Receive, limit: int, room: Room) -> bytes:
+    """The whole body, whose size the caller gives back to `room` in the end. Raises
+    `REQUEST_TOO_LARGE` or `OVERLOADED` as soon as that is certain, by the announced
+    length before a byte is read."""
     announced = header(scope, b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > limit:
-        raise _too_large(limit)
+    if announced is not None and announced.isdigit():
+        if int(announced) > limit:
+            raise _too_large(limit)
+        room.check(int(announced))
     try:
         async with asyncio.timeout(_BODY_S):
-            return await _read_parts(receive, limit)
+            return await _read_parts(receive, limit, room)
     except TimeoutError:
         raise UserError(
             Code.CLIENT_TOO_SLOW, f"The body did not arrive within {_BODY_S:.0f} seconds."
         ) from None
 
 
-async def _read_parts(receive: Receive, limit: int) -> bytes:
+async def _read_parts(receive: Receive, limit: int, room: Room) -> bytes:
     parts: list[bytes] = []
     size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part: bytes = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        if not message.get("more_body", False):
-            return b"".join(parts)
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part: bytes = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            room.take(len(part), size)
+            if size > limit:
+                raise _too_large(limit)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+    except BaseException:
+        room.give_back(size)
+        raise
 
 
 def _too_large(limit: int) -> UserError:

@@ -16,6 +16,7 @@ _IN_WORDS = {
     "models": "the default model",
     "server.allowed_hosts": "loopback names",
     "server.max_body_bytes": "8 MiB",
+    "server.max_bodies_bytes": "256 MiB",
     "engines.llama_cpp.threads": "all usable cores",
 }
 
@@ -64,6 +65,7 @@ def test_the_documented_defaults_are_the_real_ones() -> None:
     real = {name: _as_written(name, default) for name, default in _defaults(Settings).items()}
     assert _documented() == real
     assert Settings().server.max_body_bytes == 8 * 2**20
+    assert Settings().server.max_bodies_bytes == 256 * 2**20
 
 
 def test_the_fields_of_an_upstream_are_documented() -> None:

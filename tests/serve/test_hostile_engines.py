@@ -47,7 +47,7 @@ async def test_no_answer_however_bad_costs_memory_or_holds_up_others(
 
 
 async def test_what_follows_a_good_answer_is_nobodys(tmp_path: Path) -> None:
-    """Another answer, or anything without an end, after one that was complete."""
+    """Another answer, or what is no HTTP and has no end, after one that was complete."""
 
     async def talkative(asked: Asked) -> None:
         await asked.say(far.STREAM + far.token(f"for {asked.prompt}") + far.end(1))
@@ -63,6 +63,8 @@ async def test_what_follows_a_good_answer_is_nobodys(tmp_path: Path) -> None:
                 for kind in ("plain", "more", "endless", "plain"):
                     body = asked(f"{kind} {number}", model="far", stream=True)
                     text = (await client.post("/v1/chat/completions", json=body)).text
+                    if kind == "endless" and "engine_failed" in text:
+                        continue  # what is no HTTP may spoil what came with it
                     assert f'"for {kind} {number}"' in text
                     assert text.count("for ") == text.count("[DONE]") == 1
             await world.settled(20)
