@@ -4,9 +4,6 @@
 memory meanwhile. The peers get the same time, and so fewer requests where they are slower.
 """
 
-import json
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,9 +12,9 @@ from contextlib import contextmanager
 import machine
 import peers
 import psutil
-from gateway import BODY
+import wrk
 
-_REQUESTS, _CONNECTIONS, _LOOK_S = 200_000, 32, 1.0
+_REQUESTS, _CONNECTIONS, _BURST_S, _LOOK_S = 200_000, 32, 5, 1.0
 _LONGEST_S = 240  # for Freehold; the peers get what it took
 
 
@@ -45,7 +42,7 @@ def _under_load(peer: peers.Peer, seconds: float) -> tuple[list[float], int, flo
     begun = time.monotonic()
     with _looking(peer.pid) as seen:
         while done < _REQUESTS and time.monotonic() - begun < seconds:
-            done += _burst(peer, 5)
+            done += wrk.load(peer, _CONNECTIONS, _BURST_S)[0]
         took = time.monotonic() - begun
     return seen, done, took
 
@@ -69,24 +66,6 @@ def _looking(pid: int) -> Iterator[list[float]]:
     finally:
         ended.set()
         thread.join()
-
-
-def _burst(peer: peers.Peer, seconds: int) -> int:
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write('wrk.method = "POST"\n')
-        for name, value in {"content-type": "application/json", **peer.headers}.items():
-            script.write(f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}\n")
-        script.write(f"wrk.body = {json.dumps(json.dumps(BODY))}\n")
-        script.write('done = function(s) io.write("DONE " .. s.requests .. "\\n") end\n')
-        script.flush()
-        ended = subprocess.run(
-            ["wrk", "-t1", f"-c{_CONNECTIONS}", f"-d{seconds}", "--timeout", "10",
-             "-s", script.name, f"{peer.url}/v1/chat/completions"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    return next(
-        int(line.split()[1]) for line in ended.stdout.splitlines() if line.startswith("DONE")
-    )
 
 
 def _rows(peer: peers.Peer, seen: list[float], done: int) -> list[machine.Row]:
