@@ -23,8 +23,8 @@ def _body(prompt: str, **fields: Any) -> dict[str, Any]:
 
 
 async def _leave_after(client: httpx2.AsyncClient, tokens: int) -> int:
-    """How many tokens of a stream came until its client left."""
-    body = _body("Tell a very long story.", stream=True, max_tokens=_MOST, temperature=1)
+    """How many tokens of a stream came until its client left; it has all 400, greedily."""
+    body = _body("Tell a very long story.", stream=True, max_tokens=_MOST, temperature=0)
     got = 0
     async with client.stream("POST", "/v1/chat/completions", json=body) as reply:
         async for line in reply.aiter_lines():
@@ -34,9 +34,13 @@ async def _leave_after(client: httpx2.AsyncClient, tokens: int) -> int:
     return got
 
 
-async def _leave_in(client: httpx2.AsyncClient, seconds: float, body: dict[str, Any]) -> None:
+async def _leave_while_it_runs(client: httpx2.AsyncClient, body: dict[str, Any]) -> None:
     request = asyncio.create_task(client.post("/v1/chat/completions", json=body))
-    await asyncio.sleep(seconds)
+    while True:
+        pools = (await client.get("/admin/v1/status")).json()["pools"]
+        if pools[0]["replicas"][0]["in_flight"]:
+            break
+    await asyncio.sleep(0.05)
     request.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await request
@@ -71,12 +75,12 @@ async def test_the_real_engine_stops_for_clients_that_leave_at_any_point(
         for point in points:
             got.append(await _leave_after(client, point))
             assert await next_is_served() < 40 + got[-1] + _SLACK
-        for whole_or_prompt in (
-            _body("Tell a very long story.", max_tokens=_MOST, temperature=1),
-            _body("word " * 3500, max_tokens=_MOST),
+        for body, most in (
+            (_body("Tell a very long story.", max_tokens=_MOST, temperature=0), 40 + _MOST // 2),
+            (_body("word " * 3500, max_tokens=_MOST), 3000),
         ):
-            await _leave_in(client, 0.2, whole_or_prompt)
-            assert await next_is_served() < 3000
+            await _leave_while_it_runs(client, body)
+            assert await next_is_served() < most
         rows = (await client.get("/admin/v1/requests")).json()["data"][::-1]
     gone = [row for row in rows if row["outcome"] == "client_gone"]
     assert len(gone) == len(points) + 2
