@@ -46,6 +46,10 @@ def test_the_format_was_measured_and_the_choice_is_on_the_card(
     installation: Installation,
 ) -> None:
     card = json.loads(installation.run("model", "show", MODEL, "--json").stdout)
+    if card["conversion"] is None:  # then it must say why
+        assert "too busy to measure formats: serving it as fetched" in installation.printed
+        assert card["quantization"] == "Q4_1"
+        return
     trials = card["conversion"]["trials"]
     chosen = [trial for trial in trials if trial["chosen"]]
     assert len(chosen) == 1
