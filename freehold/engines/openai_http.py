@@ -203,9 +203,9 @@ class OpenAIHttp:
         try:
             if not response.content_type.startswith("text/event-stream"):
                 raise failed(self._who, "did not stream")
-            answer = SseAnswer(_content(response), self._who)
+            answer = SseAnswer(response.content, self._who)
             yield answer
-            if answer.is_done and isinstance(response, aiohttp.ClientResponse):
+            if answer.is_done and self._socket_path is None:  # those are never kept
                 await _exhaust(response)
         finally:
             response.close()
@@ -217,7 +217,7 @@ class OpenAIHttp:
             limit = _MAX_BODY_BYTES if call.endpoint == EMBEDDINGS else _MAX_ANSWER_BYTES
             return _object(await self._read(response, limit), self._who)
         finally:
-            _release(response)
+            response.release()
 
     async def post_json(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """A call outside OpenAI's endpoints, such as an engine's tokenizer."""
@@ -225,14 +225,14 @@ class OpenAIHttp:
         try:
             return _object(await self._read(response, _MAX_BODY_BYTES), self._who)
         finally:
-            _release(response)
+            response.release()
 
     async def get_json(self, path: str) -> dict[str, Any]:
         response = await self._request("GET", path, None)
         try:
             return _object(await self._read(response, _MAX_BODY_BYTES), self._who)
         finally:
-            _release(response)
+            response.release()
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> _Response:
         return await self._request("POST", path, orjson.dumps(body))
@@ -272,9 +272,8 @@ class OpenAIHttp:
     async def _read(self, response: _Response, limit: int) -> bytes:
         parts: list[bytes] = []
         size = 0
-        content = _content(response)
         try:
-            while data := await content.read(_PART_BYTES):
+            while data := await response.content.read(_PART_BYTES):
                 parts.append(data)
                 size += len(data)
                 if size > limit:
@@ -342,23 +341,12 @@ def _body(content: bytes | None) -> bytes | io.BytesIO | None:
     return io.BytesIO(content) if content and len(content) > _AT_ONCE_BYTES else content
 
 
-def _content(response: _Response) -> _Readable:
-    return response.content if isinstance(response, aiohttp.ClientResponse) else response
-
-
-def _release(response: _Response) -> None:
-    if isinstance(response, aiohttp.ClientResponse):
-        response.release()
-    else:
-        response.close()
-
-
-async def _exhaust(response: aiohttp.ClientResponse) -> None:
+async def _exhaust(response: _Response) -> None:
     """Reads what follows `[DONE]`, so that the connection can serve again. What
     does not end at once is closed instead."""
     try:
         async with asyncio.timeout(0.5):
-            while await response.content.readany():
+            while await response.content.read(_PART_BYTES):
                 pass
     except (TimeoutError, aiohttp.ClientError, ValueError):
         response.close()

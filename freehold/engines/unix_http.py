@@ -43,20 +43,26 @@ class Response(asyncio.Protocol):
     def content_type(self) -> str:
         return self.headers.get("content-type", "")
 
+    @property
+    def content(self) -> "Response":
+        """Where `read` is, as of the other client's answers."""
+        return self
+
     async def head(self) -> None:
         """Returns when status and headers are known. Raises `BrokenAnswer`."""
         while not self._has_head:
             await self._wait()
 
-    async def read(self, most: int | None = None) -> bytes:
-        """What has come, at least a byte; nothing at the end. Raises `BrokenAnswer`."""
+    async def read(self, most: int) -> bytes:
+        """What has come, a byte at least and `most` of them; nothing at the end. Raises
+        `BrokenAnswer`."""
         while not self._parts:
             if self._is_whole:
                 return b""
             await self._wait()
         found = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
-        if most is not None and len(found) > most:
+        if len(found) > most:
             self._parts.append(found[most:])
             found = found[:most]
         self._waiting_bytes -= len(found)
@@ -68,6 +74,8 @@ class Response(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    release = close  # no connection is kept
 
     async def _wait(self) -> None:
         if self._broken is not None:
