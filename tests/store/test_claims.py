@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,13 +45,6 @@ def store(tmp_path: Path) -> Iterator[_Store]:
     opened = _Store(tmp_path / "freehold.db")
     yield opened
     opened.close()
-
-
-@pytest.fixture
-async def book(tmp_path: Path, store: _Store) -> AsyncIterator[Ledger]:
-    opened = Ledger(store, tmp_path / "journal")
-    yield opened
-    await opened.close()
 
 
 def _claim(slot: str = "slot", body: str = "body", until_us: int = _LATER_US) -> IdempotencyClaim:

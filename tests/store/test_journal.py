@@ -25,11 +25,6 @@ from tests.store.disk import Disk, put_under_journal
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    return put_under_journal(monkeypatch)
-
-
-@pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments that are full after a dozen lines."""
     monkeypatch.setattr(journal, "_SEGMENT_BYTES", 512)

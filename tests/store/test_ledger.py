@@ -6,7 +6,6 @@ import errno
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from freehold.core.usage import Outcome
 from freehold.store import journal, ledger, sqlite
 from freehold.store.ledger import Ledger, recover
 from freehold.store.sql import SqlStore
-from tests.store.disk import Disk, put_under_journal
+from tests.store.disk import Disk
 from tests.store.making import Row, locked, next_start, reservation, rows, settlement, until
 
 
@@ -28,28 +27,9 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    return put_under_journal(monkeypatch)
-
-
-@pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "_SEGMENT_BYTES", 2048)
     monkeypatch.setattr(journal, "_ROOM_BYTES", 512)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    opened = SqlStore(tmp_path / "freehold.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-async def book(tmp_path: Path, store: SqlStore) -> AsyncIterator[Ledger]:
-    opened = Ledger(store, tmp_path / "journal")
-    yield opened
-    await opened.close()
 
 
 async def _refused(book: Ledger, request_id: str) -> UserError:

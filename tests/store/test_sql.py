@@ -5,7 +5,7 @@ import inspect
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,13 +25,6 @@ from freehold.store.sql import SqlStore
 from tests.store.making import locked, reservation, settlement
 
 _DAY_US = 86_400_000_000
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    opened = SqlStore(tmp_path / "freehold.db")
-    yield opened
-    opened.close()
 
 
 def _key(key_id: str = "key_1", tenant: str = "ten_a", **fields: Any) -> KeyRecord:
