@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from freehold.engines import child
+from freehold.engines import child, llama_cpp_log
 
 _EXIT_DIGEST = 3
 _BATCH = 256  # tokens of prompts that are read at once
@@ -21,6 +21,7 @@ def main() -> None:
         sys.stderr.write(f"{options.model} is {digest}, expected {options.digest}\n")
         sys.exit(_EXIT_DIGEST)
     server = _serve(options, digest)
+    llama_cpp_log.clean()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

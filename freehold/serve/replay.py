@@ -1,6 +1,6 @@
 """One request's Idempotency-Key: its slot, and the answer kept for a retry."""
 
-import hashlib
+import hmac
 
 from freehold.core.usage import IdempotencyClaim, StoredReply
 from freehold.secure.seal import seal, unseal
@@ -17,7 +17,8 @@ class Claim:
         self.slot = slot
         self._api_key = api_key
         self._idempotency_key = idempotency_key
-        self._body_hash = hashlib.sha256(raw_body).hexdigest()
+        # Under the caller's key: who has the database cannot try out what was asked.
+        self._body_hash = hmac.digest(api_key.encode(), raw_body, "sha256").hex()
         self._kept: list[bytes] | None = []
         self._size = 0
 

@@ -1,6 +1,7 @@
 """A retried request with an Idempotency-Key runs once."""
 
 import asyncio
+import hashlib
 from pathlib import Path
 
 import httpx2
@@ -121,8 +122,10 @@ async def test_keys_of_others_do_not_share_slots(tmp_path: Path) -> None:
 
 async def test_kept_answers_cannot_be_read_in_the_database(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        answer = (await _post(world, "canary question")).json()
+        reply = await _post(world, "canary question")
+        answer, asked = reply.json(), reply.request.content
         word = answer["choices"][0]["message"]["content"].split()[0]
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert word.encode() not in stored
+    assert hashlib.sha256(asked).hexdigest().encode() not in stored
     assert b"canary question" not in stored
