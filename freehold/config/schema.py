@@ -42,9 +42,24 @@ class LlamaCppSettings(_Section):
     context_length: int = Field(4096, ge=128)  # per stream
 
 
+class OpenVinoSettings(_Section):
+    """`weights` and `kv_cache` trade quality for speed and memory; `model show` has
+    the measured loss of each."""
+
+    threads: int | None = Field(None, ge=1)
+    streams: int = Field(32, ge=1, le=256)
+    context_length: int = Field(4096, ge=128)  # of one request
+    weights: Literal["int8", "int4", "float32"] = "int8"
+    kv_cache: Literal["u8", "bf16"] = "u8"
+    kv_cache_bytes: int = Field(512 * 1024 * 1024, ge=1024 * 1024)
+    adapter_bytes: int = Field(1024 * 1024 * 1024, ge=1024 * 1024)  # resident, all together
+    max_rank: int = Field(64, ge=1, le=512)
+
+
 class EngineSettings(_Section):
     default: Literal["llama_cpp", "fake"] = "llama_cpp"
     llama_cpp: LlamaCppSettings = LlamaCppSettings()
+    openvino: OpenVinoSettings = OpenVinoSettings()
     fake_flags: tuple[str, ...] = ()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 CHAT = "chat/completions"
@@ -30,7 +31,10 @@ class Capabilities:
     `fields` maps an endpoint to the OpenAI fields the engine honours there.
     `answers_whole` means that a call without streaming is sent as such; otherwise
     the gateway always streams from the engine and assembles the answer, so that a
-    hang is noticed and an aborted answer can be billed.
+    hang is noticed and an aborted answer can be billed. `adapters` means that one
+    process answers under any of the adapters it was told of, and says in every chunk
+    under which (`adapter`: a digest or null); `salted`, that it keeps prefixes between
+    requests and finds them only under the salt they came with.
     """
 
     fields: Mapping[str, frozenset[str]]
@@ -38,6 +42,8 @@ class Capabilities:
     concurrency: int
     vision: bool = False
     answers_whole: bool = False
+    adapters: bool = False
+    salted: bool = False
 
     @property
     def endpoints(self) -> frozenset[str]:
@@ -51,9 +57,24 @@ class EngineCall:
     `body` is an OpenAI body that the gateway has validated against the engine's
     capabilities, without `model` and `stream`. `model` is the engine's own name
     for the weights: a digest for our processes, the upstream's name for a remote.
+    `adapter` is the digest of the adapter to answer under, None the bare base.
     """
 
     endpoint: str
     model: str
     body: dict[str, Any]
     request_id: str
+    adapter: str | None = None
+    cache_salt: str = ""
+    tenant: str = ""  # whose turn it is; an opaque name
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """A stored PEFT adapter as an engine process reads it. `digest` is the SHA-256 of
+    the sorted `name digest` lines of `adapter_config.json` and
+    `adapter_model.safetensors`, which lie at `config` and `weights`."""
+
+    digest: str
+    config: Path
+    weights: Path

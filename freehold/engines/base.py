@@ -7,12 +7,13 @@ every engine; what an engine cannot do is written in its `Capabilities` and in i
 entry there.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from freehold.core.engine import Capabilities, EngineCall, LaunchSpec
+from freehold.core.engine import AdapterFiles, Capabilities, EngineCall, LaunchSpec
 from freehold.core.model import ModelCard
 
 
@@ -67,6 +68,15 @@ class EngineClient(Protocol):
     async def probe(self) -> None:
         """Makes one token, so that it fails when the engine hangs though its port
         answers. Raises `UserError(ENGINE_UNAVAILABLE)`; the caller sets the time."""
+        ...
+
+    async def change_adapters(
+        self, add: Sequence[AdapterFiles], drop: Collection[str]
+    ) -> Mapping[str, str]:
+        """From its return on the process answers under `add`, and no new request under
+        `drop`; requests that run go on under what they began with. Returns the refused
+        ones with the reason. Both may be repeated. Raises `UserError`:
+        `UNSUPPORTED_PARAMETER` from an engine without adapters."""
         ...
 
     async def close(self) -> None: ...

@@ -11,7 +11,7 @@ import errno
 import io
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ import orjson
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
-from freehold.core.engine import EMBEDDINGS, EngineCall
+from freehold.core.engine import EMBEDDINGS, AdapterFiles, EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.core.secret import Secret
 from freehold.engines import unix_http
@@ -233,6 +233,14 @@ class OpenAIHttp:
             return _object(await self._read(response, _MAX_BODY_BYTES), self._who)
         finally:
             response.release()
+
+    async def change_adapters(
+        self, add: Sequence[AdapterFiles], drop: Collection[str]
+    ) -> Mapping[str, str]:
+        raise UserError(
+            Code.UNSUPPORTED_PARAMETER,
+            f"{self._who} cannot answer under adapters: choose an engine that can.",
+        )
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> _Response:
         return await self._request("POST", path, orjson.dumps(body))
