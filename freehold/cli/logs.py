@@ -24,7 +24,7 @@ _FIELDS = (
     "reason",
 )
 _MAX_BYTES, _KEPT = 16 * 1024 * 1024, 5
-_WRITE_S, _MANY_RECORDS, _MOST_RECORDS = 0.25, 4096, 32_768
+_WRITE_S, _MANY_RECORDS, _MOST_RECORDS = 1.0, 4096, 32_768
 _STUCK_S = 1.0  # a disk that takes this long is left alone
 
 

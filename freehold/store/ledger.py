@@ -22,7 +22,7 @@ from freehold.store.base import ClaimState, Entries, LedgerStore
 from freehold.store.claims import Claims
 
 _log = logging.getLogger(__name__)
-_RETRY_S, _APPLY_S, _FLUSH_S = 1.0, 0.25, 30.0
+_RETRY_S, _APPLY_S, _FLUSH_S = 1.0, 1.0, 30.0
 _MAX_BEHIND = 200_000  # entries that the database may lack before new work is refused
 
 
