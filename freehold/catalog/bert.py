@@ -18,7 +18,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from freehold.catalog import safetensors
+from freehold.core import safetensors
 from freehold.core.errors import Code, UserError
 
 _CONVERT_S = 300

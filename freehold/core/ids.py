@@ -1,8 +1,10 @@
 """Typed identifiers: a prefix and a ULID, such as `req_01J…`."""
 
+import hashlib
 import os
 import re
 import time
+from collections.abc import Mapping
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
@@ -19,3 +21,10 @@ def new_id(prefix: str) -> str:
 def is_digest(text: str) -> bool:
     """Whether `text` is `sha256:` and 64 lower-case hex digits."""
     return _DIGEST.match(text) is not None
+
+
+def digest_of_files(files: Mapping[str, str]) -> str:
+    """The digest of several files as one, from name to each one's own digest: the
+    SHA-256 of the lines `name digest`, sorted, each ended by a newline."""
+    lines = "".join(f"{name} {files[name]}\n" for name in sorted(files))
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from freehold.catalog import safetensors
+from freehold.core import safetensors
 from freehold.core.errors import Code, UserError
 from tests.catalog.making import safetensors_bytes, write
 

@@ -1,13 +1,14 @@
 """A strict reader of safetensors headers, run before anything else reads the file.
 Format: https://github.com/huggingface/safetensors#format"""
 
+import io
 import json
 import math
 import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from freehold.core.errors import Code, UserError
 
@@ -36,40 +37,49 @@ def read_header(path: Path) -> tuple[Tensor, ...]:
     """The tensors in file order. Raises `UserError(FILE_INVALID)` unless they fill the
     file exactly: no overlap, no hole, nothing behind."""
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
-            raise _invalid(path, "its header has an impossible length")
-        raw = file.read(length)
+        return _header(file, path.name, os.fstat(file.fileno()).st_size)
+
+
+def header_of(content: bytes, name: str) -> tuple[Tensor, ...]:
+    """The same for a file that is in memory already; `name` is for the error."""
+    return _header(io.BytesIO(content), name, len(content))
+
+
+def _header(file: BinaryIO, file_name: str, size: int) -> tuple[Tensor, ...]:
+    prefix = file.read(8)
+    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+    if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
+        raise _invalid(file_name, "its header has an impossible length")
     start = 8 + length
-    header = _parsed(path, raw)
-    _check_metadata(path, header.pop("__metadata__", {}))
+    header = _parsed(file_name, file.read(length))
+    _check_metadata(file_name, header.pop("__metadata__", {}))
     if not header:
-        raise _invalid(path, "it holds no tensors")
+        raise _invalid(file_name, "it holds no tensors")
     tensors = sorted(
-        (_tensor(path, name, entry, start) for name, entry in header.items()),
+        (_tensor(file_name, name, entry, start) for name, entry in header.items()),
         key=lambda tensor: (tensor.begin, tensor.end),
     )
     at = start
     for tensor in tensors:
         if tensor.begin != at:
-            raise _invalid(path, f"the tensor {tensor.name[:60]!r} leaves a hole or overlaps")
+            raise _invalid(file_name, f"the tensor {tensor.name[:60]!r} leaves a hole or overlaps")
         at = tensor.end
     if at != size:
-        raise _invalid(path, "its tensors do not fill it: it is cut short or holds something else")
+        raise _invalid(
+            file_name, "its tensors do not fill it: it is cut short or holds something else"
+        )
     return tuple(tensors)
 
 
-def _parsed(path: Path, raw: bytes) -> dict[str, Any]:
+def _parsed(file_name: str, raw: bytes) -> dict[str, Any]:
     if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > _MAX_MARKS:
-        raise _invalid(path, "its header describes more tensors than any model has")
+        raise _invalid(file_name, "its header describes more tensors than any model has")
     try:
         header = json.loads(raw, object_pairs_hook=_once)
     except (ValueError, RecursionError):
-        raise _invalid(path, "its header is no JSON, or names a tensor twice") from None
+        raise _invalid(file_name, "its header is no JSON, or names a tensor twice") from None
     if not isinstance(header, dict):
-        raise _invalid(path, "its header is no JSON object")
+        raise _invalid(file_name, "its header is no JSON object")
     return header
 
 
@@ -80,15 +90,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_metadata(path: Path, found: Any) -> None:
+def _check_metadata(file_name: str, found: Any) -> None:
     sound = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
     if not sound:
-        raise _invalid(path, "its metadata is not a list of texts")
+        raise _invalid(file_name, "its metadata is not a list of texts")
 
 
-def _tensor(path: Path, name: str, entry: Any, start: int) -> Tensor:
+def _tensor(file_name: str, name: str, entry: Any, start: int) -> Tensor:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _invalid(path, f"the tensor {name[:60]!r} is not described as it must be")
+        raise _invalid(file_name, f"the tensor {name[:60]!r} is not described as it must be")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     sound = (
         isinstance(dtype, str)
@@ -101,12 +111,12 @@ def _tensor(path: Path, name: str, entry: Any, start: int) -> Tensor:
         and all(type(n) is int and 0 <= n < 2**48 for n in offsets)
     )
     if not sound or (offsets[1] - offsets[0]) * 8 != math.prod(shape) * _BITS[dtype]:
-        raise _invalid(path, f"the tensor {name[:60]!r} has an impossible type, size or place")
+        raise _invalid(file_name, f"the tensor {name[:60]!r} has an impossible type, size or place")
     return Tensor(name, dtype, tuple(shape), start + offsets[0], start + offsets[1])
 
 
-def _invalid(path: Path, why: str) -> UserError:
+def _invalid(file_name: str, why: str) -> UserError:
     return UserError(
         Code.FILE_INVALID,
-        f"{path.name} is not a sound safetensors file: {why}. Fetch it again or elsewhere.",
+        f"{file_name} is not a sound safetensors file: {why}. Fetch it again or elsewhere.",
     )
