@@ -37,6 +37,7 @@ class Code(StrEnum):
     ENGINE_UNAVAILABLE = "engine_unavailable"
     ENGINE_FAILED = "engine_failed"
     ENGINE_TIMEOUT = "engine_timeout"
+    ADAPTER_UNAVAILABLE = "adapter_unavailable"
     CLIENT_TOO_SLOW = "client_too_slow"
     UPSTREAM_REFUSED = "upstream_refused"
     UPSTREAM_RATE_LIMITED = "upstream_rate_limited"

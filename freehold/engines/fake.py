@@ -4,7 +4,8 @@ answers each request with words that only that request can have, and fails on or
 Flags fail every request; a marker in the prompt, such as `[[crash 3]]` (die at the
 third token), `[[hang 2]]`, `[[slow 0.05]]`, `[[tokens 40]]` or `[[wide 4000]]` (letters
 added to each token), fails that one only.
-What it saw and what was cut off it tells on `GET /v1/seen`.
+What it saw and what was cut off it tells on `GET /v1/seen`. It answers under adapters:
+its words then come from the prompt and the adapter's digest.
 """
 
 import argparse
@@ -22,16 +23,20 @@ import orjson
 from aiohttp import web
 
 from freehold.core.engine import COMPLETIONS, Capabilities, EngineCall, LaunchSpec
-from freehold.core.model import Task
+from freehold.core.model import Task, digest_of_files
 from freehold.engines import child
+from freehold.engines.adapter_http import UNKNOWN_ADAPTER, AdapterHttp
 from freehold.engines.base import LocalModel
 from freehold.engines.llama_cpp import _EMBEDDING_FIELDS, _FIELDS
-from freehold.engines.openai_http import OpenAIHttp
 
 _MARKER = re.compile(r"\[\[(crash|hang|slow|tokens|wide|garbage) ([^\]]+)\]\]")
 _DEFAULT_TOKENS = 16
 _OTHER_DIGEST = "sha256:" + "0" * 64
-_GARBAGE = ("huge-line", "bad-utf8", "not-json", "wrong-id", "no-done", "redirect", "status")
+_GARBAGE = (
+    "huge-line", "bad-utf8", "not-json", "wrong-id", "no-done", "redirect", "status",
+    "wrong-adapter", "no-adapter",
+)  # fmt: skip
+_SALTED = "--salted"
 
 
 class Fake:
@@ -48,6 +53,8 @@ class Fake:
             context_length=model.card.context_length,
             concurrency=self._streams,
             answers_whole=is_embedding,
+            adapters=not is_embedding,
+            salted=_SALTED in self._flags,
         )
 
     def launch(self, model: LocalModel, socket_path: str) -> LaunchSpec:
@@ -66,7 +73,7 @@ class Fake:
         return FakeClient(socket_path)
 
 
-class FakeClient(OpenAIHttp):
+class FakeClient(AdapterHttp):
     def __init__(self, socket_path: str) -> None:
         super().__init__("http://engine/v1", who="The engine", socket_path=socket_path)
 
@@ -83,10 +90,10 @@ class FakeClient(OpenAIHttp):
         await self.whole(EngineCall(COMPLETIONS, "probe", body, "probe"))
 
 
-def tokens_for(prompt: str, count: int) -> list[str]:
-    """The answer to `prompt`: words made from its hash, so that a mixed-up answer
-    cannot look right."""
-    seed = hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()[:8]
+def tokens_for(prompt: str, count: int, adapter: str | None = None) -> list[str]:
+    """The answer to `prompt` under `adapter`: words made from their hash, so that a
+    mixed-up answer cannot look right."""
+    seed = hashlib.sha256((prompt + (adapter or "")).encode(errors="surrogatepass")).hexdigest()[:8]
     return [f" {seed}-{index}" for index in range(count)]
 
 
@@ -96,12 +103,17 @@ class _Server:
         self._seen: list[str] = []
         self._cut: dict[str, float] = {}
         self._running = 0
+        self._adapters: set[str] = set()
+        self._told = 0  # calls about adapters
+        self._given: list[dict[str, Any]] = []  # what the gateway added to each call
+        self._until_forgotten: int | None = options.forget_adapters
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/seen", self._tell)
         app.router.add_post("/v1/count", self._count)
+        app.router.add_post("/v1/adapters", self._change)
         app.router.add_post("/v1/embeddings", self._embed)
         app.router.add_post("/v1/chat/completions", self._answer)
         app.router.add_post("/v1/completions", self._answer)
@@ -111,7 +123,32 @@ class _Server:
         return _json({"object": "list", "data": [{"id": self._options.digest}]})
 
     async def _tell(self, request: web.Request) -> web.Response:
-        return _json({"seen": self._seen, "cut": self._cut, "running": self._running})
+        told = {"seen": self._seen, "cut": self._cut, "running": self._running}
+        adapters = {"adapters": len(self._adapters), "told": self._told, "given": self._given}
+        return _json({**told, **adapters})
+
+    async def _change(self, request: web.Request) -> web.Response:
+        body = orjson.loads(await request.read())
+        self._told += 1
+        refused = {each["digest"]: why for each in body["add"] if (why := self._refusal(each))}
+        self._adapters |= {each["digest"] for each in body["add"]} - set(refused)
+        self._adapters -= set(body["drop"])
+        return _json({"refused": refused})
+
+    def _refusal(self, told: dict[str, str]) -> str | None:
+        if self._options.refuse_adapters:
+            return "it takes none"
+        if self._options.trust_adapters:
+            return None
+        names = {
+            "adapter_config.json": told["config"],
+            "adapter_model.safetensors": told["weights"],
+        }
+        try:
+            found = {name: _digest_of(Path(path)) for name, path in names.items()}
+        except OSError:
+            return "its files cannot be read"
+        return None if digest_of_files(found) == told["digest"] else "its files were changed"
 
     async def _count(self, request: web.Request) -> web.Response:
         return _json({"tokens": _size(_prompt(orjson.loads(await request.read())))})
@@ -138,6 +175,14 @@ class _Server:
         prompt = _prompt(body)
         self._seen.append(hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest())
         orders = {**self._orders(), **dict(_MARKER.findall(prompt))}
+        adapter = body.get("adapter")
+        self._given.append({name: body.get(name) for name in ("adapter", "cache_salt", "tenant")})
+        if adapter is not None and adapter not in self._adapters:
+            return _json({"error": {"code": UNKNOWN_ADAPTER}}, 404)
+        if self._until_forgotten is not None and adapter is not None:
+            self._until_forgotten -= 1
+            if self._until_forgotten == 0:
+                self._adapters.clear()
         if _size(prompt) >= self._options.context:
             error = {
                 "type": "exceed_context_size_error",
@@ -147,7 +192,7 @@ class _Server:
             return _json({"error": error}, 400)
         wanted = int(orders.get("tokens", _DEFAULT_TOKENS))
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or wanted
-        words = tokens_for(prompt, min(wanted, limit))
+        words = tokens_for(prompt, min(wanted, limit), adapter)
         reason = "length" if limit < wanted else "stop"
         if orders.get("garbage") in ("redirect", "status"):
             where = {"location": "http://127.0.0.1:1/"}
@@ -180,6 +225,7 @@ class _Server:
         orders: dict[str, str],
     ) -> web.StreamResponse:
         is_chat = request.path.endswith("/chat/completions")
+        under = _shown_adapter(body.get("adapter"), orders)
         usage = {
             "prompt_tokens": _size(prompt),
             "completion_tokens": len(words),
@@ -195,14 +241,15 @@ class _Server:
             for index, word in enumerate(words):
                 await self._misbehave(orders, index + 1, response)
                 if streams:
-                    await response.write(self._event(is_chat, word + padding, index == 0, orders))
+                    event = self._event(is_chat, word + padding, index == 0, orders, under)
+                    await response.write(event)
             if not streams:
-                return self._whole(is_chat, padding.join([*words, ""]), reason, usage)
+                return self._whole(is_chat, padding.join([*words, ""]), reason, usage, under)
             last: dict[str, Any] = {"index": 0, "finish_reason": reason} | (
                 {"delta": {}} if is_chat else {"text": ""}  # type: ignore[dict-item]
             )
-            await response.write(_data(self._chunk(is_chat, [last])))
-            await response.write(_data(self._chunk(is_chat, []) | {"usage": usage}))
+            await response.write(_data(self._chunk(is_chat, [last], under)))
+            await response.write(_data(self._chunk(is_chat, [], under) | {"usage": usage}))
             if orders.get("garbage") != "no-done":
                 await response.write(b"data: [DONE]\n\n")
             await response.write_eof()
@@ -212,11 +259,18 @@ class _Server:
             raise
         return response
 
-    def _whole(self, is_chat: bool, text: str, reason: str, usage: dict[str, Any]) -> web.Response:
+    def _whole(
+        self,
+        is_chat: bool,
+        text: str,
+        reason: str,
+        usage: dict[str, Any],
+        under: dict[str, Any],
+    ) -> web.Response:
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
         choice |= {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text}
         kind = "chat.completion" if is_chat else "text_completion"
-        return _json(self._chunk(is_chat, [choice]) | {"object": kind, "usage": usage})
+        return _json(self._chunk(is_chat, [choice], under) | {"object": kind, "usage": usage})
 
     async def _misbehave(
         self, orders: dict[str, str], number: int, response: web.StreamResponse
@@ -238,18 +292,27 @@ class _Server:
         elif garbage == "not-json":
             await response.write(b"data: this is no JSON\n\n")
 
-    def _event(self, is_chat: bool, word: str, is_first: bool, orders: dict[str, str]) -> bytes:
+    def _event(
+        self,
+        is_chat: bool,
+        word: str,
+        is_first: bool,
+        orders: dict[str, str],
+        under: dict[str, Any],
+    ) -> bytes:
         choice: dict[str, Any] = {"index": 0, "finish_reason": None}
         if is_chat:
             choice["delta"] = ({"role": "assistant"} if is_first else {}) | {"content": word}
         else:
             choice["text"] = word
-        chunk = self._chunk(is_chat, [choice])
+        chunk = self._chunk(is_chat, [choice], under)
         if orders.get("garbage") == "wrong-id":
             chunk["model"] = _OTHER_DIGEST
         return _data(chunk)
 
-    def _chunk(self, is_chat: bool, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _chunk(
+        self, is_chat: bool, choices: list[dict[str, Any]], under: dict[str, Any]
+    ) -> dict[str, Any]:
         return {
             "id": "fake",
             "object": "chat.completion.chunk" if is_chat else "text_completion",
@@ -257,7 +320,19 @@ class _Server:
             "model": self._options.digest,
             "choices": choices,
             "timings": {"cache_n": 0},
+            **under,
         }
+
+
+def _shown_adapter(adapter: str | None, orders: dict[str, str]) -> dict[str, Any]:
+    """What each chunk says of the adapter; an order makes it a lie."""
+    if orders.get("garbage") == "no-adapter":
+        return {}
+    return {"adapter": _OTHER_DIGEST if orders.get("garbage") == "wrong-adapter" else adapter}
+
+
+def _digest_of(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 def _json(content: Any, status: int = 200) -> web.Response:
@@ -304,6 +379,10 @@ def main() -> None:
     parser.add_argument("--fail-start-file", type=Path)
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--wrong-digest", action="store_true")
+    parser.add_argument("--refuse-adapters", action="store_true")
+    parser.add_argument("--trust-adapters", action="store_true", help="read no file of theirs")
+    parser.add_argument("--forget-adapters", type=int, help="all, after so many calls under one")
+    parser.add_argument(_SALTED, action="store_true", help="say that it keeps prefixes")
     parser.add_argument("--port", type=int, help="listen on this loopback port instead")
     options = parser.parse_args()
     if options.fail_start:

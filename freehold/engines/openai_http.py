@@ -190,11 +190,15 @@ class OpenAIHttp:
 
     # calls
 
+    def own_fields(self, call: EngineCall) -> Mapping[str, Any]:
+        """What the call carries beside OpenAI's fields; never a client's."""
+        return self._extra.get(call.endpoint, {})
+
     @asynccontextmanager
     async def stream(self, call: EngineCall) -> AsyncIterator[Answer]:
         body = {
             **call.body,
-            **self._extra.get(call.endpoint, {}),
+            **self.own_fields(call),
             "model": call.model,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -211,7 +215,7 @@ class OpenAIHttp:
             response.close()
 
     async def whole(self, call: EngineCall) -> dict[str, Any]:
-        body = {**call.body, **self._extra.get(call.endpoint, {}), "model": call.model}
+        body = {**call.body, **self.own_fields(call), "model": call.model}
         response = await self._post(call.endpoint, body)
         try:
             limit = _MAX_BODY_BYTES if call.endpoint == EMBEDDINGS else _MAX_ANSWER_BYTES
@@ -307,7 +311,7 @@ class OpenAIHttp:
         if error.get("code") == "context_length_exceeded":
             return _too_long(None, None)
         if status in (400, 404, 413, 422):
-            return self._bad_request(status, error)
+            return self.bad_request(status, error)
         if self._is_upstream and status in (401, 403):
             return UserError(
                 Code.UPSTREAM_REFUSED,
@@ -328,7 +332,8 @@ class OpenAIHttp:
             )
         return failed(self._who, f"answered with status {status}")
 
-    def _bad_request(self, status: int, error: dict[str, Any]) -> UserError:
+    def bad_request(self, status: int, error: dict[str, Any]) -> UserError:
+        """The error for a call that the engine says it cannot take."""
         if self._is_upstream and status == 404:
             return UserError(
                 Code.UPSTREAM_REFUSED,

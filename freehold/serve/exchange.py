@@ -31,6 +31,7 @@ _BYTES_A_TOKEN = 4  # the usual ratio for English text; only for estimates
 _OUTCOMES = {
     Code.ENGINE_FAILED: Outcome.ENGINE_FAILED,
     Code.ENGINE_UNAVAILABLE: Outcome.ENGINE_FAILED,
+    Code.ADAPTER_UNAVAILABLE: Outcome.ENGINE_FAILED,
     Code.IDENTITY_MISMATCH: Outcome.ENGINE_FAILED,
     Code.UPSTREAM_REFUSED: Outcome.ENGINE_FAILED,
     Code.ENGINE_TIMEOUT: Outcome.ENGINE_TIMEOUT,
