@@ -30,7 +30,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.model import Conversion, FormatTrial
 from freehold.deploy.probe import read_machine
 from freehold.engines import child
-from freehold.engines.llama_cpp import usable_cores
+from freehold.engines.cores import usable_cores
 
 # Mean KL divergence of next-token distributions from the fetched file's. Published
 # llama.cpp measurements of models of 8 billion parameters lie near 0.005 for Q5_K_M,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from freehold.engines.llama_cpp import usable_cores
+from freehold.engines.cores import usable_cores
 
 
 @dataclass(frozen=True, slots=True)

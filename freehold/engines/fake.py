@@ -27,7 +27,7 @@ from freehold.core.model import Task, digest_of_files
 from freehold.engines import child
 from freehold.engines.adapter_http import UNKNOWN_ADAPTER, AdapterHttp
 from freehold.engines.base import LocalModel
-from freehold.engines.llama_cpp import _EMBEDDING_FIELDS, _FIELDS
+from freehold.engines.fields import EMBEDDING_FIELDS, TEXT_FIELDS
 
 _MARKER = re.compile(r"\[\[(crash|hang|slow|tokens|wide|garbage) ([^\]]+)\]\]")
 _DEFAULT_TOKENS = 16
@@ -49,7 +49,7 @@ class Fake:
     def capabilities(self, model: LocalModel) -> Capabilities:
         is_embedding = model.card.task is Task.EMBEDDINGS
         return Capabilities(
-            fields=_EMBEDDING_FIELDS if is_embedding else _FIELDS,
+            fields=EMBEDDING_FIELDS if is_embedding else TEXT_FIELDS,
             context_length=model.card.context_length,
             concurrency=self._streams,
             answers_whole=is_embedding,

@@ -5,12 +5,10 @@ from another's state (ggml-org/llama.cpp#26207). Each request names its adapters
 explicitly, because a request without the field skips that check altogether.
 """
 
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from freehold.config.schema import LlamaCppSettings
@@ -19,38 +17,10 @@ from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard, Task
 from freehold.engines import child, logprobs, tool_calls
 from freehold.engines.base import Answer, LocalModel
+from freehold.engines.cores import usable_cores
+from freehold.engines.fields import EMBEDDING_FIELDS, TEXT_FIELDS
 from freehold.engines.openai_http import OpenAIHttp, failed
 
-# What was seen to have an effect, field by field, on the pinned wheel; the contract
-# suite sees it again. `n` is not here: its usage counts one choice only, so the gateway
-# makes the calls itself. `reasoning_effort` depends on the template.
-_SAMPLING = {
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "max_tokens",
-    "presence_penalty",
-    "seed",
-    "stop",
-    "temperature",
-    "top_p",
-}
-_FIELDS = {
-    CHAT: frozenset(
-        _SAMPLING
-        | {
-            "max_completion_tokens",
-            "messages",
-            "parallel_tool_calls",
-            "response_format",
-            "tool_choice",
-            "tools",
-            "top_logprobs",
-        }
-    ),
-    COMPLETIONS: frozenset(_SAMPLING | {"prompt"}),
-}
-_EMBEDDING_FIELDS = {EMBEDDINGS: frozenset({"input", "encoding_format"})}
 _OWN_FIELDS: dict[str, Any] = {"lora": [], "cache_prompt": False}
 _READY_S = 600.0
 
@@ -64,7 +34,7 @@ class LlamaCpp:
     def capabilities(self, model: LocalModel) -> Capabilities:
         is_embedding = model.card.task is Task.EMBEDDINGS
         return Capabilities(
-            fields=_EMBEDDING_FIELDS if is_embedding else _FIELDS,
+            fields=EMBEDDING_FIELDS if is_embedding else TEXT_FIELDS,
             context_length=self._context_length(model),
             concurrency=self._settings.streams,
             answers_whole=is_embedding,
@@ -196,15 +166,3 @@ def _read_whole(content: dict[str, Any], readers: list[logprobs.Reader]) -> dict
         if "delta" in choice:
             choice["message"] = {"content": None, **choice.pop("delta")}
     return content
-
-
-def usable_cores() -> int:
-    """The cores this process may use; a container's limit counts, the board's not."""
-    allowed = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return allowed
-    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
