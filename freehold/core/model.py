@@ -1,9 +1,9 @@
 """What a model is: its card, its licence, and how its file came to be."""
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from freehold.core.ids import digest_of_files as digest_of_files
 
 
 class Task(StrEnum):
@@ -87,10 +87,3 @@ class ModelCard:
     @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
-
-
-def digest_of_files(digests: Mapping[str, str]) -> str:
-    """The digest of what consists of several files, from the digest of each by its name:
-    the SHA-256 of the sorted lines `name digest`."""
-    lines = "".join(f"{name} {digests[name]}\n" for name in sorted(digests))
-    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"

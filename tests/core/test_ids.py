@@ -1,6 +1,5 @@
 """Identifiers: unique, ordered by time, and digests told from look-alikes."""
 
-import hashlib
 import re
 import time
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.core.ids import digest_of_files, is_digest, new_id
+from freehold.core.ids import is_digest, new_id
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -59,15 +58,3 @@ def test_a_digest_is_known_by_its_form(digits: str) -> None:
 @pytest.mark.parametrize("other", ["", "sha256:", "sha256:" + "A" * 64, "sha256:" + "\u0660" * 64])
 def test_what_only_looks_like_a_digest_is_none(other: str) -> None:
     assert not is_digest(other)
-
-
-def test_several_files_have_one_digest_that_their_order_does_not_change() -> None:
-    first, second = "sha256:" + "1" * 64, "sha256:" + "2" * 64
-    lines = f"a.json {first}\nb.bin {second}\n".encode()
-
-    assert digest_of_files({"b.bin": second, "a.json": first}) == (
-        "sha256:" + hashlib.sha256(lines).hexdigest()
-    )
-    assert digest_of_files({"a.json": second, "b.bin": first}) != digest_of_files(
-        {"a.json": first, "b.bin": second}
-    )
