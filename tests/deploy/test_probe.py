@@ -9,7 +9,7 @@ import pytest
 
 from freehold.deploy import probe
 from freehold.deploy.probe import Machine, read_machine
-from freehold.engines import llama_cpp
+from freehold.engines import cores as engine_cores
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def machine_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
     (tmp_path / "proc").mkdir()
     monkeypatch.setattr(probe, "Path", inside)
-    monkeypatch.setattr(llama_cpp, "Path", inside)
+    monkeypatch.setattr(engine_cores, "Path", inside)
     return tmp_path
 
 
