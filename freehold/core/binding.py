@@ -54,7 +54,9 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What an alias stands for in one tenant and environment."""
+    """What an alias stands for in one tenant and environment. `managed` ones are written
+    at each start, one for each served model; the others are a person's, and hide a
+    managed one of the same alias as long as they are there."""
 
     id: str
     tenant_id: str
@@ -66,6 +68,7 @@ class Route:
     adapter_digest: str | None
     engine_model: str
     created_at_us: int
+    managed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

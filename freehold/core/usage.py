@@ -83,6 +83,7 @@ class UsageRow:
 
     key_id: str
     alias: str
+    adapter_digest: str | None
     day: str
     requests: int
     failed: int

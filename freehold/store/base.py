@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.usage import IdempotencyClaim, StoredReply, UsageRow
 
@@ -42,10 +43,45 @@ class KeyStore(Protocol):
 
 
 class RouteStore(Protocol):
-    def routes(self, tenant_id: str, environment: Environment) -> Sequence[Route]: ...
+    def routes(self, tenant_id: str, environment: Environment) -> Sequence[Route]:
+        """One for each alias: a person's hides a managed one."""
+        ...
 
-    def put_routes(self, tenant_id: str, environment: Environment, routes: Sequence[Route]) -> None:
-        """Replaces all routes of the tenant's environment in one transaction."""
+    def put_routes(self, tenant_id: str, environment: Environment, new: Sequence[Route]) -> None:
+        """Replaces the managed routes of the tenant's environment in one transaction."""
+        ...
+
+    def set_route(self, tenant_id: str, route: Route) -> Route | None:
+        """Moves a person's alias in one transaction, and returns where it led before.
+        Raises `UserError(NOT_FOUND)` when the tenant's environment has no such adapter
+        for this base."""
+        ...
+
+    def remove_route(self, tenant_id: str, environment: Environment, alias: str) -> Route | None:
+        """A person's route; a managed one of the same alias shows again."""
+        ...
+
+
+class AdapterStore(Protocol):
+    def adapters(
+        self, tenant_id: str, environment: Environment, limit: int, after: str = ""
+    ) -> Sequence[Adapter]:
+        """By name, the first `limit` whose name comes after `after`."""
+        ...
+
+    def adapters_called(
+        self, tenant_id: str, environment: Environment, reference: str
+    ) -> Sequence[Adapter]:
+        """By name or digest: several when the same files serve several bases."""
+        ...
+
+    def add_adapters(self, tenant_id: str, new: Sequence[Adapter]) -> None:
+        """All or none. Raises `UserError(CONFLICT)` for a name that is given already."""
+        ...
+
+    def remove_adapter(self, tenant_id: str, adapter_id: str) -> frozenset[str] | None:
+        """Returns the digests of those of its files that nobody needs any more. Raises
+        `UserError(CONFLICT)` naming the routes that lead to it."""
         ...
 
 

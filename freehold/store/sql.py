@@ -1,23 +1,20 @@
-"""The store on SQL: keys, routes, usage, and the ledger's transactions."""
+"""The store on SQL: keys, usage, and the ledger's transactions; routes and adapters are in
+`routing.py`."""
 
 import base64
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select, update
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from freehold.core.binding import Environment, Route, Scope
+from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Code, UserError
 from freehold.core.usage import IdempotencyClaim, Outcome, StoredReply, UsageRow
-from freehold.store import migrate
 from freehold.store.base import ClaimState, Entries, KeyRecord
-from freehold.store.sqlite import open_reader, open_writer
-from freehold.store.tables import api_keys, facts, idempotency, requests, routes, tenants
+from freehold.store.routing import Routing
+from freehold.store.tables import api_keys, facts, idempotency, requests, tenants
 
 # One statement for a whole batch: the driver gives up the interpreter once, not at
 # each row, and the database reads the entries as they are.
@@ -41,49 +38,7 @@ FROM json_each(?) WHERE requests.id = value ->> 1 AND settled_at_us IS NULL
 """
 
 
-class SqlStore:
-    """Thread-safe: one lock guards the one writing connection, readers have their own."""
-
-    def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        self._writer: Engine = open_writer(path)
-        try:
-            migrate.upgrade(self._writer)
-        except UserError:
-            self._writer.dispose()
-            raise
-        except DatabaseError as error:
-            self._writer.dispose()
-            raise UserError(
-                Code.STORAGE_UNAVAILABLE,
-                f"The database {path} cannot be opened ({_short(error)}): "
-                "check the disk, or restore a backup.",
-            ) from None
-        self._reader: Engine = open_reader(path)
-
-    def close(self) -> None:
-        self._reader.dispose()
-        self._writer.dispose()
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._lock:
-            try:
-                with self._writer.begin() as connection:
-                    yield connection
-            except IntegrityError:
-                raise
-            except DatabaseError as error:
-                raise _unavailable(error) from None
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        try:
-            with self._reader.connect() as connection:
-                yield connection
-        except DatabaseError as error:
-            raise _unavailable(error) from None
-
+class SqlStore(Routing):
     # facts of this installation
 
     def fact(self, name: str) -> str | None:
@@ -156,33 +111,6 @@ class SqlStore:
             row = connection.execute(select(api_keys).where(mine)).mappings().first()
         return _key(row) if row else None
 
-    # routes
-
-    def routes(self, tenant_id: str, environment: Environment) -> Sequence[Route]:
-        with self._reading() as connection:
-            rows = connection.execute(
-                select(routes)
-                .where(routes.c.tenant_id == tenant_id, routes.c.environment == environment)
-                .order_by(routes.c.alias)
-            ).mappings()
-            return [
-                Route(**{**row, "environment": Environment(row["environment"])}) for row in rows
-            ]
-
-    def put_routes(self, tenant_id: str, environment: Environment, new: Sequence[Route]) -> None:
-        columns = [column.name for column in routes.columns]
-        with self._writing() as connection:
-            connection.execute(
-                delete(routes).where(
-                    routes.c.tenant_id == tenant_id, routes.c.environment == environment
-                )
-            )
-            if new:
-                connection.execute(
-                    insert(routes),
-                    [{name: getattr(route, name) for name in columns} for route in new],
-                )
-
     # the ledger
 
     def apply(self, entries: Entries) -> None:
@@ -249,6 +177,7 @@ class SqlStore:
                 select(
                     requests.c.key_id,
                     requests.c.alias,
+                    requests.c.adapter_digest,
                     day,
                     func.count(),
                     failed,
@@ -257,8 +186,8 @@ class SqlStore:
                     func.sum(requests.c.tokens_cached),
                 )
                 .where(*chosen)
-                .group_by(requests.c.key_id, requests.c.alias, day)
-                .order_by(day, requests.c.key_id, requests.c.alias)
+                .group_by(requests.c.key_id, requests.c.alias, requests.c.adapter_digest, day)
+                .order_by(day, requests.c.key_id, requests.c.alias, requests.c.adapter_digest)
             )
             return [UsageRow(*row) for row in rows]
 
@@ -311,17 +240,4 @@ def _key(row: RowMapping) -> KeyRecord:
         created_at_us=row["created_at_us"],
         expires_at_us=row["expires_at_us"],
         revoked_at_us=row["revoked_at_us"],
-    )
-
-
-def _short(error: Exception) -> str:
-    return str(getattr(error, "orig", error)).splitlines()[0][:120]
-
-
-def _unavailable(error: DatabaseError) -> UserError:
-    return UserError(
-        Code.STORAGE_UNAVAILABLE,
-        f"The database cannot be used right now ({_short(error)}): "
-        "free disk space or wait, then try again.",
-        retry_after_s=2,
     )

@@ -58,7 +58,30 @@ routes = Table(
     Column("adapter_digest", String),
     Column("engine_model", String, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
-    UniqueConstraint("tenant_id", "environment", "alias"),
+    Column("managed", Boolean, nullable=False),
+    UniqueConstraint("tenant_id", "environment", "alias", "managed"),
+    Index("routes_by_weights", "base_digest", "adapter_digest"),
+)
+
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("digest", String, nullable=False, index=True),
+    Column("config_digest", String, nullable=False, index=True),
+    Column("weights_digest", String, nullable=False, index=True),
+    Column("base_digest", String, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("scaling", String, nullable=False),
+    Column("target_modules", String, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("source", String, nullable=False),
+    Column("added_at_us", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "environment", "name"),
+    UniqueConstraint("tenant_id", "environment", "base_digest", "digest"),
 )
 
 # One row a request that was accepted: the reservation, then the settlement.

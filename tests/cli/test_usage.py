@@ -19,7 +19,8 @@ from tests.installation import Installation
 from tests.store.making import reservation, settlement
 
 _FIELDS = {
-    "key_id", "alias", "day", "requests", "failed", "tokens_in", "tokens_out", "tokens_cached",
+    "key_id", "alias", "adapter_digest", "day", "requests", "failed", "tokens_in", "tokens_out",
+    "tokens_cached",
 }  # fmt: skip
 
 

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from freehold.core.adapter import Adapter
+from freehold.core.binding import Environment
 from freehold.core.usage import Outcome, Reservation, Settlement
 from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
@@ -29,6 +32,18 @@ def settlement(request_id: str, tokens_out: int = 7, **fields: Any) -> Settlemen
         "settled_at_us": 2_000_000,
     }  # fmt: skip
     return Settlement(**made | fields)
+
+
+def adapter(tenant_id: str, called: str = "x", **fields: Any) -> Adapter:
+    """One whose digests are of its tenant and name."""
+    digest = f"sha256:{hashlib.sha256(f'{tenant_id} {called}'.encode()).hexdigest()}"
+    made = {
+        "id": f"adp_{tenant_id}_{called}", "tenant_id": tenant_id, "environment": Environment.DEV,
+        "name": called, "digest": digest, "config_digest": f"{digest}c",
+        "weights_digest": f"{digest}w", "base_digest": "sha256:b", "rank": 4, "scaling": "2",
+        "target_modules": ("k_proj", "q_proj"), "size_bytes": 9, "source": "", "added_at_us": 1,
+    }  # fmt: skip
+    return Adapter(**made | fields)  # type: ignore[arg-type]
 
 
 Row = tuple[str, str | None, int, int]

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,10 +20,10 @@ from sqlalchemy.exc import IntegrityError
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.errors import Code, UserError
 from freehold.core.usage import IdempotencyClaim, Outcome, UsageRow
-from freehold.store import ledger, sqlite
+from freehold.store import fleet, ledger, sqlite
 from freehold.store.base import ClaimState, Entries, KeyRecord
 from freehold.store.sql import SqlStore
-from tests.store.making import locked, reservation, settlement
+from tests.store.making import adapter, locked, reservation, settlement
 
 _DAY_US = 86_400_000_000
 
@@ -38,7 +39,7 @@ def _key(key_id: str = "key_1", tenant: str = "ten_a", **fields: Any) -> KeyReco
 def _route(tenant: str, alias: str, environment: Environment = Environment.DEV) -> Route:
     return Route(
         f"rte_{tenant}_{alias}_{environment}", tenant, environment, alias, "fake", f"pool {tenant}",
-        "sha256:b", None, "m", 1,
+        "sha256:b", None, "m", 1, managed=True,
     )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def _used(store: SqlStore, request_id: str, tenant: str = "ten_a", **fields: Any
     asked = reservation(
         request_id, tenant_id=tenant, created_at_us=at_us,
         key_id=fields.pop("key_id", "key_1"), alias=fields.pop("alias", "m"),
+        adapter_digest=fields.pop("adapter_digest", None),
     )  # fmt: skip
     ended = settlement(request_id, **fields)
     store.apply(_entries(ledger._reserved(asked), ledger._settled(ended)))
@@ -72,6 +74,21 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         store.records(tenant, 1000), store.records(tenant, 1000, "req_z")
     ],
     "put_routes": lambda store, tenant: store.put_routes(tenant, Environment.DEV, []),
+    "set_route": lambda store, tenant: store.set_route(
+        tenant, replace(_route(tenant, "a person's"), id=f"rte_set by {tenant}")
+    ),
+    "remove_route": lambda store, tenant: store.remove_route(
+        tenant, Environment.DEV, "a person's"
+    ),
+    "adapters": lambda store, tenant: store.adapters(tenant, Environment.DEV, 10),
+    "adapters_called": lambda store, tenant: [
+        store.adapters_called(tenant, Environment.DEV, name)
+        for name in ("a ten_a", adapter("ten_a").digest)
+    ],
+    "add_adapters": lambda store, tenant: store.add_adapters(
+        tenant, [adapter(tenant, f"added by {tenant}", id=f"adp_{uuid4()}")]
+    ),
+    "remove_adapter": lambda store, tenant: store.remove_adapter(tenant, "adp_ten_a"),
 }  # fmt: skip
 # These take no tenant: a hash proves who asks, a slot is a keyed hash of the tenant,
 # entries and records carry their tenant, and the rest belongs to the installation.
@@ -82,10 +99,8 @@ _UNSCOPED = {
 
 
 def _public() -> set[str]:
-    return {
-        name for name, value in vars(SqlStore).items()
-        if inspect.isfunction(value) and not name.startswith("_")
-    }  # fmt: skip
+    found = inspect.getmembers(SqlStore, inspect.isfunction)
+    return {name for name, _ in found if not name.startswith("_")}
 
 
 def test_every_method_is_listed_with_or_without_a_tenant() -> None:
@@ -99,11 +114,14 @@ def _furnish(store: SqlStore, tenant: str) -> None:
     store.add_tenant(tenant, f"house of {tenant}", 1)
     store.add_key(_key(f"key_{tenant}", tenant))
     store.put_routes(tenant, Environment.DEV, [_route(tenant, "m"), _route(tenant, "n")])
+    store.set_route(tenant, _route(tenant, "a person's"))
+    store.add_adapters(tenant, [adapter(tenant, f"a {tenant}", id=f"adp_{tenant}")])
     _used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
 
 
 def _seen(store: SqlStore, tenant: str) -> str:
-    return repr([_SCOPED[name](store, tenant) for name in ("keys", "routes", "usage", "records")])
+    reads = ("keys", "routes", "adapters", "usage", "records")
+    return repr([_SCOPED[name](store, tenant) for name in reads])
 
 
 def test_nothing_of_another_tenant_is_seen_or_changed_by_any_method(store: SqlStore) -> None:
@@ -196,12 +214,144 @@ def test_routes_are_replaced_as_a_whole_in_their_environment_only(store: SqlStor
     assert store.routes("ten_a", Environment.STAGING) == []
 
 
+def test_a_persons_route_hides_a_managed_one_until_it_is_removed(store: SqlStore) -> None:
+    managed = [_route("ten_a", "m"), _route("ten_a", "n")]
+    store.put_routes("ten_a", Environment.DEV, managed)
+    mine = replace(_route("ten_a", "m"), id="rte_1", engine_model="mine", managed=False)
+    assert store.set_route("ten_a", mine) is None
+    store.put_routes("ten_a", Environment.DEV, managed)
+    assert store.routes("ten_a", Environment.DEV) == [mine, managed[1]]
+
+    moved = replace(mine, id="rte_2", engine_model="moved")
+    assert store.set_route("ten_a", moved) == mine
+    assert store.routes("ten_a", Environment.DEV) == [moved, managed[1]]
+    store.put_routes("ten_a", Environment.DEV, [])
+    assert store.routes("ten_a", Environment.DEV) == [moved]
+    store.put_routes("ten_a", Environment.DEV, managed)
+
+    assert store.remove_route("ten_a", Environment.DEV, "m") == moved
+    assert store.remove_route("ten_a", Environment.DEV, "m") is None
+    assert store.remove_route("ten_a", Environment.DEV, "n") is None, "it is managed"
+    assert store.routes("ten_a", Environment.DEV) == managed
+
+
+def test_a_route_leads_to_an_adapter_of_its_own_tenant_environment_and_base_only(
+    store: SqlStore,
+) -> None:
+    store.add_adapters("ten_a", [adapter("ten_a", "x")])
+    route = replace(_route("ten_a", "m"), adapter_digest=adapter("ten_a", "x").digest)
+    for wrong in (
+        replace(route, base_digest="sha256:other"), replace(route, adapter_digest="sha256:none"),
+        replace(route, environment=Environment.PROD),
+    ):  # fmt: skip
+        with pytest.raises(UserError) as refused:
+            store.set_route("ten_a", wrong)
+        assert refused.value.code is Code.NOT_FOUND
+    with pytest.raises(UserError):
+        store.set_route("ten_b", replace(route, tenant_id="ten_b"))
+    assert store.routes("ten_a", Environment.DEV) == []
+    store.set_route("ten_a", route)
+    assert store.routes("ten_a", Environment.DEV) == [replace(route, managed=False)]
+
+
+# adapters
+
+
+def test_an_adapter_comes_back_as_it_went_in(store: SqlStore) -> None:
+    made = [adapter("ten_a", name) for name in ("c", "a", "b")]
+    store.add_adapters("ten_a", made)
+    assert store.adapters("ten_a", Environment.DEV, 10) == sorted(made, key=lambda each: each.name)
+    assert [each.name for each in store.adapters("ten_a", Environment.DEV, 1, "a")] == ["b"]
+    assert store.adapters("ten_a", Environment.DEV, 10, "c") == []
+    assert store.adapters("ten_a", Environment.PROD, 10) == []
+    for reference in ("b", made[2].digest):
+        assert store.adapters_called("ten_a", Environment.DEV, reference) == [made[2]]
+
+
+def test_a_name_is_given_once_in_an_environment_and_all_are_added_or_none(
+    store: SqlStore,
+) -> None:
+    store.add_adapters("ten_a", [adapter("ten_a", "x")])
+    for twice in (adapter("ten_a", "x", digest="sha256:o"), adapter("ten_a", "x", name="y")):
+        with pytest.raises(UserError) as refused:
+            store.add_adapters("ten_a", [adapter("ten_a", "z"), replace(twice, id="adp_2")])
+        assert refused.value.code is Code.CONFLICT
+    assert [each.name for each in store.adapters("ten_a", Environment.DEV, 10)] == ["x"]
+    elsewhere = replace(adapter("ten_a", "x"), id="adp_3", environment=Environment.PROD)
+    another_base = replace(adapter("ten_a", "x"), id="adp_4", name="y", base_digest="sha256:b2")
+    store.add_adapters("ten_a", [elsewhere, another_base])
+    store.add_adapters("ten_b", [replace(adapter("ten_b", "x"), digest="sha256:x")])
+
+
+def test_what_a_route_names_is_not_removed_and_the_refusal_names_it(store: SqlStore) -> None:
+    kept = adapter("ten_a", "x")
+    store.add_adapters("ten_a", [kept])
+    for alias in "gfedcba":
+        route = replace(_route("ten_a", alias), adapter_digest=kept.digest, managed=False)
+        store.set_route("ten_a", route)
+    with pytest.raises(UserError, match="these routes name: a, b, c, d, e …") as refused:
+        store.remove_adapter("ten_a", kept.id)
+    assert refused.value.code is Code.CONFLICT
+    for alias in "abcdefg":
+        store.remove_route("ten_a", Environment.DEV, alias)
+    assert store.remove_adapter("ten_a", kept.id) == {kept.config_digest, kept.weights_digest}
+    assert store.remove_adapter("ten_a", kept.id) is None
+
+
+def test_files_that_another_adapter_needs_are_not_given_up(store: SqlStore) -> None:
+    first, second = adapter("ten_a", "x"), adapter("ten_b", "x")
+    second = replace(second, config_digest=first.config_digest)
+    third = replace(first, id="adp_3", name="y", base_digest="sha256:b2")
+    store.add_adapters("ten_a", [first, third])
+    store.add_adapters("ten_b", [second])
+    assert store.remove_adapter("ten_a", first.id) == frozenset()
+    assert store.remove_adapter("ten_a", third.id) == {first.weights_digest}
+    assert store.remove_adapter("ten_b", second.id) == {
+        second.config_digest, second.weights_digest
+    }  # fmt: skip
+
+
+# what concerns all tenants
+
+
+def test_the_fleet_sees_what_every_tenants_routes_name(store: SqlStore) -> None:
+    for tenant in ("ten_a", "ten_b"):
+        made = adapter(tenant, "x", base_digest="sha256:b")
+        store.add_adapters(tenant, [made, adapter(tenant, "unnamed")])
+        store.set_route(tenant, replace(_route(tenant, "m"), adapter_digest=made.digest))
+        store.set_route(tenant, replace(_route(tenant, "n"), id=f"rte_n_{tenant}"))
+    wanted = {adapter(tenant, "x").digest for tenant in ("ten_a", "ten_b")}
+    assert fleet.wanted_adapters(store, "sha256:b") == wanted
+    assert fleet.wanted_adapters(store, "sha256:other") == set()
+    assert fleet.is_wanted(store, "sha256:b", adapter("ten_a", "x").digest)
+    assert not fleet.is_wanted(store, "sha256:b", adapter("ten_a", "unnamed").digest)
+    files = fleet.adapter_files(store, [*wanted, "sha256:none"])
+    assert set(files) == wanted
+    made = adapter("ten_a", "x")
+    assert files[made.digest] == (made.config_digest, made.weights_digest)
+    assert sorted(fleet.homes_of_routes(store)) == [("ten_a", "dev"), ("ten_b", "dev")]
+
+
+def test_routes_that_people_set_follow_their_base_to_where_it_is_served(store: SqlStore) -> None:
+    gone = replace(_route("ten_a", "gone"), base_digest="sha256:gone", managed=False)
+    store.put_routes("ten_a", Environment.DEV, [_route("ten_a", "kept")])
+    store.set_route("ten_a", replace(_route("ten_a", "m"), managed=False))
+    store.set_route("ten_a", gone)
+    fleet.place_routes(store, {"sha256:b": ("new engine", "new pool")})
+    found = {
+        each.alias: (each.engine, each.pool) for each in store.routes("ten_a", Environment.DEV)
+    }
+    assert found == {
+        "gone": ("fake", ""), "kept": ("fake", "pool ten_a"), "m": ("new engine", "new pool"),
+    }  # fmt: skip
+
+
 # usage
 
 
 def test_usage_is_the_plain_sum_over_key_model_and_day(store: SqlStore) -> None:
     chance = random.Random(3)
-    expected: dict[tuple[str, str, str], Counter[str]] = {}
+    expected: dict[tuple[str, str, str, str | None], Counter[str]] = {}
     since_us, until_us = 10 * _DAY_US, 13 * _DAY_US
     for number in range(300):
         at_us = chance.choice(
@@ -209,6 +359,7 @@ def test_usage_is_the_plain_sum_over_key_model_and_day(store: SqlStore) -> None:
              until_us - 1, 11 * _DAY_US, 11 * _DAY_US - 1]
         )  # fmt: skip
         key, alias = chance.choice(["key_1", "key_2"]), chance.choice(["m", "n"])
+        under = None if alias == "m" else chance.choice(["sha256:a", "sha256:b"])
         outcome, tokens = chance.choice(list(Outcome)), chance.randrange(1000)
         if chance.random() < 0.2:  # still open
             asked = reservation(f"req_{number}", key_id=key, alias=alias, created_at_us=at_us)
@@ -216,23 +367,23 @@ def test_usage_is_the_plain_sum_over_key_model_and_day(store: SqlStore) -> None:
             continue
         _used(
             store, f"req_{number}", created_at_us=at_us, key_id=key, alias=alias,
-            outcome=outcome, tokens_out=tokens,
+            adapter_digest=under, outcome=outcome, tokens_out=tokens,
         )  # fmt: skip
         if since_us <= at_us < until_us:
             day = datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d")
-            group = expected.setdefault((day, key, alias), Counter())
+            group = expected.setdefault((day, key, alias, under), Counter())
             group.update(
                 requests=1, failed=outcome is not Outcome.OK, tokens_in=3, tokens_out=tokens,
                 tokens_cached=1,
             )  # fmt: skip
     rows = [
         UsageRow(
-            key, alias, day, sums["requests"], sums["failed"], sums["tokens_in"],
+            key, alias, under, day, sums["requests"], sums["failed"], sums["tokens_in"],
             sums["tokens_out"], sums["tokens_cached"],
         )
-        for (day, key, alias), sums in sorted(expected.items())
+        for (day, key, alias, under), sums in sorted(expected.items(), key=str)
     ]  # fmt: skip
-    assert len(rows) == 12
+    assert len(rows) == 18
     assert store.usage("ten_a", since_us, until_us) == rows
     one = [row for row in rows if row.key_id == "key_2"]
     assert store.usage("ten_a", since_us, until_us, "key_2") == one

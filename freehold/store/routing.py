@@ -1,0 +1,195 @@
+"""Where aliases lead: the routes of a tenant's environment, and the adapters they name."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, RowMapping, delete, insert, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from freehold.core.adapter import Adapter
+from freehold.core.binding import Environment, Route
+from freehold.core.errors import Code, UserError
+from freehold.store.database import Database
+from freehold.store.tables import adapters, routes
+
+_SHOWN_ALIASES = 5
+
+
+class Routing(Database):
+    # routes
+
+    def routes(self, tenant_id: str, environment: Environment) -> Sequence[Route]:
+        mine = (routes.c.tenant_id == tenant_id) & (routes.c.environment == environment)
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(routes).where(mine).order_by(routes.c.alias, routes.c.managed.desc())
+            ).mappings()
+            found = {row["alias"]: _route(row) for row in rows}  # the last one counts
+        return list(found.values())
+
+    def put_routes(self, tenant_id: str, environment: Environment, new: Sequence[Route]) -> None:
+        with self._writing() as connection:
+            connection.execute(
+                delete(routes).where(
+                    routes.c.tenant_id == tenant_id,
+                    routes.c.environment == environment,
+                    routes.c.managed.is_(True),
+                )
+            )
+            _insert(connection, [dataclasses.replace(route, managed=True) for route in new])
+
+    def set_route(self, tenant_id: str, route: Route) -> Route | None:
+        with self._writing() as connection:
+            if route.adapter_digest is not None:
+                _check_adapter(connection, tenant_id, route)
+            moved = _take(connection, tenant_id, route.environment, route.alias)
+            _insert(connection, [dataclasses.replace(route, managed=False)])
+        return moved
+
+    def remove_route(self, tenant_id: str, environment: Environment, alias: str) -> Route | None:
+        with self._writing() as connection:
+            return _take(connection, tenant_id, environment, alias)
+
+    # adapters
+
+    def adapters(
+        self, tenant_id: str, environment: Environment, limit: int, after: str = ""
+    ) -> Sequence[Adapter]:
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(adapters)
+                .where(
+                    adapters.c.tenant_id == tenant_id,
+                    adapters.c.environment == environment,
+                    adapters.c.name > after,
+                )
+                .order_by(adapters.c.name)
+                .limit(limit)
+            ).mappings()
+            return [_adapter(row) for row in rows]
+
+    def adapters_called(
+        self, tenant_id: str, environment: Environment, reference: str
+    ) -> Sequence[Adapter]:
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(adapters)
+                .where(
+                    adapters.c.tenant_id == tenant_id,
+                    adapters.c.environment == environment,
+                    or_(adapters.c.name == reference, adapters.c.digest == reference),
+                )
+                .order_by(adapters.c.name)
+            ).mappings()
+            return [_adapter(row) for row in rows]
+
+    def add_adapters(self, tenant_id: str, new: Sequence[Adapter]) -> None:
+        rows = [
+            {
+                **{name: getattr(each, name) for name in Adapter.__slots__},
+                "tenant_id": tenant_id,
+                "target_modules": " ".join(each.target_modules),
+            }
+            for each in new
+        ]
+        try:
+            with self._writing() as connection:
+                connection.execute(insert(adapters), rows)
+        except IntegrityError:
+            raise UserError(
+                Code.CONFLICT,
+                "An adapter of this name, or with these weights for this base, is stored already: "
+                "see `freehold adapter list`.",
+            ) from None
+
+    def remove_adapter(self, tenant_id: str, adapter_id: str) -> frozenset[str] | None:
+        mine = (adapters.c.id == adapter_id) & (adapters.c.tenant_id == tenant_id)
+        with self._writing() as connection:
+            row = connection.execute(select(adapters).where(mine)).mappings().first()
+            if row is None:
+                return None
+            _check_unnamed(connection, _adapter(row))
+            connection.execute(delete(adapters).where(mine))
+            files = {row["config_digest"], row["weights_digest"]}
+            return frozenset(file for file in files if not _is_used(connection, file))
+
+
+def _check_adapter(connection: Connection, tenant_id: str, route: Route) -> None:
+    found = connection.scalar(
+        select(adapters.c.id).where(
+            adapters.c.tenant_id == tenant_id,
+            adapters.c.environment == route.environment,
+            adapters.c.base_digest == route.base_digest,
+            adapters.c.digest == route.adapter_digest,
+        )
+    )
+    if found is None:
+        raise UserError(
+            Code.NOT_FOUND, "The adapter was removed meanwhile: see `freehold adapter list`."
+        )
+
+
+def _check_unnamed(connection: Connection, adapter: Adapter) -> None:
+    aliases = list(
+        connection.scalars(
+            select(routes.c.alias)
+            .where(
+                routes.c.tenant_id == adapter.tenant_id,
+                routes.c.environment == adapter.environment,
+                routes.c.base_digest == adapter.base_digest,
+                routes.c.adapter_digest == adapter.digest,
+            )
+            .order_by(routes.c.alias)
+            .limit(_SHOWN_ALIASES + 1)
+        )
+    )
+    if aliases:
+        shown = ", ".join(aliases[:_SHOWN_ALIASES]) + (" …" if aliases[_SHOWN_ALIASES:] else "")
+        raise UserError(
+            Code.CONFLICT,
+            f"{adapter.name} is still what these routes name: {shown}. Set or remove them first, "
+            "with `freehold route`.",
+        )
+
+
+def _is_used(connection: Connection, file: str) -> bool:
+    """By any tenant: equal files are stored once."""
+    used = or_(adapters.c.config_digest == file, adapters.c.weights_digest == file)
+    return connection.scalar(select(adapters.c.id).where(used).limit(1)) is not None
+
+
+def _take(
+    connection: Connection, tenant_id: str, environment: Environment, alias: str
+) -> Route | None:
+    """Removes the person's route of this alias and returns it."""
+    mine = (
+        (routes.c.tenant_id == tenant_id)
+        & (routes.c.environment == environment)
+        & (routes.c.alias == alias)
+        & routes.c.managed.is_(False)
+    )
+    row = connection.execute(select(routes).where(mine)).mappings().first()
+    connection.execute(delete(routes).where(mine))
+    return _route(row) if row else None
+
+
+def _insert(connection: Connection, new: Sequence[Route]) -> None:
+    if new:
+        names = [column.name for column in routes.columns]
+        connection.execute(
+            insert(routes), [{name: getattr(route, name) for name in names} for route in new]
+        )
+
+
+def _route(row: RowMapping) -> Route:
+    return Route(**{**row, "environment": Environment(row["environment"])})
+
+
+def _adapter(row: RowMapping) -> Adapter:
+    return Adapter(
+        **{
+            **row,
+            "environment": Environment(row["environment"]),
+            "target_modules": tuple(row["target_modules"].split()),
+        }
+    )
