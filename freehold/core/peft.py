@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from freehold.core.adapter import CONFIG, WEIGHTS
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import digest_of_files
 from freehold.core.peft_patterns import Patterns
 from freehold.core.safetensors import Tensor
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _BLOCKS = {
     "q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
     "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",

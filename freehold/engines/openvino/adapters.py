@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freehold.core import peft
+from freehold.core.adapter import WEIGHTS
 from freehold.core.engine import AdapterFiles
 from freehold.core.errors import Code, UserError
 from freehold.core.safetensors import Tensor, header_of
@@ -45,7 +46,7 @@ def read_adapter(files: AdapterFiles, shape: Shape, max_rank: int, kind: Kind) -
         raise UserError(
             Code.DIGEST_MISMATCH, "This adapter was changed on the disk: add the adapter again."
         )
-    tensors = header_of(weights, peft.WEIGHTS)
+    tensors = header_of(weights, WEIGHTS)
     lora = peft.check(config, tensors, linears, shape.layers, max_rank)
     return _packed(files.digest, lora, weights, kind)
 

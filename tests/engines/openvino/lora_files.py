@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freehold.core import peft
+from freehold.core.adapter import CONFIG, WEIGHTS
 from freehold.core.engine import AdapterFiles
 from freehold.engines.openvino.shape import Shape
 
@@ -99,7 +100,7 @@ def write(folder: Path, said: Mapping[str, Any] | bytes, content: Content | byte
     digest = peft.digest_of(config, weights)
     into = folder / digest.removeprefix("sha256:")[:16]
     into.mkdir(parents=True, exist_ok=True)
-    files = AdapterFiles(digest, into / peft.CONFIG, into / peft.WEIGHTS)
+    files = AdapterFiles(digest, into / CONFIG, into / WEIGHTS)
     files.config.write_bytes(config)
     files.weights.write_bytes(weights)
     return files
