@@ -12,7 +12,7 @@ from typing import Any
 # Names, dots, classes, alternatives, and * + ? after a single character.
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_.|^$()*+?-]|\\[.d_-]|\[\^?[A-Za-z0-9_.-]+\])*\Z")
 _COSTLY = re.compile(r"\(\?|\)[*+?]|--")
-_MAX_LENGTH, _MAX_PATTERNS = 200, 1024
+_MAX_LENGTH, _MAX_MATCHERS, _MAX_KEYS = 200, 256, 4096
 _MAX_COST = 50_000  # steps of the matcher for one name, over all patterns
 _LONGEST_NAME = 60
 
@@ -32,9 +32,10 @@ class Patterns:
     @classmethod
     def of(cls, values: Mapping[str, Any], modules: Sequence[str]) -> "Patterns | None":
         """None when a key is no regular expression, or one that may cost too much."""
-        if len(values) > _MAX_PATTERNS or not all(map(_is_plain, values)):
+        matchers = values.keys() - set(modules)
+        if len(values) > _MAX_KEYS or len(matchers) > _MAX_MATCHERS:
             return None
-        if sum(map(_cost, values)) > _MAX_COST:
+        if not all(map(_is_plain, values)) or sum(map(_cost, matchers)) > _MAX_COST:
             return None
         try:
             return cls(values, modules)

@@ -59,8 +59,17 @@ def test_what_may_cost_for_ever_or_is_no_expression_is_not_followed(key: str) ->
 
 def test_many_keys_that_are_cheap_alone_may_be_too_many() -> None:
     costly = {f".*{number}.*": 1 for number in range(20)}
-    plain = {f"layers.{number}.q_proj": 1 for number in range(1025)}
+    plain = {f"layers.{number}.q_proj": 1 for number in range(257)}
 
     assert Patterns.of(costly, MODULES) is None
     assert Patterns.of(plain, MODULES) is None
-    assert Patterns.of(dict(list(plain.items())[:1024]), MODULES) is not None
+    assert Patterns.of(dict(list(plain.items())[:256]), MODULES) is not None
+
+
+def test_every_module_of_a_large_base_may_be_named() -> None:
+    modules = [f"model.layers.{layer}.mlp.{name}" for layer in range(300) for name in "abcdefg"]
+    patterns = Patterns.of({name: place for place, name in enumerate(modules)}, modules)
+
+    assert patterns is not None
+    assert [patterns.find(name, -1) for name in modules] == list(range(2100))
+    assert Patterns.of({f"{name}{i}": 1 for name in modules for i in "xy"}, modules) is None
