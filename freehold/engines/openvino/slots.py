@@ -70,7 +70,7 @@ class Slots:
             self._used[key] = self._now
         for key, adapter in wanted.items():
             if key not in self._places:
-                slot = self._free_slot(wanted)
+                slot = self._free_slot()
                 pool.put(slot, adapter)
                 self._take(slot, key)
         self._move_together(pool, wanted)
@@ -113,15 +113,13 @@ class Slots:
         self._places.clear()
         self._used.clear()
 
-    def _free_slot(self, wanted: Mapping[str | None, Adapter | None]) -> int:
-        """The lowest that is empty or was not used lately; else the longest unused."""
+    def _free_slot(self) -> int:
+        """The lowest that is empty or was not used lately; else the longest unused, which
+        is none of this step's, as the pool has room for more."""
         for slot, key in enumerate(self._keys):
-            if key == _EMPTY:
+            if key == _EMPTY or self._now - self._used[key] > _COPY_STEPS:
                 return slot
-            if key not in wanted and self._now - self._used[key] > _COPY_STEPS:
-                return slot
-        idle = (key for key in self._keys if key not in wanted)
-        return self._places[min(idle, key=self._used.__getitem__)]
+        return self._places[min(self._keys, key=self._used.__getitem__)]
 
     def _take(self, slot: int, key: str | None) -> None:
         before = self._keys[slot]

@@ -169,6 +169,7 @@ def test_two_sets_that_alternate_settle_and_stay(adapters: list[Adapter]) -> Non
     for active in sets * 4:
         graph.step(active)
     settled = [graph.step(active).slots for active in sets]
+    assert set(settled[0]).isdisjoint(settled[1])  # none takes the other's place
     for _ in range(50):
         for active, slots in zip(sets, settled, strict=True):
             assert graph.step(active).slots == slots
