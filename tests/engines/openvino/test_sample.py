@@ -75,7 +75,7 @@ _MIXED = [
 def test_cold_sampling_takes_the_highest_and_of_equals_the_first() -> None:
     logits = np.array([[1, 5, 5, 2], [9, 0, 0, 9]], np.float32)
     for temperature in (0, 0, 0, 0, 1e-6, 1e-6, 1e-6, 1e-6):
-        cold = [Sampler(SamplingParams(temperature=temperature, seed=place)) for place in (2, 3)]
+        cold = [Sampler(SamplingParams(temperature=temperature, seed=seed)) for seed in (4, 5)]
         assert sample(logits, cold) == [Drawn(1), Drawn(0)]
 
 
