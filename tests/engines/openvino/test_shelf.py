@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PosixPath
 
 import numpy as np
 import pytest
@@ -131,6 +132,21 @@ def test_one_dropped_and_told_again_is_answered_under_again(stored: list[Adapter
         shelf.drop(digest)
         shelf.register(stored[:1])
     assert shelf.get(digest) is adapter
+
+
+def test_one_dropped_while_it_is_read_is_not_given_out(stored: list[AdapterFiles]) -> None:
+    shelf = _shelf([], 10**9)
+    digest = stored[0].digest
+
+    class DropsWhenOpened(PosixPath):
+        def __fspath__(self) -> str:
+            shelf.drop(digest)
+            return super().__fspath__()
+
+    shelf.register([replace(stored[0], config=DropsWhenOpened(stored[0].config))])
+
+    assert _code(lambda: shelf.acquire(digest)) is Code.NOT_FOUND
+    assert shelf.resident_bytes == 0
 
 
 def test_a_release_too_many_is_an_error(stored: list[AdapterFiles]) -> None:
