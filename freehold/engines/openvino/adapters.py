@@ -172,7 +172,6 @@ class Shelf:
                 raise ValueError("released more often than acquired")
             held.pins -= 1
             self._forget_unless_needed(digest)
-            self._make_room(0)
 
     @contextmanager
     def using(self, digest: str) -> Iterator[Adapter]:
