@@ -1,6 +1,7 @@
 """The scheduler: every request gets exactly its tokens, and no tenant waits for long."""
 
 import random
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -119,6 +120,14 @@ def _steps(engine: Engine, count: int) -> None:
         assert engine.step() is not None
 
 
+def _until(engine: Engine, has_come: Callable[[], object]) -> None:
+    for _ in range(500):
+        if has_come():
+            return
+        engine.step()
+    raise AssertionError("it has not come in 500 steps")
+
+
 # tenants
 
 
@@ -162,6 +171,18 @@ def test_a_tenant_that_has_a_place_does_not_take_those_of_others() -> None:
     assert len(engine.preempted) == count
 
 
+def test_a_tenant_that_was_served_more_takes_no_place_of_one_that_was_served_less() -> None:
+    engine = _engine(max_running=2)
+    engine.add("a", 4, 250)
+    engine.add("b", 400, 1)
+    _until(engine, lambda: "b" in engine.served)
+    engine.add("c", 4, 150)
+    engine.add("b", 4, 5)
+    _steps(engine, 60)
+    assert engine.preempted == []
+    engine.run(500)
+
+
 def test_a_preempted_sequence_has_its_turn_before_it_is_preempted_for_others_again() -> None:
     engine = _engine(max_running=2, turn_tokens=12, patience_s=0.3)
     for tenant in "abcde":
@@ -185,6 +206,15 @@ def test_tenants_are_served_alike_by_tokens_however_they_cut_their_requests() ->
         engine.add("long", 40, 80)
     _steps(engine, 1200)
     assert 0.8 < engine.served["many"] / engine.served["long"] < 1.25
+
+
+def test_free_places_are_shared_at_once() -> None:
+    engine = _engine(max_running=8)
+    for tenant in "ab":
+        for _ in range(20):
+            engine.add(tenant, 4, 5)
+    engine.step()
+    assert sorted(one.tenant for one in engine.live.values() if one.blocks) == [*"aaaabbbb"]
 
 
 def test_a_tenant_that_comes_back_has_saved_up_no_turns() -> None:
@@ -317,12 +347,11 @@ def test_a_long_prompt_is_filled_though_short_ones_never_end() -> None:
 
 
 def test_tenants_are_filled_in_turn() -> None:
-    engine = _engine(blocks=1000)
-    for _ in range(4):
-        engine.add("a", 160, 5)
-    engine.step()
+    engine = _engine(blocks=1000, max_running=64)
+    for _ in range(30):
+        engine.add("a", 16, 1)
     other = engine.add("b", 64, 5)
-    _steps(engine, 8)
+    _steps(engine, 10)
     assert other.id in engine.firsts
 
 
@@ -350,18 +379,44 @@ def test_adapters_with_little_to_do_do_not_join_one_with_much() -> None:
 # memory
 
 
-def test_for_want_of_memory_the_newest_of_the_largest_tenant_makes_room_never_the_oldest() -> None:
+def test_for_want_of_memory_the_newest_of_the_largest_tenant_makes_room() -> None:
     engine = _engine(blocks=24, max_running=8, patience_s=1e9)
-    oldest = engine.add("a", 8, 80)
-    small = engine.add("b", 4, 40)
-    engine.add("a", 8, 80)
+    for _ in range(2):
+        engine.add("a", 8, 80)
     newest = engine.add("a", 8, 80)
-    while not engine.preempted:
-        engine.step()
+    small = engine.add("b", 4, 40)
+    _until(engine, lambda: engine.preempted)
     assert engine.preempted == [newest]
     engine.run(2000)
-    assert oldest not in engine.preempted
     assert small not in engine.preempted
+
+
+def test_the_oldest_never_makes_room_for_want_of_memory() -> None:
+    engine = _engine(blocks=12, patience_s=1e9)
+    oldest = engine.add("a", 20, 20)
+    others = [engine.add("b", 8, 20) for _ in range(2)]
+    engine.run(2000)
+    assert engine.preempted[0] is others[1]
+    assert oldest not in engine.preempted
+
+
+def test_who_had_to_make_room_is_the_next_of_its_tenant() -> None:
+    engine = _engine(max_running=2)
+    _, preempted, third = (engine.add("a", 4, 60) for _ in range(3))
+    _steps(engine, 5)
+    engine.add("b", 4, 20)
+    _until(engine, lambda: engine.preempted == [preempted])
+    _until(engine, lambda: preempted.blocks)
+    assert third.admissions == 0
+    engine.run(500)
+
+
+def test_nobody_is_admitted_who_would_soon_have_to_make_room_again() -> None:
+    engine = _engine(blocks=10)
+    for _ in range(3):
+        engine.add("a", 12, 8)
+    engine.run(100)
+    assert engine.preempted == []
 
 
 def test_a_preempted_sequence_finds_its_own_beginning_again() -> None:
@@ -370,12 +425,10 @@ def test_a_preempted_sequence_finds_its_own_beginning_again() -> None:
         engine.add("a", 40, 100, salt="a")
     _steps(engine, 20)
     engine.add("b", 4, 20)
-    while not engine.preempted:
-        engine.step()
+    _until(engine, lambda: engine.preempted)
     victim = engine.preempted[0]
     known = len(victim.tokens)
-    while not victim.blocks:
-        engine.step()
+    _until(engine, lambda: victim.blocks)
     assert victim.computed >= known - _SIZE, "all but its last block"
     assert victim.cached_tokens == 0, "what the prompt found at first"
     engine.run(1000)
