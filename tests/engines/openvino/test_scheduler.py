@@ -188,11 +188,14 @@ def test_a_preempted_sequence_has_its_turn_before_it_is_preempted_for_others_aga
     for tenant in "abcde":
         engine.add(tenant, 6, 60)
     turns = []
+    chosen: dict[str, int] = {}  # when it was preempted last
     while engine.live:
         count = len(engine.preempted)
-        before = {one.id: one.turn for one in engine.live.values()}
+        before = {one.id: len(one.output) for one in engine.live.values()}
         engine.step()
-        turns += [before[one.id] for one in engine.preempted[count:]]
+        for one in engine.preempted[count:]:
+            turns.append(before[one.id] - chosen.get(one.id, 0))
+            chosen[one.id] = before[one.id]
     assert len(turns) > 10, "tenants took turns"
     assert min(turns) >= 12
     assert max(engine.firsts.values()) < 100, "all of them soon"
@@ -231,10 +234,11 @@ def test_a_tenant_that_comes_back_has_saved_up_no_turns() -> None:
 
 def test_neither_has_one_that_comes_while_nobody_waits() -> None:
     engine = _engine(max_running=4, patience_s=1e9)
-    for _ in range(50):  # alone, and never with a queue
+    engine.add("a", 4, 700)
+    for _ in range(50):  # alone, never idle, and never with a queue
         one = engine.add("a", 4, 10)
         while one.id in engine.live:
-            engine.add("a", 4, 2) if len(engine.live) < 2 else engine.step()
+            engine.add("a", 4, 2) if len(engine.live) < 3 else engine.step()
     for tenant in "ba":
         for _ in range(100):
             engine.add(tenant, 4, 10)
@@ -296,7 +300,9 @@ def test_an_interactive_request_takes_the_place_of_batch_work_that_runs() -> Non
     work = [engine.add("a", 4, 400, priority=_BATCH) for _ in range(9)]
     _steps(engine, 20)
     chat = engine.add("a", 4, 5)
-    _steps(engine, 45)
+    _steps(engine, 38)
+    assert engine.preempted == []
+    _steps(engine, 7)
     assert chat.id in engine.firsts
     assert engine.preempted == [work[2]]
 
