@@ -1,0 +1,102 @@
+"""Messages to the ids of a prompt, so that nothing in them becomes a control token.
+
+llama.cpp and Transformers parse control tokens in the whole rendered prompt: a document
+that holds `<|im_end|>` ends the user's turn and speaks as the system. Here a mark that
+no text holds is put into each such string of the messages and tools before rendering;
+the template's own control tokens are found in the rendered text, and the marks taken
+out of what lies between them. A prompt without such strings is encoded as anywhere else.
+
+A template can also join or cut texts so that a control token arises from harmless
+pieces. That is noticed, as the prompt then has other control tokens than one in which
+each character that begins a control token was replaced; the latter is taken then.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from freehold.core.errors import Code, UserError
+from freehold.engines.openvino.template import ChatTemplate, Message
+from freehold.engines.openvino.tokenizer import Tokenizer
+
+# Code points that Unicode promises never to give to a character.
+_NONCHARACTERS = tuple(map(chr, [*range(0xFDD0, 0xFDF0), *range(0x1FFFE, 0x110000, 0x10000)]))
+
+
+def encode_chat(
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    add_generation_prompt: bool = True,
+    **variables: Any,
+) -> list[int]:
+    """The prompt begins with one begin token, where the model wants one, whether or not
+    its template writes it. Raises as `ChatTemplate.render`."""
+
+    def render(change: Callable[[str], str]) -> str:
+        return template.render(
+            _changed(messages, change),
+            _changed(tools, change),
+            add_generation_prompt=add_generation_prompt,
+            **variables,
+        )
+
+    text, restore = _rendered(tokenizer, render, [*messages, *(tools or ())])
+    ids = tokenizer.encode(text, parse_special=True, add_bos=False, restore=restore)
+    if tokenizer.add_bos and tokenizer.bos is not None and ids[:1] != [tokenizer.bos]:
+        ids.insert(0, tokenizer.bos)
+    return ids
+
+
+def _rendered(
+    tokenizer: Tokenizer, render: Callable[[Callable[[str], str]], str], given: Any
+) -> tuple[str, dict[int, str | None] | None]:
+    """The prompt and what its text must be translated by, when its control tokens are
+    found."""
+    first = {text[0] for text in tokenizer.control_texts}
+    held = _characters(given)
+    if first.isdisjoint(held):
+        return render(lambda text: text), None
+    free = [mark for mark in _NONCHARACTERS if mark not in held]
+    if len(free) <= len(first):
+        raise UserError(
+            Code.INVALID_VALUE,
+            "The messages hold too many code points that are no characters: leave them out.",
+            param="messages",
+        )
+    mark = free.pop()
+    replaced = dict(zip(first, free, strict=False))
+    replacing = str.maketrans(replaced)
+    cautious = render(lambda text: text.translate(replacing))
+    marked = render(lambda text: _marked(text, tokenizer.control_texts, mark))
+    if tokenizer.control_tokens(marked) == tokenizer.control_tokens(cautious):
+        return marked, {ord(mark): None}
+    return cautious, {ord(new): old for old, new in replaced.items()}
+
+
+def _marked(text: str, control_texts: Sequence[str], mark: str) -> str:
+    for control in control_texts:
+        if control in text:
+            text = text.replace(control, control[0] + mark + control[1:])
+    return text
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(key): _changed(found, change) for key, found in value.items()}
+    if isinstance(value, list | tuple):
+        return [_changed(found, change) for found in value]
+    return value
+
+
+def _characters(value: Any) -> set[str]:
+    if isinstance(value, str):
+        return set(value)
+    if isinstance(value, Mapping):
+        return set().union(*map(_characters, [*value.keys(), *value.values()]))
+    if isinstance(value, list | tuple):
+        return set().union(*map(_characters, value))
+    return set()
