@@ -129,14 +129,16 @@ async def running(
     served = card(task=task, context=context)
     cards = [served, *(card(name, task, context) for name in others or {})]
     engines = {served.name: engine or Fake(flags, streams), **(others or {})}
-    serving = wiring.pools(home, settings, ModelStore(folder), [])  # the upstreams'
+    models = ModelStore(folder)
+    serving = wiring.pools(home, settings, store, models, [])  # the upstreams'
     replicas: dict[str, Replica] = {}
     for each in cards:
         local = LocalModel(each, folder / "none")
         used = engines[each.name]
         replica = replicas[each.name] = Replica(f"{each.name}-0", used, local, home.logs)
         able = used.capabilities(local)
-        serving[each.name] = Pool(each.name, [replica], able, settings.limits)
+        told = wiring.adapters_of(each, store, models) if able.adapters else None
+        serving[each.name] = Pool(each.name, [replica], able, settings.limits, told)
     store.put_routes(tenant_id, Environment.DEV, wiring.routes(tenant_id, settings, cards, 1))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     # asyncio sets this only on sockets of a named protocol, unlike uvloop; without it

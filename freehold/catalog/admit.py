@@ -77,32 +77,32 @@ def _check_content(path: Path) -> None:
     elif path.stat().st_size > _MAX_PLAIN_BYTES:
         raise _refused(name, "is larger than any description")
     else:
-        _check_plain(path)
+        check_plain(path.name, path.read_bytes())
 
 
-def _check_plain(path: Path) -> None:
-    content = path.read_bytes()
+def check_plain(name: str, content: bytes) -> None:
+    """Raises `FILE_REFUSED` for a description that is, or asks for, something else."""
     for magic, what in _MAGIC.items():
         if content.startswith(magic):
-            raise _refused(path.name, f"is {what} under another name")
+            raise _refused(name, f"is {what} under another name")
     if _TEXT_PICKLE.match(content) and content.endswith(b"."):
-        raise _refused(path.name, "is a pickle under another name")
-    if path.suffix.lower() != ".json":
+        raise _refused(name, "is a pickle under another name")
+    if not name.lower().endswith(".json"):
         return
     plain = _ASCII_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), content)
     key = _CODE_KEYS.search(plain)
     if key is not None:
-        raise _refused(path.name, f"asks for code of its own ({key[1].decode()})")
+        raise _refused(name, f"asks for code of its own ({key[1].decode()})")
     if len(content) <= _MAX_PARSED_BYTES:
-        _check_json(path, content)
+        _check_json(name, content)
 
 
-def _check_json(path: Path, content: bytes) -> None:
+def _check_json(name: str, content: bytes) -> None:
     try:
         json.loads(content)
     except (ValueError, RecursionError):
         raise UserError(
-            Code.FILE_INVALID, f"{path.name} is not valid JSON: nothing was stored."
+            Code.FILE_INVALID, f"{name} is not valid JSON: nothing was stored."
         ) from None
 
 

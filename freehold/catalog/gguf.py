@@ -11,6 +11,7 @@ import os
 import re
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,6 +39,12 @@ _KEPT_TEXTS = frozenset(
 _SCALARS = {0: "B", 1: "b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "B",
             10: "<Q", 11: "<q", 12: "<d"}  # fmt: skip
 _STRING, _ARRAY = 8, 9
+# The linears of a decoder's layers, by their names in PEFT.
+_LINEAR = re.compile(r"blk\.([0-9]{1,4})\.([a-z_]+)\.weight\Z")
+_LINEARS = {
+    "attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj", "attn_output": "o_proj",
+    "ffn_gate": "gate_proj", "ffn_up": "up_proj", "ffn_down": "down_proj",
+}  # fmt: skip
 # ggml type -> (name, values in a block, bytes in a block); ggml.h
 _TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
@@ -64,6 +71,10 @@ class Header:
     licence: str | None
     tokenizer: str | None
     is_embedding: bool
+    # (inputs, outputs) of each layer's linears by their names in PEFT; empty, with no
+    # layers, unless every layer has the same seven.
+    linears: Mapping[str, tuple[int, int]]
+    layers: int
 
 
 def read_header(path: Path) -> Header:
@@ -79,6 +90,7 @@ class _Reader:
         self._name = name
         self._at = 0
         self._items = 0
+        self._linears: dict[int, dict[str, tuple[int, int]]] = {}
 
     def header(self) -> Header:
         if self._take(4) != b"GGUF":
@@ -109,6 +121,7 @@ class _Reader:
                 f"it is one of {parts} parts of a model, and only whole ones are served"
             )
         parameters, kinds = self._tensors(tensors, self._alignment(values))
+        linears = self._common_linears()
 
         def number(name: str, fallback: int) -> int:
             found = values.get(f"{architecture}.{name}", fallback)
@@ -130,7 +143,17 @@ class _Reader:
             licence=text("general.license"),
             tokenizer=text("tokenizer.ggml.model"),
             is_embedding=f"{architecture}.pooling_type" in values,
+            linears=linears,
+            layers=len(self._linears) if linears else 0,
         )
+
+    def _common_linears(self) -> dict[str, tuple[int, int]]:
+        layers = self._linears
+        first = layers.get(0, {})
+        is_plain = len(first) == len(_LINEARS) and all(
+            layers.get(number) == first for number in range(len(layers))
+        )
+        return first if is_plain else {}
 
     def _alignment(self, values: dict[str, Any]) -> int:
         alignment = values.get("general.alignment", 32)
@@ -182,6 +205,9 @@ class _Reader:
         label, block, block_bytes = _TYPES[kind]
         if shape[0] % block:
             raise self._bad(f"the tensor {name!r} does not fill its blocks")
+        linear = _LINEAR.match(name)
+        if linear and linear[2] in _LINEARS and rank == 2:
+            self._linears.setdefault(int(linear[1]), {})[_LINEARS[linear[2]]] = shape
         size = values // block * block_bytes
         if offset + size > self._size:
             raise self._bad(f"the tensor {name!r} reaches past its end: it is cut short")

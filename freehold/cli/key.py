@@ -104,7 +104,7 @@ def _create(home: Home, body: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = gateway.call("POST", "/admin/v1/keys", body)
         return found
     with reach.offline(home) as (_, keyring, tenant_id):
-        wanted = admin.parse_new_key(body)
+        wanted = admin.validated(admin.NewKey, body)
         record, key = keyring.mint(admin.key_request(wanted, tenant_id, keyring.clock))
         shown = admin.shown_key(record)
         return shown | ({"key": key.reveal()} if key else {})

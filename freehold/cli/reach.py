@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -65,6 +66,11 @@ class RunningGateway:
         if refused is not None:
             raise refused
         return content
+
+
+def quoted(name: str) -> str:
+    """As one part of a path, whatever it holds; `..` would be taken out by the client."""
+    return quote(name, safe="").replace(".", "%2E")
 
 
 def refusal(content: Any) -> UserError:

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ import uvicorn
 import uvloop
 from rich.console import Console
 
+from freehold.catalog.adapters import staging
 from freehold.catalog.store import ModelStore
 from freehold.cli import banner, logs, model, reach, tls, wiring
 from freehold.cli.output import Json, console, errors_in_a_sentence, stderr
@@ -33,6 +35,7 @@ from freehold.deploy.pool import Pool
 from freehold.secure.keys import KeyRequest, Keyring
 from freehold.serve import app, connection
 from freehold.serve.gateway import Gateway
+from freehold.store import fleet
 from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
 
@@ -181,7 +184,10 @@ async def _serve(
             Environment.DEV,
             wiring.routes(tenant_id, settings, cards, time.time_ns() // 1000),
         )
-        serving = wiring.pools(home, settings, ModelStore(home.path), cards)
+        shutil.rmtree(staging(home.path), ignore_errors=True)  # of a command that was killed
+        engine = settings.engines.default
+        fleet.place_routes(store, {card.digest: (engine, card.name) for card in cards})
+        serving = wiring.pools(home, settings, store, ModelStore(home.path), cards)
         gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
         try:
             facts = banner.Facts(url, cards, first_key, orphans, as_json)

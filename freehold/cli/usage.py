@@ -26,12 +26,23 @@ def usage(
         print_json(rows)
         return
     table(
-        ["day", "key", "model", "requests", "not ok", "tokens in", "cached", "tokens out"],
+        [
+            "day",
+            "key",
+            "model",
+            "adapter",
+            "requests",
+            "not ok",
+            "tokens in",
+            "cached",
+            "tokens out",
+        ],
         [
             [
                 row["day"],
                 row["key_id"],
                 row["alias"],
+                (row["adapter_digest"] or "")[:19],
                 row["requests"],
                 row["failed"],
                 row["tokens_in"],

@@ -1,5 +1,6 @@
 """Builds the concrete things and hands them to each other. Nobody else does."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 import psutil
 
 import freehold
+from freehold.catalog.adapters import Adapters
 from freehold.catalog.store import ModelStore
 from freehold.config.home import Home
 from freehold.config.schema import Settings
 from freehold.core.binding import Environment, Route
 from freehold.core.clock import SystemClock
+from freehold.core.engine import AdapterFiles
 from freehold.core.ids import new_id
 from freehold.core.model import ModelCard
+from freehold.deploy.adapters import PoolAdapters
 from freehold.deploy.pool import Pool, RemoteMember
 from freehold.deploy.replica import Replica
 from freehold.engines import registry, remote
@@ -23,13 +27,31 @@ from freehold.serve.directory import Directory
 from freehold.serve.gateway import Gateway
 from freehold.serve.metrics import Metrics
 from freehold.serve.room import Room
+from freehold.serve.routes import Routes
 from freehold.serve.watch import Watch
+from freehold.store import fleet
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
 
 
+def adapters_of(card: ModelCard, store: SqlStore, models: ModelStore) -> PoolAdapters:
+    """What the replicas of this base are told of: the adapters that any tenant's routes
+    name for it."""
+
+    def files(digests: Sequence[str]) -> list[AdapterFiles]:
+        found = fleet.adapter_files(store, digests)
+        path = models.blobs.path
+        return [AdapterFiles(digest, path(a), path(b)) for digest, (a, b) in found.items()]
+
+    return PoolAdapters(fleet.wanted_adapters(store, card.digest), files)
+
+
 def pools(
-    home: Home, settings: Settings, models: ModelStore, cards: Sequence[ModelCard]
+    home: Home,
+    settings: Settings,
+    store: SqlStore,
+    models: ModelStore,
+    cards: Sequence[ModelCard],
 ) -> dict[str, Pool]:
     """One pool a served model, one an upstream."""
     engine = registry.create(settings.engines.default, settings.engines)
@@ -37,8 +59,9 @@ def pools(
     for card in cards:
         local = LocalModel(card, models.path(card))
         replica = Replica(f"{card.name}-0", engine, local, home.logs)
-        capabilities = engine.capabilities(local)
-        made[card.name] = Pool(card.name, [replica], capabilities, settings.limits)
+        able = engine.capabilities(local)
+        told = adapters_of(card, store, models) if able.adapters else None
+        made[card.name] = Pool(card.name, [replica], able, settings.limits, told)
     for upstream in settings.upstreams:
         member = RemoteMember(upstream.name, remote.RemoteClient(upstream))
         able = remote.capabilities(upstream, list(upstream.models))
@@ -99,6 +122,13 @@ def gateway(
 ) -> Gateway:
     """Must be called on the event loop's thread: the ledger belongs to it."""
     clock = SystemClock()
+    by_digest = {card.digest: card for card in cards}
+    directory = Directory(store)
+    adapters = Adapters(
+        home.path, store, ModelStore(home.path), clock, settings.engines.openvino.max_rank
+    )
+    for tenant_id, environment in fleet.homes_of_routes(store):
+        directory.load(tenant_id, environment)  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)
     process = psutil.Process()
 
@@ -115,12 +145,23 @@ def gateway(
         clock=clock,
         store=store,
         keyring=keyring,
-        directory=Directory(store),
+        directory=directory,
         ledger=ledger,
         watch=Watch(settings.limits, clock, ledger),
         metrics=Metrics(),
         room=Room(settings.server.max_bodies_bytes),
         pools=serving,
-        cards={card.digest: card for card in cards},
+        cards=by_digest,
+        adapters=adapters,
+        routes=Routes(
+            store,
+            adapters,
+            directory,
+            serving,
+            by_digest,
+            settings.engines.default,
+            functools.partial(fleet.is_wanted, store),
+            clock,
+        ),
         describe=describe,
     )

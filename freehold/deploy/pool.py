@@ -1,7 +1,7 @@
 """The replicas of one base, and the leases that requests take on them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -10,6 +10,7 @@ from freehold.config.schema import LimitSettings
 from freehold.core.binding import Priority
 from freehold.core.engine import Capabilities
 from freehold.core.errors import Code, UserError
+from freehold.deploy.adapters import PoolAdapters
 from freehold.deploy.queue import FairQueue
 from freehold.engines.base import EngineClient
 
@@ -37,6 +38,7 @@ class Member(Protocol):
     def start(self) -> None: ...
     async def ensure_ready(self, timeout_s: float) -> None: ...
     def when_ready(self, call: Callable[[], None]) -> None: ...
+    def before_ready(self, call: Callable[[EngineClient], Awaitable[None]]) -> None: ...
     def suspect(self) -> None: ...
     async def stop(self) -> None: ...
 
@@ -62,6 +64,8 @@ class RemoteMember:
 
     def when_ready(self, call: Callable[[], None]) -> None: ...
 
+    def before_ready(self, call: Callable[[EngineClient], Awaitable[None]]) -> None: ...
+
     def suspect(self) -> None: ...
 
     async def stop(self) -> None:
@@ -83,6 +87,7 @@ class ReplicaStatus:
 class PoolStatus:
     name: str
     queued: int
+    refused_adapters: int  # that routes name and no request can be answered under
     replicas: tuple[ReplicaStatus, ...]
 
 
@@ -129,6 +134,10 @@ class Lease:
     def suspect(self) -> None:
         self.member.suspect()
 
+    def forgot_adapters(self) -> None:
+        """The replica said that it does not have one that it was told of."""
+        self._pool.tell_again(self.member)
+
 
 class Pool:
     """Places are counted: `capabilities.concurrency` on each replica. Who finds none
@@ -141,9 +150,12 @@ class Pool:
         members: Sequence[Member],
         capabilities: Capabilities,
         limits: LimitSettings,
+        adapters: PoolAdapters | None = None,
     ) -> None:
+        """`adapters` are there exactly when the capabilities say so."""
         self.name = name
         self.capabilities = capabilities
+        self.adapters = adapters
         self._members = tuple(members)
         self._limits = limits
         self._queue: FairQueue[asyncio.Future[Member]] = FairQueue(limits.queue_length)
@@ -153,7 +165,11 @@ class Pool:
         return any(member.is_ready for member in self._members)
 
     def start(self) -> None:
+        if self.adapters is not None:
+            self.adapters.serve(lambda: [each.client for each in self._members if each.is_ready])
         for member in self._members:
+            if self.adapters is not None:
+                member.before_ready(self.adapters.prepare)
             member.when_ready(self._hand_out)  # it serves those who waited for it
             member.start()
 
@@ -161,7 +177,14 @@ class Pool:
         await asyncio.gather(*(member.ensure_ready(timeout_s) for member in self._members))
 
     async def stop(self) -> None:
+        if self.adapters is not None:
+            await self.adapters.stop()
         await asyncio.gather(*(member.stop() for member in self._members))
+
+    def tell_again(self, member: Member) -> None:
+        if self.adapters is not None:
+            self.adapters.forgotten_by(member.client)
+        member.suspect()
 
     def lease(self, tenant_id: str, priority: Priority) -> Lease:
         return Lease(self, tenant_id, priority)
@@ -170,6 +193,7 @@ class Pool:
         return PoolStatus(
             self.name,
             len(self._queue),
+            len(self.adapters.refused) if self.adapters else 0,
             tuple(
                 ReplicaStatus(
                     member.name,

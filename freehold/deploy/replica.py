@@ -7,7 +7,7 @@ import random
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class Replica:
         self._ready = asyncio.Event()
         self._doubt = asyncio.Event()
         self._told: Callable[[], None] | None = None
+        self._prepare: Callable[[EngineClient], Awaitable[None]] | None = None
 
     @property
     def client(self) -> EngineClient:
@@ -111,6 +112,11 @@ class Replica:
         """Calls each time that the engine can serve again."""
         self._told = call
 
+    def before_ready(self, call: Callable[[EngineClient], Awaitable[None]]) -> None:
+        """Awaits it each time before the engine serves; when it raises, the engine is
+        started again."""
+        self._prepare = call
+
     async def stop(self) -> None:
         task, self._task = self._task, None
         if task is not None:
@@ -147,8 +153,8 @@ class Replica:
             async with asyncio.timeout(spec.ready_timeout_s):
                 await self._until_serving(socket)
             self.last_error = None
+            await self._become_ready()
             served_since = loop.time()
-            self._become_ready()
             self.last_error = await self._until_dead()
         except (OSError, TimeoutError, UserError) as error:
             self.last_error = str(error) or type(error).__name__
@@ -198,11 +204,13 @@ class Replica:
                 if (asked or self.in_flight == 0) and not await self._makes_a_token():
                     return "it made no token in time"
                 if asked:
-                    self._become_ready()
+                    await self._become_ready()
         finally:
             ended.cancel()
 
-    def _become_ready(self) -> None:
+    async def _become_ready(self) -> None:
+        if self._prepare is not None:
+            await self._prepare(self.client)
         self.state = State.READY
         self._ready.set()
         if self._told is not None:

@@ -23,6 +23,12 @@ _CREATORS: dict[str, Callable[[EngineSettings], Engine]] = {
     "fake": _fake,
     "llama_cpp": _llama_cpp,
 }
+_WITH_ADAPTERS = frozenset({"fake", "openvino"})
+
+
+def with_adapters() -> list[str]:
+    """The engines that answer under adapters, told without importing them."""
+    return sorted(_WITH_ADAPTERS & _CREATORS.keys())
 
 
 def create(name: str, settings: EngineSettings) -> Engine:

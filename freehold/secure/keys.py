@@ -122,6 +122,8 @@ class Keyring:
         """`keyed`, remembered: for the few names that every request asks for again."""
         found = self._salts.get(parts)
         if found is None:
+            if len(self._salts) >= _CACHE_ENTRIES:
+                self._salts.clear()
             found = self._salts[parts] = self.keyed("salt", *parts)
         return found
 

@@ -19,7 +19,7 @@ from freehold.serve.gateway import Gateway
 from freehold.serve.wire import Receive, Scope, Send, read_body, reply_json
 from freehold.store.base import KeyRecord
 
-_MAX_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = 64 * 1024
 _MAX_DAYS = 3660
 _MAX_QUERY_FIELDS = 20
 _Shape = TypeVar("_Shape", bound=BaseModel)
@@ -85,9 +85,9 @@ class Admin:
     async def create_key(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        raw = await read_body(scope, receive, _MAX_BODY_BYTES, self._gateway.room)
+        raw = await read_body(scope, receive, MAX_BODY_BYTES, self._gateway.room)
         self._gateway.room.give_back(len(raw))
-        wanted = _parsed(NewKey, raw)
+        wanted = parsed(NewKey, raw)
         if not set(wanted.scopes) <= principal.scopes:
             raise UserError(
                 Code.FORBIDDEN, "A key can only be given scopes that you have.", param="scopes"
@@ -119,27 +119,27 @@ class Admin:
     async def usage(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        query = _query(UsageQuery, scope)
+        asked = query(UsageQuery, scope)
         until_us = self._gateway.clock.wall_us() + 1
         midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        since = midnight - timedelta(days=query.days - 1)
+        since = midnight - timedelta(days=asked.days - 1)
         await asyncio.to_thread(self._gateway.ledger.flush)
         rows = await asyncio.to_thread(
             self._gateway.store.usage,
             principal.tenant_id,
             int(since.timestamp() * 1e6),
             until_us,
-            query.key,
+            asked.key,
         )
         await reply_json(send, {"data": [dataclasses.asdict(row) for row in rows]})
 
     async def records(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        query = _query(RecordsQuery, scope)
+        asked = query(RecordsQuery, scope)
         await asyncio.to_thread(self._gateway.ledger.flush)
         rows = await asyncio.to_thread(
-            self._gateway.store.records, principal.tenant_id, query.limit, query.before
+            self._gateway.store.records, principal.tenant_id, asked.limit, asked.before
         )
         await reply_json(send, {"data": rows})
 
@@ -150,10 +150,10 @@ class Admin:
         await reply_json(send, {"data": cards})
 
 
-def parse_new_key(body: dict[str, Any]) -> NewKey:
-    """Raises `UserError` naming the first field that is wrong."""
+def validated(shape: type[_Shape], body: dict[str, Any]) -> _Shape:
+    """A body that is decoded already; the same errors as `parsed`."""
     try:
-        return NewKey.model_validate(body)
+        return shape.model_validate(body)
     except ValidationError as error:
         raise _refused(error) from None
 
@@ -198,26 +198,28 @@ def shown_key(record: KeyRecord) -> dict[str, Any]:
         "scopes": sorted(record.scopes),
         "models": None if record.models is None else sorted(record.models),
         "state": state,
-        "created_at": _rfc3339(record.created_at_us),
-        "expires_at": _rfc3339(record.expires_at_us),
-        "revoked_at": _rfc3339(record.revoked_at_us),
+        "created_at": rfc3339(record.created_at_us),
+        "expires_at": rfc3339(record.expires_at_us),
+        "revoked_at": rfc3339(record.revoked_at_us),
     }
 
 
-def _rfc3339(at_us: int | None) -> str | None:
+def rfc3339(at_us: int | None) -> str | None:
     if at_us is None:
         return None
     return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _parsed(shape: type[_Shape], raw: bytes) -> _Shape:
+def parsed(shape: type[_Shape], raw: bytes) -> _Shape:
+    """A body. Raises `UserError` naming the first field that is wrong."""
     try:
         return shape.model_validate_json(raw)
     except ValidationError as error:
         raise _refused(error) from None
 
 
-def _query(shape: type[_Shape], scope: Scope) -> _Shape:
+def query(shape: type[_Shape], scope: Scope) -> _Shape:
+    """The parameters of a query; the same errors."""
     text = scope["query_string"].decode("latin-1")
     if text.count("&") > _MAX_QUERY_FIELDS:
         raise UserError(Code.INVALID_VALUE, "The query has too many parameters: send fewer.")

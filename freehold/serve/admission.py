@@ -5,6 +5,7 @@ import re
 
 from freehold.core.binding import Binding, Isolation, Price, Principal, Priority, Route
 from freehold.core.errors import Code, UserError
+from freehold.deploy.pool import Pool
 from freehold.secure import authorize
 from freehold.secure.keys import Keyring
 from freehold.serve.gateway import Gateway
@@ -49,14 +50,14 @@ def bind(
     route = routes.get(model)
     if route is None:
         raise authorize.model_not_found(model)
+    pool = gateway.pools.get(route.pool)
+    isolation = _isolation(route, pool)
     binding = Binding(
         request_id=scope["freehold.request_id"],
         principal=principal,
         route=route,
-        isolation=_isolation(route),
-        cache_salt=gateway.keyring.salt(
-            principal.tenant_id, principal.environment, route.adapter_digest or ""
-        ),
+        isolation=isolation,
+        cache_salt=_salt(gateway, principal, route) if isolation is Isolation.SALTED else "",
         price=Price(),
         priority=_priority(scope),
         endpoint=endpoint,
@@ -79,11 +80,20 @@ def idempotency_key(scope: Scope) -> str | None:
     return key
 
 
-def _isolation(route: Route) -> Isolation:
+def _isolation(route: Route, pool: Pool | None) -> Isolation:
     """Engines that cannot salt their cache keep nothing between requests."""
     if route.engine == "remote":
         return Isolation.REMOTE
+    if pool is not None and pool.capabilities.salted:
+        return Isolation.SALTED
     return Isolation.NOCACHE
+
+
+def _salt(gateway: Gateway, principal: Principal, route: Route) -> str:
+    """Nobody else's prefixes are found under it, nor those of another adapter."""
+    return gateway.keyring.salt(
+        principal.tenant_id, principal.environment, route.adapter_digest or ""
+    )
 
 
 def _priority(scope: Scope) -> Priority:

@@ -14,7 +14,7 @@ from freehold.deploy.pool import Lease, Pool
 from freehold.engines.base import Answer
 from freehold.serve.quarantine import Quarantine
 
-_RETRIED = frozenset({Code.ENGINE_FAILED, Code.ENGINE_UNAVAILABLE})
+_RETRIED = frozenset({Code.ENGINE_FAILED, Code.ENGINE_UNAVAILABLE, Code.ADAPTER_UNAVAILABLE})
 _TRIES = 2
 _FANOUT_BUFFER = 16
 
@@ -46,7 +46,9 @@ class Asked:
 
     def blame(self, error: UserError, lease: Lease) -> None:
         """An engine process that failed while it worked on this may have died of it."""
-        if error.code in _RETRIED:
+        if error.code is Code.ADAPTER_UNAVAILABLE:
+            lease.forgot_adapters()
+        elif error.code in _RETRIED:
             lease.suspect()
         if error.code is Code.ENGINE_FAILED and self.binding.route.base_digest is not None:
             self.quarantine.blame(self.call.body)

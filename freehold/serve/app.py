@@ -15,6 +15,7 @@ from freehold.core.errors import UserError
 from freehold.secure import authorize
 from freehold.serve import admission, openapi
 from freehold.serve.admin import Admin
+from freehold.serve.admin_routing import RoutingAdmin
 from freehold.serve.door import Door
 from freehold.serve.gateway import Gateway
 from freehold.serve.health import Health
@@ -38,7 +39,7 @@ class Operation:
 
 
 def operations(gateway: Gateway) -> list[Operation]:
-    models, admin = Models(gateway), Admin(gateway)
+    models, admin, routing = Models(gateway), Admin(gateway), RoutingAdmin(gateway)
     document = openapi.Document()
     infer, administer = Right.INFER, Right.ADMIN
     return [
@@ -54,6 +55,14 @@ def operations(gateway: Gateway) -> list[Operation]:
         Operation("GET", "/admin/v1/keys", administer, admin.list_keys),
         Operation("POST", "/admin/v1/keys", administer, admin.create_key),
         Operation("DELETE", "/admin/v1/keys/{key_id}", administer, admin.revoke_key),
+        Operation("GET", "/admin/v1/adapters", administer, routing.list_adapters),
+        Operation("POST", "/admin/v1/adapters", administer, routing.add_adapter),
+        Operation("GET", "/admin/v1/adapters/{adapter}", administer, routing.get_adapter),
+        Operation("DELETE", "/admin/v1/adapters/{adapter}", administer, routing.remove_adapter),
+        Operation("GET", "/admin/v1/routes", administer, routing.list_routes),
+        Operation("POST", "/admin/v1/routes", administer, routing.set_route),
+        Operation("GET", "/admin/v1/routes/{alias:path}", administer, routing.get_route),
+        Operation("DELETE", "/admin/v1/routes/{alias:path}", administer, routing.remove_route),
         Operation("GET", "/admin/v1/usage", administer, admin.usage),
         Operation("GET", "/admin/v1/requests", administer, admin.records),
     ]

@@ -21,7 +21,7 @@ ENGINE_ENDPOINT = {
 
 def shaper_for(endpoint: str, binding: Binding, body: Body, clock: Clock) -> Shaper:
     alias, created = binding.route.alias, clock.wall_us() // 1_000_000
-    shows_cached = binding.isolation in (Isolation.REMOTE, Isolation.DEDICATED)
+    shows_cached = binding.isolation is not Isolation.NOCACHE  # where it is its own cache
     bare_id = binding.request_id.removeprefix("req_")
     if endpoint == EMBEDDINGS:
         as_base64 = body.data.get("encoding_format") == "base64"

@@ -78,6 +78,7 @@ class Exchange:
         self._stopped: UserError | None = None
         self._task: asyncio.Task[Any] | None = None
         self._has_begun_reply = False
+        self._reported: dict[str, Any] | None = None  # the first chunk: whose weights it is
         self._settlement: Settlement | None = None
         self._settled: asyncio.Future[None] | None = None
 
@@ -199,13 +200,19 @@ class Exchange:
         self.has_first_token = True
 
     def _check_identity(self, content: dict[str, Any]) -> None:
-        expected = self.binding.route.base_digest
-        if expected is not None and content.get("model", expected) != expected:
+        """Each chunk says which weights made it: those of the route, or it is no answer."""
+        base, adapter = self.binding.route.base_digest, self.binding.route.adapter_digest
+        is_other = base is not None and content.get("model", base) != base
+        if self._pool.capabilities.adapters and content.get("adapter") != adapter:
+            is_other = True
+        if is_other:
             raise UserError(
                 Code.IDENTITY_MISMATCH,
                 "The engine answered with other weights than the route names: "
                 "its answer was discarded.",
             )
+        if self._reported is None:
+            self._reported = content
 
     async def _begin(self, send: Send) -> None:
         self._has_begun_reply = True
@@ -221,10 +228,14 @@ class Exchange:
     def _identity_headers(self) -> list[Header]:
         route = self.binding.route
         headers = [(b"x-freehold-engine", route.engine.encode())]
+        reported = self._reported or {}
         if self._lease is not None and self._lease.base_digest is not None:
-            headers.append((b"x-freehold-model-digest", self._lease.base_digest.encode()))
-        if route.adapter_digest is not None:
-            headers.append((b"x-freehold-adapter-digest", route.adapter_digest.encode()))
+            # An engine that names none in its chunks has named it when it started.
+            base = reported.get("model", self._lease.base_digest)
+            headers.append((b"x-freehold-model-digest", base.encode()))
+        adapter = reported.get("adapter")
+        if adapter is not None and self._pool.capabilities.adapters:
+            headers.append((b"x-freehold-adapter-digest", adapter.encode()))
         return headers
 
     # the end

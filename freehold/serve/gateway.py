@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from freehold.catalog.adapters import Adapters
 from freehold.config.schema import Settings
 from freehold.core.binding import Binding
 from freehold.core.clock import Clock
@@ -17,6 +18,7 @@ from freehold.serve.directory import Directory
 from freehold.serve.metrics import Metrics
 from freehold.serve.quarantine import Quarantine
 from freehold.serve.room import Room
+from freehold.serve.routes import Routes
 from freehold.serve.watch import Watch
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
@@ -37,6 +39,8 @@ class Gateway:
     room: Room
     pools: Mapping[str, Pool]
     cards: Mapping[str, ModelCard]  # by digest
+    adapters: Adapters
+    routes: Routes
     describe: Callable[[], dict[str, Any]]  # what `freehold status` shows besides pools
     quarantine: Quarantine = field(default_factory=Quarantine)
     is_draining: bool = False

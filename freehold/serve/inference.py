@@ -1,9 +1,12 @@
 """The model endpoints: admit a request, then let its Exchange answer it."""
 
-from freehold.core.binding import Binding, Principal
+from contextlib import AbstractContextManager, nullcontext
+
+from freehold.core.binding import Binding, Principal, Route
 from freehold.core.engine import EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.core.usage import Reservation
+from freehold.deploy.pool import Pool
 from freehold.serve import admission, connection
 from freehold.serve.bodies import Body, admit, parse
 from freehold.serve.endpoints import ENGINE_ENDPOINT, shaper_for
@@ -38,6 +41,20 @@ class Inference:
         gateway = self._gateway
         body = parse(self._endpoint, raw)
         binding = admission.bind(gateway, principal, scope, self._endpoint, body.model, body.stream)
+        # From the same moment on: what the request is bound to stays until it has ended.
+        with self._kept(binding):
+            await self._exchange(scope, send, binding, body, key, raw)
+
+    def _kept(self, binding: Binding) -> AbstractContextManager[None]:
+        pool = self._gateway.pools.get(binding.route.pool)
+        if pool is None or pool.adapters is None:
+            return nullcontext()
+        return pool.adapters.used(binding.route.adapter_digest)
+
+    async def _exchange(
+        self, scope: Scope, send: Send, binding: Binding, body: Body, key: str, raw: bytes
+    ) -> None:
+        gateway = self._gateway
         call = self._call(binding, body)
         claim = self._claim(scope, binding, key, raw)
         met = await gateway.ledger.reserve(self._reservation(binding, claim))
@@ -68,6 +85,7 @@ class Inference:
             raise UserError(
                 Code.ENGINE_UNAVAILABLE, "No engine serves this model now.", retry_after_s=30
             )
+        _check_adapter(binding.route, pool)
         engine_body = admit(body, pool.capabilities)
         gateway.quarantine.check(engine_body)
         return EngineCall(
@@ -75,6 +93,9 @@ class Inference:
             model=binding.route.engine_model,
             body=engine_body,
             request_id=binding.request_id,
+            adapter=binding.route.adapter_digest,
+            cache_salt=binding.cache_salt,
+            tenant=f"{binding.route.tenant_id}/{binding.route.environment}",
         )
 
     def _claim(self, scope: Scope, binding: Binding, key: str, raw: bytes) -> Claim | None:
@@ -105,6 +126,18 @@ class Inference:
             stream=binding.stream,
             created_at_us=now_us,
             idempotency=claim.as_reserved(now_us) if claim else None,
+        )
+
+
+def _check_adapter(route: Route, pool: Pool) -> None:
+    """Never the bare base instead of what the route names."""
+    digest = route.adapter_digest
+    if digest is not None and (pool.adapters is None or digest not in pool.adapters):
+        raise UserError(
+            Code.ADAPTER_UNAVAILABLE,
+            f"The engine could not take the adapter of {route.alias}: ask its administrator.",
+            param="model",
+            retry_after_s=30,
         )
 
 

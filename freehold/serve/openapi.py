@@ -12,7 +12,9 @@ from freehold.core.binding import Principal
 from freehold.core.errors import Code
 from freehold.serve import bodies, replies
 from freehold.serve.admin import NewKey, RecordsQuery, UsageQuery
+from freehold.serve.admin_routing import NewAdapter, OwnQuery, PageQuery
 from freehold.serve.errors import HTTP
+from freehold.serve.routes import NewRoute
 from freehold.serve.wire import Receive, Scope, Send, reply_json
 
 Schema = dict[str, Any]
@@ -38,6 +40,7 @@ _WITH_BODY = frozenset(
         Code.CLIENT_TOO_SLOW,
     }
 )
+_ABOUT_WEIGHTS = frozenset({Code.MODEL_NOT_FOUND, Code.NOT_FOUND, Code.FILE_REFUSED})
 _INFERENCE = _WITH_BODY | {
     Code.UNSUPPORTED_PARAMETER,
     Code.UNSUPPORTED_ENDPOINT,
@@ -71,6 +74,7 @@ _EXPLAINED = {
     502: "The engine or the upstream failed",
     503: "Not now: `Retry-After` says when to try again",
     504: "The engine was silent for too long",
+    507: "The disk is full",
 }
 
 
@@ -143,6 +147,52 @@ _OTHERS = [
     _Entry(
         "delete", "/admin/v1/keys/{key_id}", "revoke_key", "administration",
         "Revoke a key; doing it again changes nothing", replies.Key, frozenset({Code.NOT_FOUND}),
+    ),
+    _Entry(
+        "get", "/admin/v1/adapters", "list_adapters", "administration",
+        "The adapters of this tenant and environment, by name", replies.AdapterList, _WITH_QUERY,
+        query=PageQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/adapters", "add_adapter", "administration",
+        "Take in an adapter that lies in the home's upload folder; the same again changes "
+        "nothing", replies.Adapter,
+        _WITH_BODY | _ABOUT_WEIGHTS | {Code.CONFLICT, Code.DISK_FULL, Code.FILE_INVALID},
+        NewAdapter, status=201,
+    ),
+    _Entry(
+        "get", "/admin/v1/adapters/{adapter}", "get_adapter", "administration",
+        "One adapter, by name or digest", replies.Adapter,
+        _WITH_QUERY | {Code.NOT_FOUND, Code.CONFLICT}, query=OwnQuery,
+    ),
+    _Entry(
+        "delete", "/admin/v1/adapters/{adapter}", "remove_adapter", "administration",
+        "Remove an adapter that no route names", replies.Adapter,
+        _WITH_QUERY | {Code.NOT_FOUND, Code.CONFLICT}, query=OwnQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/routes", "list_routes", "administration",
+        "Where the aliases of this tenant and environment lead", replies.RouteList, _WITH_QUERY,
+        query=PageQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/routes", "set_route", "administration",
+        "Let an alias lead to a base or an adapter of it; answers when new requests go there",
+        replies.Route,
+        _WITH_BODY | _ABOUT_WEIGHTS | {
+            Code.CONFLICT, Code.UNSUPPORTED_PARAMETER, Code.ENGINE_UNAVAILABLE,
+            Code.ENGINE_FAILED, Code.ENGINE_TIMEOUT, Code.OVERLOADED,
+        },
+        NewRoute,
+    ),
+    _Entry(
+        "get", "/admin/v1/routes/{alias}", "get_route", "administration",
+        "One route", replies.Route, _WITH_QUERY | {Code.NOT_FOUND}, query=OwnQuery,
+    ),
+    _Entry(
+        "delete", "/admin/v1/routes/{alias}", "remove_route", "administration",
+        "Remove a route that was set; one that hides behind it shows again", replies.Route,
+        _WITH_QUERY | {Code.NOT_FOUND, Code.CONFLICT}, query=OwnQuery,
     ),
     _Entry(
         "get", "/admin/v1/usage", "usage", "administration",
@@ -236,7 +286,9 @@ def _answer(entry: _Entry) -> Schema:
     if entry.streams is not None:
         answer["content"]["text/event-stream"] = {"schema": _event(entry.streams)}
     if entry.tag == "inference":
-        for name in ("x-freehold-model-digest", "x-freehold-engine"):
+        for name in (
+            "x-freehold-model-digest", "x-freehold-adapter-digest", "x-freehold-engine",
+        ):  # fmt: skip
             answer["headers"][name] = {"$ref": f"#/components/headers/{name}"}
     return answer
 
@@ -338,6 +390,11 @@ _HEADERS = {
     ),
     "x-freehold-model-digest": _header(
         "The weights that answered, as the engine computed it; absent for an upstream.",
+        False,
+        pattern="^sha256:[0-9a-f]{64}$",
+    ),
+    "x-freehold-adapter-digest": _header(
+        "The adapter that it answered under, as the engine says; absent for a bare base.",
         False,
         pattern="^sha256:[0-9a-f]{64}$",
     ),

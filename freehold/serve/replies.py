@@ -321,6 +321,48 @@ class KeyList(BaseModel):
     data: list[Key]
 
 
+class Adapter(BaseModel):
+    """A stored adapter; `base` is null for a model that is not served now."""
+
+    id: str
+    name: str
+    environment: Environment
+    digest: str
+    base: str | None
+    base_digest: str
+    rank: Count
+    scaling: str
+    target_modules: list[str]
+    size_bytes: Count
+    source: str
+    added_at: datetime
+
+
+class AdapterList(BaseModel):
+    data: list[Adapter]
+    has_more: Annotated[bool, Field(description="Ask again `after` the last name.")]
+
+
+class Route(BaseModel):
+    """Where an alias leads. Managed ones are there as long as their model is served."""
+
+    id: str
+    alias: str
+    environment: Environment
+    engine: str
+    base: str | None
+    base_digest: str | None
+    adapter: str | None
+    adapter_digest: str | None
+    managed: bool
+    created_at: datetime
+
+
+class RouteList(BaseModel):
+    data: list[Route]
+    has_more: Annotated[bool, Field(description="Ask again `after` the last alias.")]
+
+
 class UsageList(BaseModel):
     data: list[UsageRow]
 

@@ -1,6 +1,8 @@
 """Small model files, sound ones and ones that a test breaks on purpose."""
 
 import json
+import math
+import random
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -84,3 +86,68 @@ def write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+HIDDEN, KV, FFN, LAYERS = 32, 16, 64, 2
+LINEARS = {
+    "q_proj": (HIDDEN, HIDDEN), "k_proj": (HIDDEN, KV), "v_proj": (HIDDEN, KV),
+    "o_proj": (HIDDEN, HIDDEN), "gate_proj": (HIDDEN, FFN), "up_proj": (HIDDEN, FFN),
+    "down_proj": (FFN, HIDDEN),
+}  # fmt: skip
+_GGUF_NAMES = {
+    "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output",
+    "gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down",
+}  # fmt: skip
+
+
+def decoder_bytes(licence: str | None = "apache-2.0", **leave_out: int) -> bytes:
+    """A GGUF file with the linears of a small decoder; of those named, only that many
+    layers have them."""
+    tensors, at = [], 0
+    for layer in range(LAYERS):
+        for name, (inputs, outputs) in LINEARS.items():
+            if layer < leave_out.get(name, LAYERS):
+                full = f"blk.{layer}.{_GGUF_NAMES[name]}.weight"
+                tensors.append(tensor(full, [inputs, outputs], 0, at))
+                at += inputs * outputs * 4
+    return gguf_bytes(keys(licence=licence), tensors, data_bytes=at)
+
+
+def peft_folder(
+    folder: Path,
+    seed: int = 1,
+    *,
+    rank: int = 2,
+    linears: Sequence[str] = ("q_proj", "v_proj"),
+    layers: int = LAYERS,
+    width: int = HIDDEN,
+    value: float | None = None,
+    extra: dict[str, list[int]] | None = None,
+    **config: Any,
+) -> Path:
+    """An adapter as PEFT saves it, for `decoder_bytes`; other seeds have other weights."""
+    said = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank,
+        "target_modules": list(linears), "bias": "none", "base_model_name_or_path": "a/base",
+    } | config  # fmt: skip
+    shapes = dict(extra or {})
+    for layer in range(layers):
+        for name in linears:
+            inputs, outputs = LINEARS[name]
+            block = "self_attn" if name[0] in "qkvo" else "mlp"
+            full = f"base_model.model.model.layers.{layer}.{block}.{name}"
+            shapes[f"{full}.lora_A.weight"] = [rank, width if inputs == HIDDEN else inputs]
+            shapes[f"{full}.lora_B.weight"] = [outputs, rank]
+    chance = random.Random(seed)
+    header, data = {}, b""
+    for name, shape in shapes.items():
+        count = math.prod(shape)
+        values = [chance.uniform(-0.1, 0.1) for _ in range(count)]
+        if value is not None:
+            values[-1] = value
+        begin = len(data)
+        data += struct.pack(f"<{count}f", *values)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, len(data)]}
+    write(folder / "adapter_config.json", json.dumps(said).encode())
+    write(folder / "adapter_model.safetensors", safetensors_bytes(header, data))
+    return folder

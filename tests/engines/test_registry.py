@@ -14,6 +14,12 @@ from tests.harness import card
 
 
 @pytest.mark.parametrize("name", sorted(registry._CREATORS))
+def test_who_answers_under_adapters_is_known_without_asking(name: str) -> None:
+    able = registry.create(name, EngineSettings()).capabilities(LocalModel(card(), Path("/none")))
+    assert able.adapters == (name in registry.with_adapters())
+
+
+@pytest.mark.parametrize("name", sorted(registry._CREATORS))
 def test_an_engine_goes_by_the_name_it_was_asked_for_with(name: str) -> None:
     assert registry.create(name, EngineSettings()).name == name
 

@@ -1,0 +1,287 @@
+"""The adapters of tenants: checked against their base, files by digest, rows in the store.
+
+What comes in is laid into a folder of its own under `cache/adapters/` first, with a name
+that nobody can guess. Whoever can write there (the command line, on this machine) then
+asks for it by that name: no request ever names a path, and none can ask for a file that
+somebody else brought.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import stat
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from freehold.catalog import admit, gguf
+from freehold.catalog.blobs import digest_of, disk_error
+from freehold.catalog.store import ModelStore
+from freehold.core import peft
+from freehold.core.adapter import CONFIG, WEIGHTS, Adapter
+from freehold.core.binding import Environment, Route
+from freehold.core.clock import Clock
+from freehold.core.errors import Code, UserError
+from freehold.core.ids import is_digest, new_id
+from freehold.core.model import ModelCard
+from freehold.core.safetensors import Tensor, header_of
+from freehold.store.base import AdapterStore
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_TICKET = re.compile(r"[0-9a-f]{32}\Z")
+_MAX_SOURCE = 200
+_FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An adapter to be taken in: `ticket` names the folder that `stage` filled."""
+
+    ticket: str
+    base: str  # a stored model's name or digest
+    name: str
+    source: str
+
+
+class Adapters:
+    """One a process; safe from any thread."""
+
+    def __init__(
+        self, home: Path, store: AdapterStore, models: ModelStore, clock: Clock, max_rank: int
+    ) -> None:
+        self._staging = staging(home)
+        self._store = store
+        self._models = models
+        self._clock = clock
+        self._max_rank = max_rank
+        # Between taking files in and the row that needs them nobody may remove them.
+        self._changing = threading.Lock()
+
+    def page(
+        self, tenant_id: str, environment: Environment, limit: int, after: str = ""
+    ) -> Sequence[Adapter]:
+        return self._store.adapters(tenant_id, environment, limit, after)
+
+    def get(
+        self, tenant_id: str, environment: Environment, reference: str, base_digest: str = ""
+    ) -> Adapter:
+        """By name or digest. Raises `NOT_FOUND`, alike for what is somebody else's, and
+        `CONFLICT` for a digest that stands for several and needs the base beside it."""
+        found = self._store.adapters_called(tenant_id, environment, reference)
+        if base_digest and is_digest(reference):
+            found = [each for each in found if each.base_digest == base_digest] or found
+        if not found:
+            raise UserError(
+                Code.NOT_FOUND,
+                f"There is no adapter {reference[:80]!r} in {environment}: see "
+                "`freehold adapter list`.",
+            )
+        if len(found) > 1:
+            names = ", ".join(each.name for each in found[:5])
+            raise UserError(
+                Code.CONFLICT, f"These adapters have the same weights: {names}. Say which by name."
+            )
+        return found[0]
+
+    def add(self, tenant_id: str, environment: Environment, wanted: Wanted) -> Adapter:
+        """Takes in what was staged; the same again changes nothing. Raises `UserError`;
+        then nothing is kept, and the staged files are gone either way."""
+        if not _TICKET.match(wanted.ticket):
+            raise UserError(Code.INVALID_VALUE, "This is no upload's ticket.", param="upload")
+        folder = self._staging / wanted.ticket
+        try:
+            if not folder.is_dir():
+                raise UserError(
+                    Code.NOT_FOUND, "This upload is not there (any more): add the adapter again."
+                )
+            return self._add(tenant_id, environment, wanted, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def remove(self, tenant_id: str, environment: Environment, reference: str) -> Adapter:
+        """Forgets an adapter, and its files unless another needs them. Raises `CONFLICT`
+        naming the routes that lead to it."""
+        with self._changing:
+            adapter = self.get(tenant_id, environment, reference)
+            for file in self._store.remove_adapter(tenant_id, adapter.id) or ():
+                self._models.blobs.remove(file)
+        return adapter
+
+    def name_of(self, route: Route) -> str | None:
+        """What its owner calls the adapter that it names."""
+        if route.adapter_digest is None:
+            return None
+        found = self._store.adapters_called(
+            route.tenant_id, route.environment, route.adapter_digest
+        )
+        names = [each.name for each in found if each.base_digest == route.base_digest]
+        return names[0] if names else None
+
+    def base(self, reference: str) -> ModelCard:
+        """A stored model by name or digest."""
+        try:
+            return self._models.get(reference)
+        except UserError as error:
+            raise UserError(error.code, error.message, param="base") from None
+
+    def path(self, file: str) -> Path:
+        """Where a file of an adapter lies, by its digest."""
+        return self._models.blobs.path(file)
+
+    def _add(
+        self, tenant_id: str, environment: Environment, wanted: Wanted, folder: Path
+    ) -> Adapter:
+        if not _NAME.match(wanted.name):
+            raise UserError(
+                Code.INVALID_VALUE,
+                f"{wanted.name[:80]!r} cannot be an adapter's name: use letters, digits, . _ -",
+                param="name",
+            )
+        base = self.base(wanted.base)
+        with self._changing:
+            lora, digest = self._examined(folder, base)
+            adapter = Adapter(
+                id=new_id("adp"),
+                tenant_id=tenant_id,
+                environment=environment,
+                name=wanted.name,
+                digest=digest,
+                config_digest=digest_of(folder / CONFIG),
+                weights_digest=digest_of(folder / WEIGHTS),
+                base_digest=base.digest,
+                rank=lora.rank,
+                scaling=_scaling(lora),
+                target_modules=tuple(sorted({each.linear for each in lora.factors})),
+                size_bytes=sum((folder / name).stat().st_size for name in (CONFIG, WEIGHTS)),
+                source=wanted.source[:_MAX_SOURCE],
+                added_at_us=self._clock.wall_us(),
+            )
+            stored = self._stored(adapter)
+            self._keep(stored or adapter, folder, is_new=stored is None)
+            return stored or adapter
+
+    def _stored(self, adapter: Adapter) -> Adapter | None:
+        """The row that says the same already. Raises `CONFLICT` for a name that stands
+        for something else: it never changes by itself."""
+        mine = (adapter.tenant_id, adapter.environment)
+        for each in self._store.adapters_called(*mine, adapter.digest):
+            if each.base_digest == adapter.base_digest:
+                if each.name == adapter.name:
+                    return each
+                raise UserError(
+                    Code.CONFLICT, f"This adapter is stored already, as {each.name}: use that name."
+                )
+        if self._store.adapters_called(*mine, adapter.name):
+            raise UserError(
+                Code.CONFLICT,
+                f"{adapter.name} is another adapter already: give this one another name with "
+                f"--name, or remove that one with `freehold adapter rm {adapter.name}`.",
+                param="name",
+            )
+        return None
+
+    def _keep(self, adapter: Adapter, folder: Path, *, is_new: bool) -> None:
+        """Files that are there already are laid over: a disk may have spoilt them."""
+        blobs = self._models.blobs
+        files = {CONFIG: adapter.config_digest, WEIGHTS: adapter.weights_digest}
+        new = [digest for digest in files.values() if not blobs.path(digest).exists()]
+        try:
+            for name in files:
+                blobs.put(folder / name)
+            if is_new:
+                self._store.add_adapters(adapter.tenant_id, [adapter])
+        except BaseException:
+            for digest in new:
+                blobs.remove(digest)
+            raise
+
+    def _examined(self, folder: Path, base: ModelCard) -> tuple[peft.Lora, str]:
+        """What it changes of its base, and its digest."""
+        header = gguf.read_header(self._models.path(base))
+        if not header.linears:
+            raise UserError(
+                Code.FILE_REFUSED,
+                f"{base.name} has no layers that adapters are known for: choose a decoder of the "
+                "Llama or Qwen family as the base.",
+                param="base",
+            )
+        config, weights = peft.load(
+            folder / CONFIG, folder / WEIGHTS, header.linears, header.layers, self._max_rank
+        )
+        admit.check_plain(CONFIG, config)
+        tensors = header_of(weights, WEIGHTS)
+        lora = peft.check(config, tensors, header.linears, header.layers, self._max_rank)
+        for tensor in tensors:
+            _check_finite(tensor, weights)
+        return lora, peft.digest_of(config, weights)
+
+
+def _scaling(lora: peft.Lora) -> str:
+    scales = sorted({each.scale for each in lora.factors})
+    ends = scales if len(scales) < 2 else (scales[0], scales[-1])
+    return " to ".join(f"{each:g}" for each in ends)
+
+
+def staging(home: Path) -> Path:
+    return home / "cache" / "adapters"
+
+
+def stage(home: Path, source: Path) -> str:
+    """Copies a PEFT folder to where `Adapters.add` takes it from, and returns its ticket.
+    Raises `FILE_REFUSED` for a folder with code or pickles in it, by name."""
+    if not source.is_dir():
+        raise UserError(
+            Code.SOURCE_NOT_FOUND,
+            f"{source} is no folder: name the folder that holds {CONFIG} and {WEIGHTS}.",
+        )
+    admit.choose(path.name for path in source.iterdir())
+    ticket = secrets.token_hex(16)
+    folder = staging(home) / ticket
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        for name in (CONFIG, WEIGHTS):
+            _copy(source / name, folder / name)
+    except OSError as error:
+        unstage(home, ticket)
+        raise disk_error(error, folder) from None
+    except BaseException:
+        unstage(home, ticket)
+        raise
+    return ticket
+
+
+def unstage(home: Path, ticket: str) -> None:
+    shutil.rmtree(staging(home) / ticket, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A link is followed: it is the person's own folder, and hubs' caches are made of
+    links. What is no file (a pipe, say) is never waited for."""
+    try:
+        handle = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise UserError(
+            Code.SOURCE_NOT_FOUND,
+            f"{source} does not exist: an adapter is a folder with {CONFIG} and {WEIGHTS}.",
+        ) from None
+    with os.fdopen(handle, "rb") as original:
+        if not stat.S_ISREG(os.fstat(original.fileno()).st_mode):
+            raise UserError(
+                Code.FILE_REFUSED, f"{source.name} is not a plain file: nothing was stored."
+            )
+        with target.open("xb") as copy:
+            shutil.copyfileobj(original, copy, 1024 * 1024)
+
+
+def _check_finite(tensor: Tensor, weights: bytes) -> None:
+    values = np.frombuffer(weights[tensor.begin : tensor.end], dtype=_FLOATS[tensor.dtype])
+    if tensor.dtype == "BF16":
+        sound = bool(((values & 0x7F80) != 0x7F80).all())  # its exponent is not all ones
+    else:
+        sound = bool(np.isfinite(values).all())
+    if not sound:
+        raise peft.refused(f"{tensor.name} holds a value that is not finite")

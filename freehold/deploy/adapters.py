@@ -1,0 +1,167 @@
+"""The adapters of one base: what its replicas should have, and what each was told of.
+
+Replicas get them as desired state and never from a request: before a route that names
+one shows, at each start before a replica serves, and again when one has forgotten. A
+replica that serves has them all but the refused ones.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from freehold.core.engine import AdapterFiles
+from freehold.core.errors import Code, UserError
+from freehold.deploy import reconcile
+from freehold.engines.base import EngineClient
+
+_logger = logging.getLogger(__name__)
+
+_CALL_S = 120.0
+Files = Callable[[Sequence[str]], Sequence[AdapterFiles]]
+
+
+class PoolAdapters:
+    """`files` reads where adapters lie and may block; `desired` are the digests that
+    routes name at the start."""
+
+    def __init__(self, desired: set[str], files: Files) -> None:
+        self.refused: dict[str, str] = {}  # why, by digest
+        self._desired = desired
+        self._files = files
+        # By client, which is a replica from one start to its end.
+        self._observed: WeakKeyDictionary[EngineClient, set[str]] = WeakKeyDictionary()
+        self._users: Counter[str] = Counter()
+        self._leaving: set[str] = set()  # not desired any more, and still with a replica
+        self._changing = asyncio.Lock()
+        self._serving: Callable[[], Sequence[EngineClient]] = lambda: ()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def serve(self, serving: Callable[[], Sequence[EngineClient]]) -> None:
+        """`serving` gives the clients of the replicas that serve now."""
+        self._serving = serving
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._desired and digest not in self.refused
+
+    @contextmanager
+    def used(self, digest: str | None) -> Iterator[None]:
+        """As long as a request is under an adapter, no replica is told to drop it."""
+        if digest is None:
+            yield
+            return
+        self._users[digest] += 1
+        try:
+            yield
+        finally:
+            self._users[digest] -= 1
+            if not self._users[digest]:
+                del self._users[digest]
+                if digest in self._leaving:
+                    self._later(self._let_go())
+
+    async def prepare(self, client: EngineClient) -> None:
+        """Returns when this replica has all that is desired; nothing may come between
+        that and its first request."""
+        observed = self._observed.setdefault(client, set())
+        while steps := list(reconcile.steps(self._pending(), observed, self._users)):
+            for step in steps:  # meanwhile more may be desired
+                await self._tell(client, step)
+
+    def forgotten_by(self, client: EngineClient) -> None:
+        """This replica does not know what it was told: it must be told again."""
+        self._observed.pop(client, None)
+
+    async def want(self, digest: str) -> None:
+        """Returns when every replica that serves has it. Raises `UserError`, and then
+        nothing has changed: `FILE_REFUSED` with the engine's reason."""
+        async with self._changing:
+            if digest in self:
+                self._leaving.discard(digest)
+                return
+            was_desired = digest in self._desired
+            self._desired.add(digest)
+            self._leaving.discard(digest)
+            before = self.refused.pop(digest, None)
+            try:
+                await self._tell_all(reconcile.Step(add=(digest,)))
+                reason = self.refused.get(digest)
+                if reason is not None:
+                    raise UserError(
+                        Code.FILE_REFUSED,
+                        f"The engine refuses this adapter: {reason}. Nothing was changed.",
+                        param="adapter",
+                    )
+            except BaseException:
+                if not was_desired:
+                    self._desired.discard(digest)
+                    self.refused.pop(digest, None)
+                    self._leaving.add(digest)
+                elif before is not None:
+                    self.refused[digest] = before
+                raise
+
+    def unwant(self, digest: str) -> None:
+        """No route names it any more: it goes when its last request has ended."""
+        self._desired.discard(digest)
+        self.refused.pop(digest, None)
+        self._leaving.add(digest)
+        self._later(self._let_go())
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _pending(self) -> set[str]:
+        return self._desired - self.refused.keys() if self.refused else self._desired
+
+    async def _let_go(self) -> None:
+        async with self._changing:
+            gone = tuple(each for each in self._leaving if not self._users[each])
+            if not gone:
+                return
+            self._leaving.difference_update(gone)
+            try:
+                await self._tell_all(reconcile.Step(drop=gone))
+            except UserError as error:  # it costs memory, and the next change tries again
+                _logger.warning("adapters_not_dropped", extra={"reason": error.message})
+                self._leaving.update(each for each in gone if each not in self._desired)
+
+    async def _tell_all(self, step: reconcile.Step) -> None:
+        clients = self._serving()
+        if step.add and not clients:
+            raise UserError(
+                Code.ENGINE_UNAVAILABLE,
+                "No engine serves the base now: try again.",
+                retry_after_s=5,
+            )
+        for client in clients:
+            await self._tell(client, step)
+
+    async def _tell(self, client: EngineClient, step: reconcile.Step) -> None:
+        files = await asyncio.to_thread(self._files, step.add) if step.add else ()
+        lost = set(step.add) - {each.digest for each in files}
+        refused = dict.fromkeys(lost, "it is not stored any more")
+        try:
+            async with asyncio.timeout(_CALL_S):
+                refused |= await client.change_adapters(files, step.drop)
+        except TimeoutError:
+            raise UserError(
+                Code.ENGINE_TIMEOUT, f"The engine took no adapters within {_CALL_S:.0f} seconds."
+            ) from None
+        observed = self._observed.setdefault(client, set())
+        for digest, reason in refused.items():
+            if digest in step.add:
+                self.refused[digest] = reason
+                _logger.error("adapter_refused", extra={"reason": f"{digest}: {reason}"})
+        observed.update(each for each in step.add if each not in refused)
+        observed.difference_update(step.drop)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,189 @@
+"""`/admin/v1/adapters` and `/admin/v1/routes`: what a tenant's aliases lead to."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from freehold.catalog.adapters import Adapters, Wanted
+from freehold.core.adapter import Adapter
+from freehold.core.binding import Environment, Principal, Route
+from freehold.core.errors import Code, UserError
+from freehold.core.model import ModelCard
+from freehold.serve.admin import MAX_BODY_BYTES, parsed, query, rfc3339
+from freehold.serve.gateway import Gateway
+from freehold.serve.routes import NewRoute, Reference, no_route
+from freehold.serve.wire import Receive, Scope, Send, read_body, reply_json
+
+
+class NewAdapter(BaseModel):
+    """An adapter whose two files were laid into the home: `upload` is the name of the
+    folder there, which only who laid it knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    upload: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    base: Reference
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    environment: Environment | None = None
+    source: Annotated[str, Field(max_length=200)] = ""
+
+    def wanted(self) -> Wanted:
+        return Wanted(self.upload, self.base, self.name, self.source)
+
+
+class OwnQuery(BaseModel):
+    """`environment` is for callers who want to be sure: it must be the key's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    environment: Environment | None = None
+
+
+class PageQuery(OwnQuery):
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    after: Annotated[str, Field(max_length=128)] = ""
+
+
+class RoutingAdmin:
+    """Acts inside the caller's own tenant and environment only."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    # adapters
+
+    async def list_adapters(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        asked = query(PageQuery, scope)
+        owner = _owner(principal, asked.environment)
+        found = await asyncio.to_thread(
+            self._gateway.adapters.page, *owner, asked.limit + 1, asked.after
+        )
+        data = [self._shown(each) for each in found[: asked.limit]]
+        await reply_json(send, {"data": data, "has_more": len(found) > asked.limit})
+
+    async def add_adapter(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        asked = parsed(NewAdapter, await self._body(scope, receive))
+        owner = _owner(principal, asked.environment)
+        added = await asyncio.to_thread(self._gateway.adapters.add, *owner, asked.wanted())
+        await reply_json(send, self._shown(added), status=201)
+
+    async def get_adapter(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        owner = _owner(principal, query(OwnQuery, scope).environment)
+        reference = scope["path_params"]["adapter"]
+        found = await asyncio.to_thread(self._gateway.adapters.get, *owner, reference)
+        await reply_json(send, self._shown(found))
+
+    async def remove_adapter(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        owner = _owner(principal, query(OwnQuery, scope).environment)
+        reference = scope["path_params"]["adapter"]
+        removed = await self._gateway.routes.remove_adapter(*owner, reference)
+        await reply_json(send, self._shown(removed))
+
+    def _shown(self, adapter: Adapter) -> dict[str, Any]:
+        return shown_adapter(adapter, self._gateway.cards)
+
+    # routes
+
+    async def list_routes(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        asked = query(PageQuery, scope)
+        owner = _owner(principal, asked.environment)
+        mine = self._gateway.directory.routes(*owner)
+        aliases = sorted(alias for alias in mine if alias > asked.after)
+        page = [mine[alias] for alias in aliases[: asked.limit]]
+        data = await asyncio.to_thread(self._shown_routes, page)
+        await reply_json(send, {"data": data, "has_more": len(aliases) > asked.limit})
+
+    async def set_route(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        wanted = parsed(NewRoute, await self._body(scope, receive))
+        owner = _owner(principal, wanted.environment)
+        await self._reply(send, await self._gateway.routes.set(*owner, wanted))
+
+    async def get_route(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        owner = _owner(principal, query(OwnQuery, scope).environment)
+        alias = scope["path_params"]["alias"]
+        found = self._gateway.directory.routes(*owner).get(alias)
+        if found is None:
+            raise no_route(alias)
+        await self._reply(send, found)
+
+    async def remove_route(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        owner = _owner(principal, query(OwnQuery, scope).environment)
+        await self._reply(
+            send, await self._gateway.routes.remove(*owner, scope["path_params"]["alias"])
+        )
+
+    async def _reply(self, send: Send, route: Route) -> None:
+        (shown,) = await asyncio.to_thread(self._shown_routes, [route])
+        await reply_json(send, shown)
+
+    def _shown_routes(self, routes: Sequence[Route]) -> list[dict[str, Any]]:
+        gateway = self._gateway
+        return [shown_route(route, gateway.adapters, gateway.cards) for route in routes]
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        raw = await read_body(scope, receive, MAX_BODY_BYTES, self._gateway.room)
+        self._gateway.room.give_back(len(raw))
+        return raw
+
+
+def _owner(principal: Principal, wanted: Environment | None) -> tuple[str, Environment]:
+    if wanted not in (None, principal.environment):
+        raise UserError(
+            Code.FORBIDDEN,
+            f"Your key belongs to {principal.environment}: ask for {wanted} with a key of that "
+            "environment.",
+            param="environment",
+        )
+    return principal.tenant_id, principal.environment
+
+
+def shown_adapter(adapter: Adapter, cards: Mapping[str, ModelCard]) -> dict[str, Any]:
+    base = cards.get(adapter.base_digest)
+    return {
+        "id": adapter.id,
+        "name": adapter.name,
+        "environment": adapter.environment.value,
+        "digest": adapter.digest,
+        "base": base.name if base else None,
+        "base_digest": adapter.base_digest,
+        "rank": adapter.rank,
+        "scaling": adapter.scaling,
+        "target_modules": list(adapter.target_modules),
+        "size_bytes": adapter.size_bytes,
+        "source": adapter.source,
+        "added_at": rfc3339(adapter.added_at_us),
+    }
+
+
+def shown_route(route: Route, adapters: Adapters, cards: Mapping[str, ModelCard]) -> dict[str, Any]:
+    base = cards.get(route.base_digest or "")
+    return {
+        "id": route.id,
+        "alias": route.alias,
+        "environment": route.environment.value,
+        "engine": route.engine,
+        "base": base.name if base else None,
+        "base_digest": route.base_digest,
+        "adapter": adapters.name_of(route),
+        "adapter_digest": route.adapter_digest,
+        "managed": route.managed,
+        "created_at": rfc3339(route.created_at_us),
+    }

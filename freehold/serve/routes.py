@@ -1,0 +1,198 @@
+"""Where people let their aliases lead: one change at a time, whole or not at all.
+
+A new adapter is with every replica before its route shows; the old one goes when the
+last request under it has ended. What is bound to a route finishes as it began.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from freehold.catalog.adapters import Adapters
+from freehold.config.schema import Name
+from freehold.core.adapter import Adapter
+from freehold.core.binding import Environment, Route
+from freehold.core.clock import Clock
+from freehold.core.engine import Capabilities
+from freehold.core.errors import Code, UserError
+from freehold.core.ids import new_id
+from freehold.core.model import ModelCard
+from freehold.deploy.pool import Pool
+from freehold.engines import registry
+from freehold.serve.directory import Directory
+from freehold.store.base import RouteStore
+
+Reference = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class NewRoute(BaseModel):
+    """Where an alias shall lead: a stored model by name or digest, bare or under one of
+    the adapters of the caller's own tenant and environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alias: Name
+    base: Reference
+    adapter: Reference | None = None
+    environment: Environment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a base is served, and what its engine can."""
+
+    engine: str
+    pool: str
+    capabilities: Capabilities
+
+
+def resolve(
+    wanted: NewRoute,
+    owner: tuple[str, Environment],
+    base: ModelCard,
+    adapters: Adapters,
+    place: Place,
+    at_us: int,
+) -> Route:
+    """The route that is asked for. Raises `UserError`: `NOT_FOUND`, alike for another
+    tenant's adapter, `INVALID_VALUE` for one of another base, `UNSUPPORTED_PARAMETER`
+    for an engine without adapters."""
+    adapter = _adapter(wanted, owner, base, adapters, place) if wanted.adapter else None
+    return Route(
+        id=new_id("rte"),
+        tenant_id=owner[0],
+        environment=owner[1],
+        alias=wanted.alias,
+        engine=place.engine,
+        pool=place.pool,
+        base_digest=base.digest,
+        adapter_digest=adapter.digest if adapter else None,
+        engine_model=base.digest,
+        created_at_us=at_us,
+    )
+
+
+def _adapter(
+    wanted: NewRoute,
+    owner: tuple[str, Environment],
+    base: ModelCard,
+    adapters: Adapters,
+    place: Place,
+) -> Adapter:
+    if not place.capabilities.adapters:
+        raise UserError(
+            Code.UNSUPPORTED_PARAMETER,
+            f"The engine {place.engine} cannot answer under adapters: serve {base.name} with one "
+            f"that can ({', '.join(registry.with_adapters())}), as `engines.default` says.",
+            param="adapter",
+        )
+    found = adapters.get(*owner, wanted.adapter or "", base.digest)
+    if found.base_digest != base.digest:
+        raise UserError(
+            Code.INVALID_VALUE,
+            f"{found.name} is an adapter of another base ({found.base_digest[:19]}) than "
+            f"{base.name}: name that one as the base.",
+            param="adapter",
+        )
+    return found
+
+
+class Routes:
+    """Blocking work goes to threads; `is_wanted` says whether any tenant's route names
+    an adapter for a base."""
+
+    def __init__(
+        self,
+        store: RouteStore,
+        adapters: Adapters,
+        directory: Directory,
+        pools: Mapping[str, Pool],
+        cards: Mapping[str, ModelCard],
+        engine: str,
+        is_wanted: Callable[[str, str], bool],
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._adapters = adapters
+        self._directory = directory
+        self._pools = pools
+        self._cards = cards
+        self._engine = engine
+        self._is_wanted = is_wanted
+        self._clock = clock
+        self._changing = asyncio.Lock()
+
+    async def set(self, tenant_id: str, environment: Environment, wanted: NewRoute) -> Route:
+        """Returns when new requests take the new way. Raises `UserError`; then they take
+        the old one."""
+        async with self._changing:
+            base = await asyncio.to_thread(self._adapters.base, wanted.base)
+            pool = self._pools.get(base.name) if base.digest in self._cards else None
+            if pool is None:
+                raise UserError(
+                    Code.CONFLICT,
+                    f"{base.name} is not served now: start the gateway with `--model {base.name}`.",
+                    param="base",
+                )
+            place = Place(self._engine, pool.name, pool.capabilities)
+            owner = (tenant_id, environment)
+            at_us = self._clock.wall_us()
+            route = await asyncio.to_thread(
+                resolve, wanted, owner, base, self._adapters, place, at_us
+            )
+            if pool.adapters is not None and route.adapter_digest is not None:
+                await pool.adapters.want(route.adapter_digest)
+            try:
+                before = await asyncio.to_thread(self._store.set_route, tenant_id, route)
+            except BaseException:
+                await self._release(route)
+                raise
+            self._directory.lead(route)
+            if before is not None:
+                await self._release(before)
+            return route
+
+    async def remove(self, tenant_id: str, environment: Environment, alias: str) -> Route:
+        async with self._changing:
+            removed = await asyncio.to_thread(
+                self._store.remove_route, tenant_id, environment, alias
+            )
+            left = await asyncio.to_thread(self._directory.load, tenant_id, environment)
+            if removed is None:
+                raise not_removed(alias, left.get(alias))
+            await self._release(removed)
+            return removed
+
+    async def remove_adapter(
+        self, tenant_id: str, environment: Environment, reference: str
+    ) -> Adapter:
+        """One change at a time with those of routes: what they are about to name stays."""
+        async with self._changing:
+            return await asyncio.to_thread(self._adapters.remove, tenant_id, environment, reference)
+
+    async def _release(self, route: Route) -> None:
+        """The replicas of its base need its adapter no more, unless another route does."""
+        digest, pool = route.adapter_digest, self._pools.get(route.pool)
+        if digest is None or route.base_digest is None or pool is None or pool.adapters is None:
+            return
+        if not await asyncio.to_thread(self._is_wanted, route.base_digest, digest):
+            pool.adapters.unwant(digest)
+
+
+def no_route(alias: str) -> UserError:
+    return UserError(
+        Code.NOT_FOUND, f"There is no route {alias[:80]!r}: see `freehold route list`."
+    )
+
+
+def not_removed(alias: str, managed: Route | None) -> UserError:
+    if managed is None:
+        return no_route(alias)
+    return UserError(
+        Code.CONFLICT,
+        f"{alias} is there because its model is served: leave that out of `models` or `upstreams` "
+        "in the settings instead.",
+    )
