@@ -14,7 +14,7 @@ from typing import Any
 
 from freehold.catalog.pull import pull
 from freehold.catalog.store import ModelStore
-from tests.catalog.making import gguf_bytes, write
+from tests.catalog.making import decoder_bytes, write
 
 _START_S = 240
 
@@ -97,6 +97,6 @@ def stock(home: Path, source: Installation) -> None:
 
 def stock_tiny(home: Path) -> None:
     """Gives a new home an invented model, `tiny`, which the fake engine can serve."""
-    file = write(home / "tiny.gguf", gguf_bytes())
+    file = write(home / "tiny.gguf", decoder_bytes())
     pull(ModelStore(home), home, f"file:{file}", progress=lambda *_: None)
     file.unlink()

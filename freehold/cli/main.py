@@ -6,7 +6,7 @@ import sys
 import typer
 
 import freehold
-from freehold.cli import chat, down, key, model, status, up, usage
+from freehold.cli import adapter, chat, down, key, model, route, status, up, usage
 from freehold.cli.output import Json, console, plain, print_json, stderr
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app.command()(status.status)
 app.command()(chat.chat)
 app.command()(usage.usage)
 app.add_typer(model.app, name="model")
+app.add_typer(adapter.app, name="adapter")
+app.add_typer(route.app, name="route")
 app.add_typer(key.app, name="key")
 
 

@@ -1,0 +1,157 @@
+"""`freehold route`: where aliases lead."""
+
+from typing import Annotated, Any
+
+import typer
+
+from freehold.cli import reach
+from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
+from freehold.cli.routing import EnvironmentOption, every_page, offline
+from freehold.config import load
+from freehold.config.home import Home
+from freehold.core.binding import Environment
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Say where aliases lead: base and adapter."
+)
+_PATH = "/admin/v1/routes"
+
+
+@app.command("set")
+def set_route(
+    alias: Annotated[str, typer.Argument(help="What clients will call the model.")],
+    base: Annotated[str, typer.Option(help="A stored model's name or digest.")],
+    adapter: Annotated[str | None, typer.Option(help="An adapter's name or digest.")] = None,
+    environment: EnvironmentOption = Environment.DEV,
+    as_json: Json = False,
+) -> None:
+    """Let an alias lead to a base or an adapter of it. Requests that run finish as they
+    began; an alias that is the name of a served model hides it until `route rm`."""
+    body = {"alias": alias, "base": base, "adapter": adapter, "environment": environment.value}
+    with errors_in_a_sentence(as_json):
+        found = _set(load.home(), environment, body)
+    _print(found, as_json)
+
+
+@app.command("list")
+def list_routes(environment: EnvironmentOption = Environment.DEV, as_json: Json = False) -> None:
+    """List where the aliases of an environment lead."""
+    with errors_in_a_sentence(as_json):
+        found = _list(load.home(), environment)
+    if as_json:
+        print_json(found)
+        return
+    table(
+        ["alias", "base", "adapter", "engine", "set by", "since"],
+        [
+            [
+                each["alias"],
+                _base(each),
+                each["adapter"] or (each["adapter_digest"] or "")[:19],
+                each["engine"],
+                "freehold up" if each["managed"] else "route set",
+                each["created_at"][:19],
+            ]
+            for each in found
+        ],
+        f"No alias leads anywhere in {environment}: `freehold route set ALIAS --base MODEL`.",
+    )
+
+
+@app.command()
+def show(
+    alias: Annotated[str, typer.Argument(help="What clients call the model.")],
+    environment: EnvironmentOption = Environment.DEV,
+    as_json: Json = False,
+) -> None:
+    """Show where an alias leads."""
+    with errors_in_a_sentence(as_json):
+        found = _show(load.home(), environment, alias)
+    _print(found, as_json)
+
+
+@app.command()
+def rm(
+    alias: Annotated[str, typer.Argument(help="What clients call the model.")],
+    environment: EnvironmentOption = Environment.DEV,
+    as_json: Json = False,
+) -> None:
+    """Remove a route that was set. A served model of that name shows again."""
+    with errors_in_a_sentence(as_json):
+        removed = _remove(load.home(), environment, alias)
+    if as_json:
+        print_json({"removed": removed["alias"]})
+    else:
+        console.print(f"Removed the route {plain(removed['alias'])}.")
+
+
+def _set(home: Home, environment: Environment, body: dict[str, Any]) -> dict[str, Any]:
+    from freehold.serve.admin import validated
+    from freehold.serve.routes import NewRoute
+
+    gateway = reach.running(home)
+    if gateway is not None:
+        found: dict[str, Any] = gateway.call("POST", _PATH, body)
+        return found
+    with offline(home) as rest:
+        return rest.shown_route(rest.set_route(environment, validated(NewRoute, body)))
+
+
+def _list(home: Home, environment: Environment) -> list[dict[str, Any]]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        return every_page(gateway, _PATH, environment, "alias")
+    with offline(home) as rest:
+        return [rest.shown_route(each) for each in rest.routes(environment).values()]
+
+
+def _show(home: Home, environment: Environment, alias: str) -> dict[str, Any]:
+    from freehold.serve.routes import no_route
+
+    gateway = reach.running(home)
+    if gateway is not None:
+        return _one(gateway, "GET", alias, environment)
+    with offline(home) as rest:
+        found = rest.routes(environment).get(alias)
+        if found is None:
+            raise no_route(alias)
+        return rest.shown_route(found)
+
+
+def _remove(home: Home, environment: Environment, alias: str) -> dict[str, Any]:
+    from freehold.serve.routes import not_removed
+
+    gateway = reach.running(home)
+    if gateway is not None:
+        return _one(gateway, "DELETE", alias, environment)
+    with offline(home) as rest:
+        removed = rest.store.remove_route(*rest.owner(environment), alias)
+        if removed is None:
+            raise not_removed(alias, rest.routes(environment).get(alias))
+        return rest.shown_route(removed)
+
+
+def _one(
+    gateway: reach.RunningGateway, method: str, alias: str, environment: Environment
+) -> dict[str, Any]:
+    found: dict[str, Any] = gateway.call(
+        method, f"{_PATH}/{reach.quoted(alias)}", query={"environment": environment.value}
+    )
+    return found
+
+
+def _base(route: dict[str, Any]) -> str:
+    return str(route["base"] or (route["base_digest"] or "")[:19])
+
+
+def _print(route: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(route)
+        return
+    under = ""
+    if route["adapter_digest"]:
+        under = f" under {plain(route['adapter'] or '')} ({route['adapter_digest']})"
+    console.print(
+        f"{plain(route['alias'])} in {route['environment']} leads to {plain(_base(route))}{under}.",
+        soft_wrap=True,
+    )

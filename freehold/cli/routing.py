@@ -1,0 +1,99 @@
+"""What `freehold adapter` and `freehold route` share: a home at rest, and long lists."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from freehold.catalog.adapters import Adapters
+from freehold.catalog.store import ModelStore
+from freehold.cli import reach
+from freehold.config import load
+from freehold.config.home import Home
+from freehold.config.schema import Settings
+from freehold.core.adapter import Adapter
+from freehold.core.binding import Environment, Route
+from freehold.core.model import ModelCard
+from freehold.engines import registry
+from freehold.engines.base import LocalModel
+from freehold.store.sql import SqlStore
+
+if TYPE_CHECKING:
+    from freehold.serve.routes import NewRoute
+
+EnvironmentOption = Annotated[Environment, typer.Option(help="Where it is valid.")]
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """A home that no gateway serves, open under its lock."""
+
+    store: SqlStore
+    adapters: Adapters
+    models: ModelStore
+    settings: Settings
+    tenant_id: str
+    cards: Mapping[str, ModelCard]  # by digest
+
+    def owner(self, environment: Environment | str) -> tuple[str, Environment]:
+        return self.tenant_id, Environment(environment)
+
+    def every(self, environment: Environment) -> Iterator[Adapter]:
+        after = ""
+        while page := self.adapters.page(*self.owner(environment), _PAGE, after):
+            yield from page
+            after = page[-1].name
+
+    def routes(self, environment: Environment) -> dict[str, Route]:
+        return {route.alias: route for route in self.store.routes(*self.owner(environment))}
+
+    def set_route(self, environment: Environment, wanted: "NewRoute") -> Route:
+        """The engine that the settings name answers for what it can; the next `freehold
+        up` tells it of the adapter."""
+        from freehold.serve.routes import Place, resolve
+
+        base = self.adapters.base(wanted.base)
+        engine = registry.create(self.settings.engines.default, self.settings.engines)
+        able = engine.capabilities(LocalModel(base, self.models.path(base)))
+        place, owner = Place(engine.name, base.name, able), self.owner(environment)
+        route = resolve(wanted, owner, base, self.adapters, place, time.time_ns() // 1000)
+        self.store.set_route(self.tenant_id, route)
+        return route
+
+    def shown(self, adapter: Adapter) -> dict[str, Any]:
+        from freehold.serve.admin_routing import shown_adapter
+
+        return shown_adapter(adapter, self.cards)
+
+    def shown_route(self, route: Route) -> dict[str, Any]:
+        from freehold.serve.admin_routing import shown_route
+
+        return shown_route(route, self.adapters, self.cards)
+
+
+@contextmanager
+def offline(home: Home) -> Iterator[Offline]:
+    settings = load.settings(home.settings)
+    models = ModelStore(home.path)
+    with reach.offline(home) as (store, keyring, tenant_id):
+        most = settings.engines.openvino.max_rank
+        adapters = Adapters(home.path, store, models, keyring.clock, most)
+        cards = {card.digest: card for card in models.list()}
+        yield Offline(store, adapters, models, settings, tenant_id, cards)
+
+
+def every_page(
+    gateway: reach.RunningGateway, path: str, environment: Environment, key: str
+) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    query: dict[str, Any] = {"environment": environment.value, "limit": _PAGE}
+    while True:
+        page = gateway.call("GET", path, query=query)
+        found += page["data"]
+        if not page["has_more"]:
+            return found
+        query["after"] = found[-1][key]

@@ -1,0 +1,163 @@
+"""`freehold adapter`, on a running gateway and on a resting home: the same words, the same
+checks, and files that go with their last adapter."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from tests.catalog.making import peft_folder
+from tests.cli.conftest import Run
+from tests.installation import Installation, stock_tiny
+
+_FIELDS = {
+    "id", "name", "environment", "digest", "base", "base_digest", "rank", "scaling",
+    "target_modules", "size_bytes", "source", "added_at",
+}  # fmt: skip
+
+
+@dataclass
+class Place:
+    run: Run
+    home: Path
+
+    @property
+    def blobs(self) -> set[str]:
+        return {path.name for path in (self.home / "blobs" / "sha256").iterdir()}
+
+    def said(self, *words: str) -> Any:
+        ended = self.run(*words, "--json")
+        assert ended.exit_code == 0, ended.output
+        return json.loads(ended.stdout)
+
+
+@pytest.fixture(params=["online", "offline"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, commands: Callable[[Path], Run]) -> Place:
+    """A home with the model `tiny`, which a gateway serves or nobody does."""
+    if request.param == "online":
+        served: Installation = request.getfixturevalue("served")
+        return Place(commands(served.home), served.home)
+    return resting(tmp_path / "home", commands)
+
+
+def resting(home: Path, commands: Callable[[Path], Run]) -> Place:
+    home.mkdir()
+    stock_tiny(home)
+    (home / "freehold.yaml").write_text("engines: {default: fake}\n")
+    return Place(commands(home), home)
+
+
+def _failed(ended: Result, code: str) -> str:
+    assert ended.exit_code == 1, ended.output
+    error = json.loads(ended.stdout)["error"]
+    assert error["code"] == code, error
+    return str(error["message"])
+
+
+def _sha256(content: bytes) -> str:
+    """By a tool that everybody has."""
+    ended = subprocess.run(["sha256sum"], input=content, capture_output=True, check=True)
+    return ended.stdout.decode().split()[0]
+
+
+def test_an_adapter_goes_through_its_whole_life(place: Place, tmp_path: Path) -> None:
+    before = place.blobs
+    folder = peft_folder(tmp_path / "support-v1", 11)
+
+    added = place.said("adapter", "add", str(folder), "--base", "tiny")
+    assert set(added) == _FIELDS
+    assert (added["name"], added["environment"], added["base"]) == ("support-v1", "dev", "tiny")
+    assert (added["rank"], added["scaling"]) == (2, "2")
+    assert added["target_modules"] == ["q_proj", "v_proj"]
+    assert len(place.blobs - before) == 2
+    assert folder.exists(), "it was copied"
+    assert place.said("adapter", "add", str(folder), "--base", "tiny") == added
+    assert added in place.said("adapter", "list")
+    for reference in ("support-v1", added["digest"]):
+        assert place.said("adapter", "show", reference) == added
+    table = place.run("adapter", "list").stdout
+    assert "support-v1" in table
+    assert "q, v" in table
+    assert added["digest"] in place.run("adapter", "show", "support-v1").stdout
+
+    removed = place.said("adapter", "rm", "support-v1")
+    assert removed == {"removed": "support-v1", "digest": added["digest"]}
+    assert place.blobs == before
+    assert place.said("adapter", "list") == []
+    _failed(place.run("adapter", "show", "support-v1", "--json"), "not_found")
+    _failed(place.run("adapter", "rm", added["digest"], "--json"), "not_found")
+
+
+def test_the_digest_is_the_one_that_any_tool_computes(place: Place, tmp_path: Path) -> None:
+    folder = peft_folder(tmp_path / "by-hand", 12)
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    lines = "".join(f"{name} sha256:{_sha256((folder / name).read_bytes())}\n" for name in names)
+    added = place.said("adapter", "add", str(folder), "--base", "tiny", "--name", "by.hand")
+    assert added["digest"] == f"sha256:{_sha256(lines.encode())}"
+    place.said("adapter", "rm", "by.hand")
+
+
+def test_what_is_refused_leaves_nothing_and_says_why(place: Place, tmp_path: Path) -> None:
+    before = place.blobs
+
+    def refused(code: str, *words: str, base: str = "tiny") -> str:
+        said = _failed(place.run("adapter", "add", *words, "--base", base, "--json"), code)
+        assert place.blobs == before
+        assert not list((place.home / "cache" / "adapters").glob("*"))
+        return said
+
+    good = peft_folder(tmp_path / "good", 13)
+    refused("model_not_found", str(good), base="no-such-model")
+    refused("source_not_found", str(tmp_path / "none"))
+    refused("invalid_value", str(good), "--name", "../up")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "adapter_config.json" in refused("source_not_found", str(empty))
+    for name in ("adapter_model.bin", "modeling_x.py", "weights.pt"):
+        folder = peft_folder(tmp_path / f"with {name}", 13)
+        (folder / name).write_bytes(b"\x80\x02}q\x00.")
+        assert name in refused("file_refused", str(folder), "--name", "x")
+    wide = peft_folder(tmp_path / "wide", 13, width=48)
+    assert "should be" in refused("file_refused", str(wide))
+    broken = peft_folder(tmp_path / "broken", 13)
+    (broken / "adapter_model.safetensors").write_bytes(b"\xff" * 64)
+    refused("file_invalid", str(broken))
+
+
+def test_a_name_never_changes_what_it_stands_for(place: Place, tmp_path: Path) -> None:
+    first, second = (str(peft_folder(tmp_path / str(seed), seed)) for seed in (14, 15))
+    place.said("adapter", "add", first, "--base", "tiny", "--name", "mine")
+    words = ("adapter", "add", second, "--base", "tiny", "--name", "mine", "--json")
+    assert "mine is another adapter" in _failed(place.run(*words), "conflict")
+    words = ("adapter", "add", first, "--base", "tiny", "--name", "again", "--json")
+    assert "stored already, as mine" in _failed(place.run(*words), "conflict")
+    place.said("adapter", "rm", "mine")
+
+
+def test_an_environments_adapters_are_its_own(
+    tmp_path: Path, commands: Callable[[Path], Run]
+) -> None:
+    place = resting(tmp_path / "home", commands)
+    folder = str(peft_folder(tmp_path / "a", 16))
+    for environment in ("prod", "staging"):
+        words = ("--base", "tiny", "--environment", environment)
+        assert place.said("adapter", "add", folder, *words)["environment"] == environment
+    assert place.said("adapter", "list") == []
+    assert len(place.said("adapter", "list", "--environment", "prod")) == 1
+    place.said("adapter", "rm", "a", "--environment", "prod")
+    assert len(place.blobs) == 3, "staging needs the files"
+    place.said("adapter", "rm", "a", "--environment", "staging")
+    assert len(place.blobs) == 1
+
+
+def test_a_running_gateway_takes_them_for_its_keys_environment_only(
+    online: Run, tmp_path: Path
+) -> None:
+    folder = str(peft_folder(tmp_path / "a", 17))
+    words = ("adapter", "add", folder, "--base", "tiny", "--environment", "prod", "--json")
+    assert "belongs to dev" in _failed(online(*words), "insufficient_permissions")
