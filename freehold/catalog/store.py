@@ -17,7 +17,16 @@ from freehold.catalog.blobs import Blobs, Told, digest_of, disk_error
 from freehold.config.home import write_private
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import is_digest
-from freehold.core.model import Conversion, FormatTrial, Licence, ModelCard, ModelFile, Task
+from freehold.core.model import (
+    Conversion,
+    FormatTrial,
+    Licence,
+    ModelCard,
+    ModelFile,
+    Quality,
+    QualityTrial,
+    Task,
+)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}\Z")
 
@@ -49,6 +58,24 @@ class ModelStore:
 
     def find(self, name: str) -> ModelCard | None:
         return self._read(self._cards / f"{name}.json") if _NAME.match(name) else None
+
+    def files(self, card: ModelCard) -> dict[str, Path]:
+        """Where each file of the model lies, by its name."""
+        return {file.name: self.blobs.path(file.digest) for file in card.files}
+
+    def record(self, card: ModelCard, quality: Quality) -> ModelCard:
+        """Puts what was measured on the card. Raises `MODEL_NOT_FOUND` when the model was
+        removed or replaced meanwhile."""
+        with self.changing():
+            found = self.find(card.name)
+            if found is None or found.digest != card.digest:
+                raise UserError(
+                    Code.MODEL_NOT_FOUND,
+                    f"{card.name} was removed or replaced meanwhile: measure it again.",
+                )
+            changed = dataclasses.replace(found, quality=quality)
+            self.add(changed)
+        return changed
 
     def path(self, card: ModelCard) -> Path:
         """The main file: the weights of a one-file model, else the first weights."""
@@ -132,6 +159,10 @@ def _decode(raw: dict[str, Any]) -> ModelCard:
     if conversion is not None:
         trials = tuple(FormatTrial(**trial) for trial in conversion["trials"])
         conversion = Conversion(**{**conversion, "trials": trials})
+    quality = raw.get("quality")  # cards of older versions have none
+    if quality is not None:
+        measured = tuple(QualityTrial(**trial) for trial in quality["trials"])
+        quality = Quality(**{**quality, "trials": measured})
     return ModelCard(
         **{
             **raw,
@@ -140,5 +171,6 @@ def _decode(raw: dict[str, Any]) -> ModelCard:
             "files": tuple(ModelFile(**file) for file in raw["files"]),
             "conversion": conversion,
             "notes": tuple(raw["notes"]),
+            "quality": quality,
         }
     )

@@ -1,4 +1,4 @@
-"""`freehold model`: pull, list, show, remove and verify models."""
+"""`freehold model`: pull, list, show, measure, remove and verify models."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from freehold.catalog import known
 from freehold.catalog.fetched import Progress as Tell
 from freehold.catalog.pull import pull as pull_model
 from freehold.catalog.store import ModelStore
-from freehold.cli import interrupt
+from freehold.cli import interrupt, quality
 from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, size, stderr, table
 from freehold.config import load
 from freehold.config.home import Home
@@ -23,8 +23,11 @@ from freehold.core.model import ModelCard
 from freehold.deploy.formats import choose_format
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Pull, list, show, remove and verify models."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Pull, list, show, measure, remove and verify models.",
 )
+app.command()(quality.measure)
 
 
 @app.command()
@@ -214,6 +217,7 @@ def _print(card: ModelCard, as_json: bool) -> None:
         console.print(f"{label:14}{value}", soft_wrap=True, markup=False)
     if card.conversion is not None:
         _print_conversion(card)
+    quality.print_quality(card)
 
 
 def _print_conversion(card: ModelCard) -> None:

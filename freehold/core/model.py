@@ -57,6 +57,38 @@ class Conversion:
 
 
 @dataclass(frozen=True, slots=True)
+class QualityTrial:
+    """What one choice of `weights` and `kv_cache` makes of the model. Divergence and
+    agreement are to full precision; decode speeds are of 1 and of 8 streams, in all."""
+
+    weights: str
+    kv_cache: str
+    perplexity: float
+    mean_kl_nats: float
+    p99_kl_nats: float
+    top1_agreement: float
+    weights_bytes: int
+    kv_bytes_per_token: int
+    decode_tokens_per_s: float
+    decode_tokens_per_s_of_8: float
+    exceeds_bound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The measured choices of an engine. `machine_fingerprint` names machines on which
+    the speeds mean the same; `scored_tokens` is how many were predicted."""
+
+    engine: str
+    machine: str
+    machine_fingerprint: str
+    measured_at_us: int
+    scored_tokens: int
+    quality_bound_kl_nats: float
+    trials: tuple[QualityTrial, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """Everything known of one stored model.
 
@@ -83,6 +115,7 @@ class ModelCard:
     template_reads_tools: bool = False
     conversion: Conversion | None = None
     notes: tuple[str, ...] = field(default=())
+    quality: Quality | None = None
 
     @property
     def size_bytes(self) -> int:

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import stat
 from dataclasses import replace
@@ -10,7 +11,7 @@ from freehold.catalog.blobs import Blobs, disk_error
 from freehold.catalog.pull import pull
 from freehold.catalog.store import ModelStore
 from freehold.core.errors import Code, UserError
-from freehold.core.model import Conversion, FormatTrial, ModelCard
+from freehold.core.model import Conversion, FormatTrial, ModelCard, Quality, QualityTrial
 from tests.catalog.making import gguf_bytes, write
 
 
@@ -137,3 +138,42 @@ def test_a_damaged_card_is_named(tmp_path: Path) -> None:
         ModelStore(tmp_path / "home").list()
     assert found.value.code is Code.FILE_INVALID
     assert "tiny.json" in found.value.message
+
+
+def _quality() -> Quality:
+    trial = QualityTrial("int8", "u8", 20.5, 0.007, 0.03, 0.93, 10**8, 13680, 60.0, 240.0, False)
+    return Quality("openvino", "a machine", "ab12", 1, 1788, 0.05, (trial,))
+
+
+def test_a_card_keeps_what_was_measured(tmp_path: Path) -> None:
+    card = _pulled(tmp_path)
+    store = ModelStore(tmp_path / "home")
+
+    measured = store.record(card, _quality())
+
+    assert measured == store.get("tiny") == replace(card, quality=_quality())
+
+
+def test_a_card_of_before_formats_were_measured_is_read(tmp_path: Path) -> None:
+    card = _pulled(tmp_path)
+    path = tmp_path / "home" / "models" / "tiny.json"
+    raw = json.loads(path.read_bytes())
+    del raw["quality"]
+    path.write_text(json.dumps(raw))
+
+    assert ModelStore(tmp_path / "home").get("tiny") == card
+
+
+def test_a_model_that_was_replaced_meanwhile_gets_no_measurement_of_another(
+    tmp_path: Path,
+) -> None:
+    card = _pulled(tmp_path)
+    store = ModelStore(tmp_path / "home")
+    store.add(replace(card, digest="sha256:" + "ab" * 32))
+
+    with pytest.raises(UserError, match="removed or replaced"):
+        store.record(card, _quality())
+    store.remove("tiny")
+    with pytest.raises(UserError, match="removed or replaced"):
+        store.record(card, _quality())
+    assert store.find("tiny") is None

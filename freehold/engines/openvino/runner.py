@@ -60,11 +60,13 @@ class Runner:
         self.blocks = max(1, cache_bytes // per_block)
         self.bytes_per_token = per_block / BLOCK
         self._kept = [self._give_cache(port) for port in caches]
+        self._factors: dict[str, ov.Tensor] = {}  # the request does not keep their memory
 
     def set_factors(self, tensors: Iterable[tuple[str, ov.Tensor]]) -> None:
         """What the slots of the coming steps hold."""
         for name, tensor in tensors:
             self._request.set_tensor(name, tensor)
+            self._factors[name] = tensor
 
     def step(self, parts: Sequence[Part], every_row: bool = False) -> npt.NDArray[np.float32]:
         """[parts that want logits, vocabulary], in their order; with `every_row` of all
