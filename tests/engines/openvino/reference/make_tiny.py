@@ -101,7 +101,7 @@ MODELS = [
     ),
     Tiny(
         "qwen2",
-        3,
+        13,
         torch.float16,
         {
             "architectures": ["Qwen2ForCausalLM"],
