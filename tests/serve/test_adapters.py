@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from freehold.catalog.adapters import stage
 from freehold.catalog.store import ModelStore
 from freehold.core.binding import Environment, Scope
 from freehold.core.engine import Capabilities
+from freehold.deploy.reconcile import PART
 from freehold.engines import registry
 from freehold.engines.base import LocalModel
 from freehold.engines.fake import Fake, tokens_for
 from freehold.secure.keys import KeyRequest
+from freehold.store import routing
 from tests.catalog.making import decoder_bytes, peft_folder, write
 from tests.harness import DIGEST, Running, asked, card, running
+from tests.store.making import adapter
 
 _FORBIDDEN = ("adapter", "adapters", "lora", "lora_adapter", "lora_request", "cache_salt",
               "id_slot", "cache_prompt", "slot_id", "tenant")  # fmt: skip
@@ -264,6 +268,29 @@ async def test_a_moved_alias_answers_wholly_under_one_adapter_or_the_other(
             return bool((await world.seen())["adapters"] == 1)
 
         await _until(only_one_is_left)
+
+
+async def test_an_adapter_stays_as_long_as_any_tenants_route_names_it(tmp_path: Path) -> None:
+    async with running(_stock(tmp_path / "home")) as world:
+        await world.replica.ensure_ready(20)
+        theirs = _other_tenant(world)
+        digest = await _added(world, "a")
+        await _add(world, "a", 1, theirs)
+        await _led(world, "one", "a")
+        await _led(world, "two", "a")
+        assert (await _set(world, "one", "a", theirs)).status_code == 200
+        for left in (3, 2):
+            assert (await world.seen())["adapters"] == 1, left
+            path = "/admin/v1/routes/one"
+            assert (await _delete(world, path, theirs if left == 2 else None)).status_code == 200
+            assert _text(await _ask(world, "two")) == _words("hello", digest)
+        await _led(world, "two")
+
+        async def gone() -> bool:
+            return bool((await world.seen())["adapters"] == 0)
+
+        await _until(gone)
+        assert _text(await _ask(world, "two")) == _words("hello", None)
 
 
 async def test_what_began_under_an_adapter_ends_under_it_though_its_alias_moved_on(
@@ -516,6 +543,42 @@ async def test_each_environment_has_its_own_and_needs_its_own_key(tmp_path: Path
         assert (await _set(world, "live", "a", prod)).status_code == 200
         assert _text(await _ask(world, "live", key=prod)) == _words("hello", digest)
         assert _code(await _ask(world, "live")) == (404, "model_not_found")
+
+
+async def test_a_hundred_thousand_adapters_are_with_the_engine_before_it_serves(
+    tmp_path: Path,
+) -> None:
+    count = 100_000
+    async with running(_stock(tmp_path / "home")) as world:
+        store, tenant = world.gateway.store, world.tenant_id
+        (bare,) = store.routes(tenant, Environment.DEV)
+        made = [adapter(tenant, f"v{number}", base_digest=DIGEST) for number in range(count)]
+        for number, each in enumerate(made):
+            digest = f"sha256:{number:064x}"
+            made[number] = replace(each, config_digest=digest, weights_digest=digest)
+        store.add_adapters(tenant, made)
+        rows = [
+            replace(bare, id=f"r{number}", alias=f"a{number}", managed=False,
+                    adapter_digest=each.digest)
+            for number, each in enumerate(made)
+        ]  # fmt: skip
+        with store._writing() as connection:
+            routing._insert(connection, rows)
+
+    async with running(tmp_path / "home", "--trust-adapters") as world:
+        for number in (0, 31_337, count - 1):
+            answer = await _ask(world, f"a{number}")
+            assert _text(answer) == _words("hello", made[number].digest)
+        seen = await world.seen()
+        assert (seen["adapters"], seen["told"]) == (count, count // PART)
+        moved = await _set(world, "a1", "v2")
+        assert moved.status_code == 200
+        assert _text(await _ask(world, "a1")) == _words("hello", made[2].digest)
+
+        async def one_less() -> bool:
+            return bool((await world.seen())["adapters"] == count - 1)
+
+        await _until(one_less)
 
 
 async def test_long_lists_come_in_pages(tmp_path: Path) -> None:
