@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from freehold.catalog import admit, gguf
+from freehold.catalog import admit
 from freehold.catalog.blobs import digest_of, disk_error
 from freehold.catalog.store import ModelStore
-from freehold.core import peft
+from freehold.core import gguf, peft
 from freehold.core.adapter import CONFIG, WEIGHTS, Adapter
 from freehold.core.binding import Environment, Route
 from freehold.core.clock import Clock

@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from freehold.catalog import gguf
-from freehold.core import safetensors
+from freehold.core import gguf, safetensors
 from freehold.core.errors import Code, UserError
 
 WEIGHTS = frozenset({".gguf", ".safetensors"})

@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.catalog import admit, bert, gguf, known, licences, sources
+from freehold.catalog import admit, bert, known, licences, sources
 from freehold.catalog.blobs import digest_of, disk_error
 from freehold.catalog.fetched import Fetched, Progress
 from freehold.catalog.store import ModelStore, check_name
+from freehold.core import gguf
 from freehold.core.errors import Code, UserError
 from freehold.core.model import Conversion, Licence, ModelCard, ModelFile, Task
 

@@ -25,8 +25,8 @@ import httpx2
 
 from freehold.catalog.blobs import digest_of
 from freehold.catalog.fetched import Progress
-from freehold.catalog.gguf import Header, read_header
 from freehold.core.errors import Code, UserError
+from freehold.core.gguf import Header, read_header
 from freehold.core.model import Conversion, FormatTrial
 from freehold.deploy.probe import read_machine
 from freehold.engines import child

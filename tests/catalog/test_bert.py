@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freehold.catalog import gguf
 from freehold.catalog.pull import pull
 from freehold.catalog.store import ModelStore
+from freehold.core import gguf
 from freehold.core.errors import Code, UserError
 from freehold.core.model import Task
 from freehold.deploy import formats

@@ -8,7 +8,7 @@ import gguf as library
 import numpy as np
 import pytest
 
-from freehold.catalog import gguf
+from freehold.core import gguf
 
 _SHAPE = {"token_embd.weight": (64, 96), "blk.0.ffn_up.weight": (32, 96), "odd.weight": (32, 40)}
 

@@ -8,10 +8,10 @@ import gguf as library
 import numpy as np
 import pytest
 
-from freehold.catalog.gguf import read_header
 from freehold.catalog.pull import pull
 from freehold.catalog.store import ModelStore
 from freehold.core.errors import Code, UserError
+from freehold.core.gguf import read_header
 from freehold.deploy import formats
 
 _WIDE, _LAYERS, _HEADS, _HIDDEN = 64, 2, 2, 128

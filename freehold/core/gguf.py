@@ -75,6 +75,8 @@ class Header:
     # layers, unless every layer has the same seven.
     linears: Mapping[str, tuple[int, int]]
     layers: int
+    heads: int  # of queries and of keys, the same in each layer; else 0
+    kv_heads: int
 
 
 def read_header(path: Path) -> Header:
@@ -129,10 +131,15 @@ class _Reader:
                 raise self._bad(f"{architecture}.{name} is {str(found)[:40]!r}")
             return found
 
+        def count(name: str, fallback: int) -> int:
+            found = values.get(f"{architecture}.{name}", fallback)
+            return found if type(found) is int and 0 < found < 65_536 else 0
+
         def text(name: str) -> str | None:
             found = values.get(name)
             return found if isinstance(found, str) else None
 
+        heads = count("attention.head_count", 0)
         return Header(
             architecture=architecture,
             parameters=parameters,
@@ -145,6 +152,8 @@ class _Reader:
             is_embedding=f"{architecture}.pooling_type" in values,
             linears=linears,
             layers=len(self._linears) if linears else 0,
+            heads=heads,
+            kv_heads=count("attention.head_count_kv", heads),
         )
 
     def _common_linears(self) -> dict[str, tuple[int, int]]:

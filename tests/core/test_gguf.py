@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from gguf.constants import GGML_QUANT_SIZES
 
-from freehold.catalog import gguf
+from freehold.core import gguf
 from freehold.core.errors import Code, UserError
 from tests.catalog.making import (
     ARRAY,
@@ -185,7 +185,7 @@ EXPENSIVE = {
 _MEASURE = """
 import resource, sys, time
 from pathlib import Path
-from freehold.catalog import gguf
+from freehold.core import gguf
 from freehold.core.errors import UserError
 before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 try:
