@@ -21,6 +21,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
+from written import dump
 
 HERE = Path(__file__).parent
 TEXT = HERE.parents[3] / "freehold" / "deploy" / "trial.txt"
@@ -377,20 +378,6 @@ def answer(model: Any, ids: list[int]) -> dict[str, Any]:
         "margin": float(f"{least:.3g}"),
         "logits": [float(f"{value:.6g}") for value in logits[0].tolist()],
     }
-
-
-def dump(path: Path, value: dict[str, Any]) -> None:
-    """Indented but for lists of numbers, which take one line each."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    lines: list[str] = []
-    for line in text.splitlines():
-        bare = line.strip()
-        joins = bare.rstrip(",").lstrip("-").replace(".", "").replace("e-", "").isdigit()
-        if joins or (bare in ("]", "],") and lines[-1].rstrip(",")[-1].isdigit()):
-            lines[-1] += bare
-        else:
-            lines.append(line)
-    path.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
