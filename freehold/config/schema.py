@@ -40,6 +40,7 @@ class LlamaCppSettings(_Section):
     threads: int | None = Field(None, ge=1)
     streams: int = Field(8, ge=1, le=256)
     context_length: int = Field(4096, ge=128)  # per stream
+    adapter_bytes: int = Field(1024 * 1024 * 1024, ge=1024 * 1024)  # in memory, all together
 
 
 class OpenVinoSettings(_Section):
@@ -56,10 +57,35 @@ class OpenVinoSettings(_Section):
     max_rank: int = Field(64, ge=1, le=512)
 
 
+class VllmSettings(_Section):
+    """`python` is the interpreter that has vLLM, by default the gateway's own. Each of the
+    `adapters_at_once` places of a batch takes memory for `max_rank`, used or not."""
+
+    python: str | None = None
+    threads: int | None = Field(None, ge=1)  # where vLLM computes on the CPU
+    gpus: int = Field(1, ge=1, le=64)
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    kv_cache_bytes: int | None = Field(None, ge=1024 * 1024)
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    streams: int = Field(64, ge=1, le=1024)
+    context_length: int = Field(4096, ge=128)  # of one request
+    adapters_at_once: int = Field(8, ge=1, le=256)
+    max_adapters: int = Field(64, ge=1, le=65536)
+    max_rank: int = Field(64, ge=1, le=512)
+    eager: bool = False  # starts sooner and computes slower: nothing is compiled
+
+    @model_validator(mode="after")
+    def _holds_a_batch(self) -> "VllmSettings":
+        if self.max_adapters < self.adapters_at_once:
+            raise ValueError("max_adapters must be at least adapters_at_once")
+        return self
+
+
 class EngineSettings(_Section):
-    default: Literal["llama_cpp", "fake"] = "llama_cpp"
+    default: Literal["auto", "llama_cpp", "openvino", "vllm", "fake"] = "llama_cpp"
     llama_cpp: LlamaCppSettings = LlamaCppSettings()
     openvino: OpenVinoSettings = OpenVinoSettings()
+    vllm: VllmSettings = VllmSettings()
     fake_flags: tuple[str, ...] = ()
 
 

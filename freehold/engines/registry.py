@@ -1,29 +1,46 @@
 """The engines by name; each is imported only when it is chosen."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from freehold.config.schema import EngineSettings
 from freehold.core.errors import Code, UserError
 from freehold.engines.base import Engine
 
 
-def _llama_cpp(settings: EngineSettings) -> Engine:
+def _llama_cpp(settings: EngineSettings, cache: Path | None) -> Engine:
     from freehold.engines.llama_cpp import LlamaCpp
 
     return LlamaCpp(settings.llama_cpp)
 
 
-def _fake(settings: EngineSettings) -> Engine:
+def _openvino(settings: EngineSettings, cache: Path | None) -> Engine:
+    from freehold.engines.openvino.engine import OpenVino
+
+    return OpenVino(settings.openvino, cache)
+
+
+def _vllm(settings: EngineSettings, cache: Path | None) -> Engine:
+    from freehold.engines.vllm.engine import Vllm
+
+    return Vllm(settings.vllm)
+
+
+def _fake(settings: EngineSettings, cache: Path | None) -> Engine:
     from freehold.engines.fake import Fake
 
     return Fake(settings.fake_flags)
 
 
-_CREATORS: dict[str, Callable[[EngineSettings], Engine]] = {
+_CREATORS: dict[str, Callable[[EngineSettings, Path | None], Engine]] = {
     "fake": _fake,
     "llama_cpp": _llama_cpp,
+    "openvino": _openvino,
+    "vllm": _vllm,
 }
-_WITH_ADAPTERS = frozenset({"fake", "openvino"})
+
+
+_WITH_ADAPTERS = frozenset({"fake", "openvino", "vllm"})
 
 
 def with_adapters() -> list[str]:
@@ -31,12 +48,13 @@ def with_adapters() -> list[str]:
     return sorted(_WITH_ADAPTERS & _CREATORS.keys())
 
 
-def create(name: str, settings: EngineSettings) -> Engine:
-    """Raises `UserError(CONFIG_INVALID)` listing the valid names."""
+def create(name: str, settings: EngineSettings, cache: Path | None = None) -> Engine:
+    """`cache` is where an engine may keep what it makes of a model. Raises
+    `UserError(CONFIG_INVALID)` listing the valid names."""
     creator = _CREATORS.get(name)
     if creator is None:
         raise UserError(
             Code.CONFIG_INVALID,
             f"There is no engine {name!r}: choose one of {', '.join(sorted(_CREATORS))}.",
         )
-    return creator(settings)
+    return creator(settings, cache)

@@ -61,7 +61,11 @@ def _schema(tools: list[dict[str, Any]], may_reply: bool) -> dict[str, Any]:
             "type": "object",
             "properties": {
                 "name": {"const": tool["function"]["name"]},
-                "arguments": tool["function"].get("parameters") or {"type": "object"},
+                # Closed unless the tool says otherwise: a small model goes on inventing.
+                "arguments": {
+                    "additionalProperties": False,
+                    **(tool["function"].get("parameters") or {"type": "object"}),
+                },
             },
             "required": ["name", "arguments"],
             "additionalProperties": False,

@@ -191,16 +191,24 @@ async def _text_logprobs(running: Running, endpoint: str) -> None:
     for count, changed in ((0, {}), (3, {}), (1, emoji), (3, stopped)):
         said = await _greedy(running, endpoint, logprobs=count, **changed)
         lists = said.choices[0]["logprobs"]
-        tokens, offset = lists["tokens"], len(changed.get("prompt", PROMPT))
-        assert "".join(tokens) == said.text
+        tokens, start = lists["tokens"], len(changed.get("prompt", PROMPT))
+        pieces = [_bytes_of(token) for token in tokens]
+        assert b"".join(pieces).decode(errors="replace") == said.text
         if not changed:
             assert len(tokens) == said.usage["completion_tokens"]
         for place, token in enumerate(tokens):
             likeliest = lists["top_logprobs"][place]
             assert lists["token_logprobs"][place] == likeliest[token] == max(likeliest.values())
             assert len(likeliest) == max(count, 1)
-            assert lists["text_offset"][place] == offset
-            offset += len(token)
+            before = b"".join(pieces[:place]).decode(errors="ignore")
+            assert lists["text_offset"][place] == start + len(before)
+
+
+def _bytes_of(token: str) -> bytes:
+    """OpenAI writes a part of a character as `bytes:\\xf0\\x9f`."""
+    if not token.startswith("bytes:"):
+        return token.encode()
+    return bytes.fromhex(token.removeprefix("bytes:").replace("\\x", ""))
 
 
 async def _form_is_kept(running: Running, endpoint: str) -> None:

@@ -41,8 +41,11 @@ _ANY_OBJECT = {"type": "object"}
 class Vocabulary(Protocol):
     """What is asked of a tokenizer."""
 
-    special_ids: Collection[int]
-    end_ids: Collection[int]
+    @property
+    def special_ids(self) -> Collection[int]: ...
+
+    @property
+    def end_ids(self) -> Collection[int]: ...
 
     def token_bytes(self, id: int) -> bytes: ...
 
