@@ -36,6 +36,12 @@ def _show(now: dict[str, Any]) -> None:
     )
     if not now["ledger_writable"]:
         console.print("[red]Usage cannot be recorded: no request is served.[/red]")
+    for pool in now["pools"]:
+        if pool["refused_adapters"]:
+            console.print(
+                f"[red]{pool['name']} refused {pool['refused_adapters']} adapters that routes "
+                "name; the log says which and why. Add them again, then set their routes.[/red]"
+            )
     rows = [
         [
             pool["name"],

@@ -27,7 +27,7 @@ def test_machines_get_everything(online: Run, served: Installation) -> None:
     assert (now["in_flight"], now["draining"], now["ledger_writable"]) == (0, False, True)
     assert now["tokens_per_s"] >= 0
     (pool,) = now["pools"]
-    assert set(pool) == {"name", "queued", "replicas"}
+    assert set(pool) == {"name", "queued", "refused_adapters", "replicas"}
     (replica,) = pool["replicas"]
     assert set(replica) == {
         "name", "state", "pid", "in_flight", "restarts", "rss_bytes", "last_error",
