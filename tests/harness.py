@@ -138,8 +138,9 @@ async def running(
         replica = replicas[each.name] = Replica(f"{each.name}-0", used, local, home.logs)
         able = used.capabilities(local)
         told = wiring.adapters_of(each, store, models) if able.adapters else None
-        serving[each.name] = Pool(each.name, [replica], able, settings.limits, told)
-    store.put_routes(tenant_id, Environment.DEV, wiring.routes(tenant_id, settings, cards, 1))
+        serving[each.name] = Pool(each.name, "fake", [replica], able, settings.limits, told)
+    routes = wiring.routes(tenant_id, settings, cards, serving, 1)
+    store.put_routes(tenant_id, Environment.DEV, routes)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     # asyncio sets this only on sockets of a named protocol, unlike uvloop; without it
     # each answer on a kept connection waits 40 ms.

@@ -48,7 +48,6 @@ async def show(gateway: Gateway, home: Home, facts: Facts) -> None:
 
 
 def _print(gateway: Gateway, home: Home, facts: Facts, speeds: list[float | None]) -> None:
-    engine = gateway.settings.engines.default
     models = [
         {
             "name": card.name,
@@ -56,7 +55,7 @@ def _print(gateway: Gateway, home: Home, facts: Facts, speeds: list[float | None
             "licence": card.licence.spdx,
             "quantization": card.quantization,
             "smoke": card.smoke,
-            "engine": engine,
+            "engine": gateway.pools[card.name].engine,
             "streams": gateway.pools[card.name].capabilities.concurrency,
             "tokens_per_s": speed,
         }
@@ -85,10 +84,7 @@ def _show_model(gateway: Gateway, card: ModelCard, speed: float | None) -> None:
     console.print(f"  digest    {card.digest}")
     pool = gateway.pools[card.name]
     said = f", measured {rate(speed)} on one stream" if speed else ""
-    console.print(
-        f"  engine    {gateway.settings.engines.default}, "
-        f"{pool.capabilities.concurrency} streams{said}"
-    )
+    console.print(f"  engine    {pool.engine}, {pool.capabilities.concurrency} streams{said}")
     if card.conversion is not None:
         console.print(
             f"  format    {card.conversion.from_quantization} as fetched; {card.quantization} "

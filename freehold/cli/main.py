@@ -6,7 +6,7 @@ import sys
 import typer
 
 import freehold
-from freehold.cli import adapter, chat, down, key, model, route, status, up, usage
+from freehold.cli import adapter, bench, chat, down, key, model, route, status, up, usage
 from freehold.cli.output import Json, console, plain, print_json, stderr
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command()(down.down)
 app.command()(status.status)
 app.command()(chat.chat)
 app.command()(usage.usage)
+app.command()(bench.bench)
 app.add_typer(model.app, name="model")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(route.app, name="route")

@@ -17,6 +17,7 @@ from freehold.config.schema import Settings
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
 from freehold.core.model import ModelCard
+from freehold.deploy.autotune import Records, settings_for
 from freehold.engines import registry
 from freehold.engines.base import LocalModel
 from freehold.store.sql import SqlStore
@@ -57,7 +58,9 @@ class Offline:
         from freehold.serve.routes import Place, resolve
 
         base = self.adapters.base(wanted.base)
-        engine = registry.create(self.settings.engines.default, self.settings.engines)
+        records = Records(load.home().cache)
+        chosen = settings_for(base, self.settings.engines, records)
+        engine = registry.create(chosen.default, chosen)
         able = engine.capabilities(LocalModel(base, self.models.path(base)))
         place, owner = Place(engine.name, base.name, able), self.owner(environment)
         route = resolve(wanted, owner, base, self.adapters, place, time.time_ns() // 1000)

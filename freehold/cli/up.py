@@ -179,15 +179,15 @@ async def _serve(
         recover(store, home.journal)
         orphans = store.settle_orphans(time.time_ns() // 1000)
         first_key = _first_key(home, store, keyring, tenant_id)
+        shutil.rmtree(staging(home.path), ignore_errors=True)  # of a command that was killed
+        serving = wiring.pools(home, settings, store, ModelStore(home.path), cards)
         store.put_routes(
             tenant_id,
             Environment.DEV,
-            wiring.routes(tenant_id, settings, cards, time.time_ns() // 1000),
+            wiring.routes(tenant_id, settings, cards, serving, time.time_ns() // 1000),
         )
-        shutil.rmtree(staging(home.path), ignore_errors=True)  # of a command that was killed
-        engine = settings.engines.default
-        fleet.place_routes(store, {card.digest: (engine, card.name) for card in cards})
-        serving = wiring.pools(home, settings, store, ModelStore(home.path), cards)
+        places = {card.digest: (serving[card.name].engine, card.name) for card in cards}
+        fleet.place_routes(store, places)
         gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
         try:
             facts = banner.Facts(url, cards, first_key, orphans, as_json)

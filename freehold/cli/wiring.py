@@ -18,6 +18,7 @@ from freehold.core.engine import AdapterFiles
 from freehold.core.ids import new_id
 from freehold.core.model import ModelCard
 from freehold.deploy.adapters import PoolAdapters
+from freehold.deploy.autotune import Records, settings_for
 from freehold.deploy.pool import Pool, RemoteMember
 from freehold.deploy.replica import Replica
 from freehold.engines import registry, remote
@@ -54,31 +55,36 @@ def pools(
     cards: Sequence[ModelCard],
 ) -> dict[str, Pool]:
     """One pool a served model, one an upstream."""
-    engine = registry.create(settings.engines.default, settings.engines)
+    records = Records(home.cache)
     made: dict[str, Pool] = {}
     for card in cards:
+        chosen = settings_for(card, settings.engines, records)
+        engine = registry.create(chosen.default, chosen, home.cache)
         local = LocalModel(card, models.path(card))
         replica = Replica(f"{card.name}-0", engine, local, home.logs)
         able = engine.capabilities(local)
         told = adapters_of(card, store, models) if able.adapters else None
-        made[card.name] = Pool(card.name, [replica], able, settings.limits, told)
+        made[card.name] = Pool(card.name, engine.name, [replica], able, settings.limits, told)
     for upstream in settings.upstreams:
         member = RemoteMember(upstream.name, remote.RemoteClient(upstream))
         able = remote.capabilities(upstream, list(upstream.models))
-        made[upstream.name] = Pool(upstream.name, [member], able, settings.limits)
+        made[upstream.name] = Pool(upstream.name, "remote", [member], able, settings.limits)
     return made
 
 
 def routes(
-    tenant_id: str, settings: Settings, cards: Sequence[ModelCard], at_us: int
+    tenant_id: str,
+    settings: Settings,
+    cards: Sequence[ModelCard],
+    serving: Mapping[str, Pool],
+    at_us: int,
 ) -> list[Route]:
     """The default tenant's routes: each served model under its own name, each
     upstream model under its alias. An alias of ours wins over an upstream's."""
-    engine = settings.engines.default
-    found = {
-        card.name: _route(tenant_id, card.name, engine, card.name, card.digest, card.digest, at_us)
-        for card in cards
-    }
+    found = {}
+    for card in cards:
+        engine, name = serving[card.name].engine, card.name
+        found[name] = _route(tenant_id, name, engine, name, card.digest, card.digest, at_us)
     for upstream in settings.upstreams:
         for model in upstream.models:
             route = _route(
@@ -159,7 +165,6 @@ def gateway(
             directory,
             serving,
             by_digest,
-            settings.engines.default,
             functools.partial(fleet.is_wanted, store),
             clock,
         ),

@@ -82,7 +82,7 @@ class VllmSettings(_Section):
 
 
 class EngineSettings(_Section):
-    default: Literal["auto", "llama_cpp", "openvino", "vllm", "fake"] = "llama_cpp"
+    default: Literal["auto", "llama_cpp", "openvino", "vllm", "fake"] = "auto"
     llama_cpp: LlamaCppSettings = LlamaCppSettings()
     openvino: OpenVinoSettings = OpenVinoSettings()
     vllm: VllmSettings = VllmSettings()

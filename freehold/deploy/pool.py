@@ -147,6 +147,7 @@ class Pool:
     def __init__(
         self,
         name: str,
+        engine: str,
         members: Sequence[Member],
         capabilities: Capabilities,
         limits: LimitSettings,
@@ -154,6 +155,7 @@ class Pool:
     ) -> None:
         """`adapters` are there exactly when the capabilities say so."""
         self.name = name
+        self.engine = engine
         self.capabilities = capabilities
         self.adapters = adapters
         self._members = tuple(members)

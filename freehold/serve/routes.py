@@ -111,7 +111,6 @@ class Routes:
         directory: Directory,
         pools: Mapping[str, Pool],
         cards: Mapping[str, ModelCard],
-        engine: str,
         is_wanted: Callable[[str, str], bool],
         clock: Clock,
     ) -> None:
@@ -120,7 +119,6 @@ class Routes:
         self._directory = directory
         self._pools = pools
         self._cards = cards
-        self._engine = engine
         self._is_wanted = is_wanted
         self._clock = clock
         self._changing = asyncio.Lock()
@@ -137,7 +135,7 @@ class Routes:
                     f"{base.name} is not served now: start the gateway with `--model {base.name}`.",
                     param="base",
                 )
-            place = Place(self._engine, pool.name, pool.capabilities)
+            place = Place(pool.engine, pool.name, pool.capabilities)
             owner = (tenant_id, environment)
             at_us = self._clock.wall_us()
             route = await asyncio.to_thread(

@@ -54,15 +54,35 @@ def _leaves(shape: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-@pytest.mark.parametrize("name", [name for name, _ in _leaves(Settings())])
-def test_every_setting_in_a_section_can_come_from_the_environment(name: str) -> None:
+_OTHERS: dict[str, tuple[str, Any]] = {
+    "engines.llama_cpp.threads": ("9", 9),
+    "engines.openvino.threads": ("9", 9),
+    "engines.openvino.weights": ("int4", "int4"),
+    "engines.openvino.kv_cache": ("bf16", "bf16"),
+    "engines.vllm.dtype": ("float16", "float16"),
+    "engines.vllm.kv_cache_bytes": ("9000000", 9_000_000),
+    "engines.vllm.threads": ("9", 9),
+}
+
+
+def _other(value: Any) -> tuple[str, Any]:
+    """What a setting can have instead of its default."""
+    if isinstance(value, bool):
+        return "true", True
+    if isinstance(value, int):
+        return str(value + 1), value + 1
+    if isinstance(value, float):
+        return str(value / 2), value / 2
     other: dict[type, tuple[str, Any]] = {
-        bool: ("true", True), int: ("1717", 1717), float: ("7.5", 7.5),
         str: ("fake", "fake"), tuple: ("[a, b]", ("a", "b")), type(None): ("'9'", "9"),
     }  # fmt: skip
-    text, expected = other[type(dict(_leaves(Settings()))[name])]
-    if name in ("engines.llama_cpp.threads", "engines.llama_cpp.streams"):
-        text, expected = "9", 9
+    return other[type(value)]
+
+
+@pytest.mark.parametrize("name", [name for name, _ in _leaves(Settings())])
+def test_every_setting_in_a_section_can_come_from_the_environment(name: str) -> None:
+    value = dict(_leaves(Settings()))[name]
+    text, expected = _OTHERS.get(name) or _other(value)
     variable = "FREEHOLD_" + name.replace(".", "__").upper()
 
     changed = dict(_leaves(load.settings(Path("/none"), {variable: text})))

@@ -18,6 +18,10 @@ _IN_WORDS = {
     "server.max_body_bytes": "8 MiB",
     "server.max_bodies_bytes": "256 MiB",
     "engines.llama_cpp.threads": "all usable cores",
+    "engines.openvino.threads": "all usable cores",
+    "engines.vllm.kv_cache_bytes": "vLLM decides",
+    "engines.vllm.python": "the gateway's own",
+    "engines.vllm.threads": "vLLM decides",
 }
 
 
@@ -132,4 +136,4 @@ def test_the_engines_that_can_be_named_are_the_ones_there_are() -> None:
     from freehold.engines import registry
 
     field = Settings.model_fields["engines"].annotation.model_fields["default"]  # type: ignore[union-attr]
-    assert set(get_args(field.annotation)) == set(registry._CREATORS)
+    assert set(get_args(field.annotation)) == {"auto", *registry._CREATORS}

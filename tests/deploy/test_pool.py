@@ -42,7 +42,7 @@ class _Returning(RemoteMember):
 
 def _pool(*members: RemoteMember, concurrency: int = 1, **limits: float) -> Pool:
     made = LimitSettings.model_validate({"queue_s": 20, **limits})
-    return Pool("p", members or (_member(),), Capabilities({}, None, concurrency), made)
+    return Pool("p", "fake", members or (_member(),), Capabilities({}, None, concurrency), made)
 
 
 async def _steps(count: int) -> None:

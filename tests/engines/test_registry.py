@@ -25,7 +25,7 @@ def test_an_engine_goes_by_the_name_it_was_asked_for_with(name: str) -> None:
 
 
 def test_a_wrong_name_is_told_with_the_right_ones() -> None:
-    for name in ("vllm", "", "Fake"):
+    for name in ("vllm2", "", "Fake"):
         with pytest.raises(UserError) as refused:
             registry.create(name, EngineSettings())
         assert refused.value.code is Code.CONFIG_INVALID

@@ -79,8 +79,9 @@ def test_where_no_tool_may_be_called_none_is_told() -> None:
 
 def test_each_call_must_be_of_its_own_parameters_and_nothing_else() -> None:
     weather, time = _schema(_body(tool_choice="required"))["anyOf"]
-    assert weather["properties"]["arguments"] == _WEATHER["function"]["parameters"]  # type: ignore[index]
-    assert time["properties"]["arguments"] == {"type": "object"}
+    closed = {"additionalProperties": False}
+    assert weather["properties"]["arguments"] == _WEATHER["function"]["parameters"] | closed  # type: ignore[index]
+    assert time["properties"]["arguments"] == {"type": "object"} | closed
     for branch in (weather, time):
         assert branch["required"] == ["name", "arguments"]
         assert branch["additionalProperties"] is False
