@@ -201,7 +201,9 @@ def _dense(matrix: Matrix) -> Any:
     groups = matrix.values.shape[1]
     packed = ov.Tensor(matrix.values, ov.Shape([rows, groups, columns // groups]), Type.u4)
     values = op.convert(ov.op.Constant(packed, True), "f16")
-    zeros = op.convert(ov.op.Constant(matrix.zeros, True), "f16")
+    zeros = ov.op.Constant(matrix.zeros, True)
+    if zeros.get_element_type() != Type.f16:
+        zeros = op.convert(zeros, "f16")
     shifted = op.multiply(op.subtract(values, zeros), scales)
     return op.convert(op.reshape(shifted, _ints([rows, columns]), False), "f32")
 

@@ -17,7 +17,7 @@ from freehold.engines.openvino.quantize import Format, Matrix, quantize
 from freehold.engines.openvino.shape import SITES, Shape
 from freehold.engines.openvino.weights import Weights, open_weights
 
-_VERSION = 1  # of what a kept file holds
+_VERSION = 2  # of what a kept file holds
 _MODULES = {"qkv": "self_attn", "o": "self_attn", "gu": "mlp", "down": "mlp"}
 _HEAD: Format = "int8"  # embedding and head lose most in four bits
 

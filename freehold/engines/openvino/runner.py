@@ -60,6 +60,8 @@ class Runner:
         self.blocks = max(1, cache_bytes // per_block)
         self.bytes_per_token = per_block / BLOCK
         self._kept = [self._give_cache(port) for port in caches]
+        # The runtime keeps no memory that it was lent for four-bit constants.
+        self._lent = [each.values for each in prepared.matrices.values() if each.format == "int4"]
         self._factors: dict[str, ov.Tensor] = {}  # the request does not keep their memory
 
     def set_factors(self, tensors: Iterable[tuple[str, ov.Tensor]]) -> None:
