@@ -100,9 +100,9 @@ _GGUF_NAMES = {
 }  # fmt: skip
 
 
-def decoder_bytes(licence: str | None = "apache-2.0", **leave_out: int) -> bytes:
-    """A GGUF file with the linears of a small decoder; of those named, only that many
-    layers have them."""
+def decoder_bytes(*more: bytes, licence: str | None = "apache-2.0", **leave_out: int) -> bytes:
+    """A GGUF file with the linears of a small decoder, and `more` keys; of those named,
+    only that many layers have them."""
     tensors, at = [], 0
     for layer in range(LAYERS):
         for name, (inputs, outputs) in LINEARS.items():
@@ -110,7 +110,7 @@ def decoder_bytes(licence: str | None = "apache-2.0", **leave_out: int) -> bytes
                 full = f"blk.{layer}.{_GGUF_NAMES[name]}.weight"
                 tensors.append(tensor(full, [inputs, outputs], 0, at))
                 at += inputs * outputs * 4
-    return gguf_bytes(keys(licence=licence), tensors, data_bytes=at)
+    return gguf_bytes([*keys(licence=licence), *more], tensors, data_bytes=at)
 
 
 def peft_folder(

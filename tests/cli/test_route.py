@@ -9,8 +9,11 @@ import httpx2
 import pytest
 from click.testing import Result
 
+from freehold.catalog.pull import pull
+from freehold.catalog.store import ModelStore
+from freehold.engines import registry
 from freehold.engines.fake import tokens_for
-from tests.catalog.making import peft_folder
+from tests.catalog.making import U32, decoder_bytes, key, peft_folder, write
 from tests.cli.conftest import Run
 from tests.cli.test_adapter import Place, place, resting
 from tests.installation import Installation
@@ -130,11 +133,13 @@ def test_an_engine_without_adapters_refuses_and_names_those_with(
     tmp_path: Path, commands: Callable[[Path], Run]
 ) -> None:
     place = resting(tmp_path / "home", commands)
-    (place.home / "freehold.yaml").write_text("engines: {default: llama_cpp}\n")
+    embeds = decoder_bytes(key("llama.pooling_type", U32, 1))  # the fake has no adapters then
+    file = write(tmp_path / "embeds.gguf", embeds)
+    pull(ModelStore(place.home), place.home, f"file:{file}", progress=lambda *_: None)
     folder = str(peft_folder(tmp_path / "adapter", 24))
-    place.said("adapter", "add", folder, "--base", "tiny", "--name", "a")
-    words = ("route", "set", "live", "--base", "tiny", "--adapter", "a", "--json")
+    place.said("adapter", "add", folder, "--base", "embeds", "--name", "a")
+    words = ("route", "set", "live", "--base", "embeds", "--adapter", "a", "--json")
     said = _failed(place.run(*words), "unsupported_parameter")
-    assert "llama_cpp" in said
-    assert "fake" in said
-    place.said("route", "set", "live", "--base", "tiny")
+    assert "The engine fake cannot" in said
+    assert ", ".join(registry.with_adapters()) in said
+    place.said("route", "set", "live", "--base", "embeds")
