@@ -101,10 +101,12 @@ def test_weights_that_were_rounded_to_sixteen_steps_stay_what_they_are() -> None
     assert np.abs(_worked_out(matrix) - weights).max() < np.abs(weights).max() * 3 * _HALF
 
 
-def test_other_weights_get_the_whole_zero_points_that_are_fastest() -> None:
-    weights = np.random.default_rng(4).normal(size=(64, 128)).astype(np.float32)
+def _noise() -> Weights:
+    return np.random.default_rng(4).normal(size=(64, 128)).astype(np.float32)
 
-    matrix = quantize(weights, "int4")
+
+def test_other_weights_get_the_whole_zero_points_that_are_fastest() -> None:
+    matrix = quantize(_noise(), "int4")
 
     assert matrix.zeros is not None
     assert matrix.zeros.dtype == np.uint8
@@ -128,6 +130,24 @@ def test_the_runtime_reads_what_was_written(format: Format, columns: int) -> Non
     matrix = quantize(weights, format)
 
     np.testing.assert_allclose(_read(matrix), _worked_out(matrix), rtol=2e-3, atol=4e-3)
+
+
+@pytest.mark.parametrize(
+    ("format", "fractional", "kept"),
+    [("int8", False, "i8"), ("int4", False, "u4"), ("int4", True, "u4")],
+)
+def test_the_product_itself_reads_the_few_bits(format: Format, fractional: bool, kept: str) -> None:
+    """Or else the runtime would write all weights out in 16 bits or more."""
+    weights = _on_a_grid() if fractional else _noise()
+    inputs = op.parameter([-1, weights.shape[1]], ov.Type.f32)
+    product = op.matmul(inputs, _dense(quantize(weights, format)), False, True)
+    model = ov.Model([product], [inputs], "multiplies")
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+
+    nodes = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    told = {node["layerType"].value: node["runtimePrecision"].value for node in nodes}
+
+    assert told["FullyConnected"] == kept
 
 
 def test_inputs_that_no_group_divides_stay_in_eight_bits() -> None:
