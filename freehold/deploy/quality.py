@@ -1,6 +1,7 @@
 """What the formats of the openvino engine cost in quality, measured on this machine in a
 process of its own that ends when this one does."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -63,11 +64,17 @@ def _lines(
             process.wait()
         finally:
             process.kill()
+    if process.returncode == -signal.SIGKILL:
+        raise UserError(
+            Code.ENGINE_FAILED,
+            "The measuring process was killed, as happens when memory runs out: it needs room "
+            "for the weights in float32; free some, or measure a smaller model.",
+        )
     if process.returncode:
         raise UserError(
             Code.ENGINE_FAILED,
-            f"The measuring process ended with code {process.returncode}: it needs memory for "
-            "the model in float32; free some, or measure a smaller model.",
+            f"The measuring process ended with code {process.returncode}: verify the model with "
+            "`freehold model verify`, and report this if it is sound.",
         )
 
 
