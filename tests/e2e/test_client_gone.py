@@ -50,7 +50,8 @@ async def test_the_real_engine_stops_for_clients_that_leave_at_any_point(
     tmp_path: Path, installation: Installation, begin: Callable[..., Installation]
 ) -> None:
     stock(tmp_path, installation)
-    gateway = begin(tmp_path, variables={"FREEHOLD_ENGINES__LLAMA_CPP__STREAMS": "1"})
+    one_place = {"FREEHOLD_ENGINES__LLAMA_CPP__STREAMS": "1"}
+    gateway = begin(tmp_path, "--engine", "llama_cpp", variables=one_place)
     (log,) = (tmp_path / "logs").glob("engine-*.log")
 
     def worked() -> list[int]:
