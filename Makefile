@@ -7,7 +7,7 @@ export FREEHOLD_HOME ?= $(HOME)/.freehold
 HOST   ?= 127.0.0.1
 PORT   ?= 8080
 
-.PHONY: up install install-dev test test-all lint bench lock clean
+.PHONY: up install install-dev test test-all test-vllm lint bench lock clean
 
 up: install
 	@exec $(BIN)/freehold up --host "$(HOST)" --port "$(PORT)"
@@ -34,6 +34,12 @@ test: install-dev lint
 
 test-all: install-dev lint
 	$(BIN)/python -m pytest
+
+# With vLLM: FREEHOLD_TEST_VLLM_PYTHON names an interpreter that has it (its CPU build does),
+# FREEHOLD_TEST_VLLM_MODEL a folder that tests/contract/engines/vllm_checkpoint.py made.
+test-vllm: install-dev
+	@test -x "$(FREEHOLD_TEST_VLLM_PYTHON)" -a -d "$(FREEHOLD_TEST_VLLM_MODEL)" || { echo "Set FREEHOLD_TEST_VLLM_PYTHON and FREEHOLD_TEST_VLLM_MODEL: see the Makefile."; exit 1; }
+	$(BIN)/python -m pytest tests/contract tests/engines/vllm -k vllm
 
 lint: install-dev
 	$(BIN)/ruff check .

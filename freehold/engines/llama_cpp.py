@@ -19,7 +19,8 @@ from freehold.engines import child, logprobs, tool_calls
 from freehold.engines.base import Answer, LocalModel
 from freehold.engines.cores import usable_cores
 from freehold.engines.fields import EMBEDDING_FIELDS, TEXT_FIELDS
-from freehold.engines.openai_http import OpenAIHttp, failed
+from freehold.engines.openai_http import OpenAIHttp
+from freehold.engines.reading import ReadAnswer, Reader, read_whole
 
 _OWN_FIELDS: dict[str, Any] = {"lora": [], "cache_prompt": False}
 _READY_S = 600.0
@@ -79,7 +80,7 @@ class LlamaCppClient(OpenAIHttp):
     async def stream(self, call: EngineCall) -> AsyncIterator[Answer]:
         asked, readers = self._prepared(call)
         async with super().stream(asked) as answer:
-            yield _ReadAnswer(answer, readers) if readers else answer
+            yield ReadAnswer(answer, readers) if readers else answer
 
     async def whole(self, call: EngineCall) -> dict[str, Any]:
         """Embeddings are asked for without a name: given one, llama.cpp answers under
@@ -88,12 +89,12 @@ class LlamaCppClient(OpenAIHttp):
             return await self.post_json(EMBEDDINGS, call.body)
         asked, readers = self._prepared(call)
         content = await super().whole(asked)
-        return _read_whole(content, readers) if readers else content
+        return read_whole(content, readers) if readers else content
 
-    def _prepared(self, call: EngineCall) -> tuple[EngineCall, list[logprobs.Reader]]:
+    def _prepared(self, call: EngineCall) -> tuple[EngineCall, list[Reader]]:
         """The call as llama.cpp understands it, and what makes OpenAI's answer of its."""
         body = self._with_tools_told(call.body)
-        readers: list[logprobs.Reader] = []
+        readers: list[Reader] = []
         if body is not call.body and tool_calls.is_constrained(call.body):
             readers.append(tool_calls.CallReader().chunk)
         body, reader = logprobs.prepared(call.endpoint, body)
@@ -133,36 +134,3 @@ class LlamaCppClient(OpenAIHttp):
         answer = await self.whole(EngineCall(COMPLETIONS, "probe", body, "probe"))
         if not answer.get("choices"):
             raise UserError(Code.ENGINE_UNAVAILABLE, "The engine makes no tokens: try again.")
-
-
-class _ReadAnswer:
-    """An answer whose chunks go through readers."""
-
-    def __init__(self, answer: Answer, readers: list[logprobs.Reader]) -> None:
-        self._answer = answer
-        self._readers = readers
-
-    async def read(self) -> list[dict[str, Any]] | None:
-        chunks = await self._answer.read()
-        return None if chunks is None else [_read(chunk, self._readers) for chunk in chunks]
-
-
-def _read(chunk: dict[str, Any], readers: list[logprobs.Reader]) -> dict[str, Any]:
-    try:
-        for reader in readers:
-            chunk = reader(chunk)
-    except (AttributeError, KeyError, TypeError, ValueError) as why:
-        raise failed("The engine", "sent what is no answer") from why
-    return chunk
-
-
-def _read_whole(content: dict[str, Any], readers: list[logprobs.Reader]) -> dict[str, Any]:
-    """A whole answer is read as if it were its only chunk."""
-    for choice in content["choices"]:
-        if "message" in choice:
-            choice["delta"] = choice.pop("message")
-    content = _read(content, readers)
-    for choice in content["choices"]:
-        if "delta" in choice:
-            choice["message"] = {"content": None, **choice.pop("delta")}
-    return content

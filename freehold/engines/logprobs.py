@@ -5,12 +5,10 @@ gives twenty, or no numbers at all. So it is asked for one at least, and what is
 much is cut here.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from freehold.core.engine import CHAT
-
-Reader = Callable[[dict[str, Any]], dict[str, Any]]  # one chunk after the other
+from freehold.engines.reading import Reader
 
 
 def prepared(endpoint: str, body: dict[str, Any]) -> tuple[dict[str, Any], Reader | None]:

@@ -106,6 +106,7 @@ class Entry:
     """One engine. `cannot` and `without_effect` say why beside what."""
 
     name: str
+    start_s: float = 60
     cannot: Mapping[Promise, str] = {}
     without_effect: Mapping[str, str] = {}  # fields it takes, and that change nothing
 

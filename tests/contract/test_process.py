@@ -15,8 +15,9 @@ import pytest
 
 from freehold.core.engine import CHAT, LaunchSpec
 from freehold.core.errors import Code, UserError
+from freehold.core.ids import digest_of_files
 from freehold.deploy.replica import Replica
-from freehold.engines.base import Answer, EngineClient
+from freehold.engines.base import Answer, EngineClient, LocalModel
 from tests.contract import parent
 from tests.contract.effects import BASE
 from tests.contract.entry import Entry, LocalEntry, Place, Promise, Running, until_it_answers
@@ -39,9 +40,20 @@ async def test_the_identity_is_the_digest_of_the_file_that_was_loaded(
     assert running.loaded is not None
     expected = running.loaded.card.digest
     if Promise.READS_FILE not in entry.cannot:
-        content = running.loaded.path.read_bytes()
-        expected = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        expected = _digest(running.loaded)
     assert identity == expected
+
+
+def _digest(model: LocalModel) -> str:
+    """Of the files themselves, several of which lie in one folder, each under its own."""
+    if len(model.card.files) == 1:
+        return _sha256(model.path)
+    paths = {f.name: model.path.parent / f.digest.removeprefix("sha256:") for f in model.card.files}
+    return digest_of_files({name: _sha256(path) for name, path in paths.items()})
+
+
+def _sha256(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
 async def test_other_weights_than_the_card_says_never_serve(entry: Entry, place: Place) -> None:
@@ -101,7 +113,7 @@ async def _alone(
     )
     client: EngineClient = engine.connect(model, socket)
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(entry.start_s):
             await until_it_answers(client.identity, lambda: started.poll() is not None)
         yield started, spec
     finally:
