@@ -3,8 +3,6 @@ and results leave it as lines of JSON on its standard output."""
 
 import argparse
 import sys
-import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files as resources
 from pathlib import Path
@@ -35,24 +33,13 @@ def _measure(options: argparse.Namespace) -> None:
     pairs = (told.partition("=") for told in options.file)
     files = {name: Path(path) for name, _, path in pairs}
     text = (resources("freehold.engines.openvino") / "measure.txt").read_text("utf-8")
-    tokens = _tokenizer(files).encode(text, parse_special=False)
+    tokens = Tokenizer.of_model(files).encode(text, parse_special=False)
 
     def told(what: str, done: int, of: int) -> None:
         _say({"doing": what, "done": done, "of": of})
 
     for found in measure(files, tokens, options.tokens, options.threads, told):
         _say({"measured": asdict(found)})
-
-
-def _tokenizer(files: Mapping[str, Path]) -> Tokenizer:
-    for name, path in files.items():
-        if name.endswith(".gguf"):
-            return Tokenizer.from_gguf(path)
-    with tempfile.TemporaryDirectory(prefix="freehold-") as folder:
-        for name, path in files.items():
-            if not name.endswith(".safetensors"):
-                (Path(folder) / name).symlink_to(path)
-        return Tokenizer.from_folder(Path(folder))
 
 
 def _say(line: dict[str, Any]) -> None:

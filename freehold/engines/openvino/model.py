@@ -1,7 +1,6 @@
 """What the process has loaded: weights, vocabulary, template, adapters, cache."""
 
 import argparse
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ class Model:
     def __init__(self, options: argparse.Namespace, files: Mapping[str, Path]) -> None:
         self.digest: str = options.digest
         self._context: int = options.context
-        self._tokenizer = _tokenizer(files)
+        self._tokenizer = Tokenizer.of_model(files)
         self._template = self._template_of(options)
         prepared = prepare(options.digest, files, _format(options.weights), options.cache)
         exact = options.weights == "float32"
@@ -158,17 +157,6 @@ def _format(text: str) -> Format:
         raise UserError(Code.CONFIG_INVALID, f"There is no format {text!r} for weights.")
     found: Format = text  # type: ignore[assignment]
     return found
-
-
-def _tokenizer(files: Mapping[str, Path]) -> Tokenizer:
-    for name, path in files.items():
-        if name.endswith(".gguf"):
-            return Tokenizer.from_gguf(path)
-    with tempfile.TemporaryDirectory(prefix="freehold-") as folder:
-        for name, path in files.items():
-            if name.endswith((".json", ".jinja", ".model")):
-                (Path(folder) / name).symlink_to(path)
-        return Tokenizer.from_folder(Path(folder))
 
 
 def _stops(body: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ Special tokens are looked for here, and only what lies between them goes to the
 control token unless the caller asks for it, not even by merges.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -90,6 +91,18 @@ class Tokenizer:
         from freehold.engines.openvino import tokenizer_hf
 
         return cls(tokenizer_hf.read(path))
+
+    @classmethod
+    def of_model(cls, files: Mapping[str, Path]) -> "Tokenizer":
+        """From a stored model's files, given by their names."""
+        for name, path in files.items():
+            if name.endswith(".gguf"):
+                return cls.from_gguf(path)
+        with tempfile.TemporaryDirectory(prefix="freehold-") as folder:
+            for name, path in files.items():
+                if name.endswith((".json", ".jinja", ".model")):
+                    (Path(folder) / name).symlink_to(path)
+            return cls.from_folder(Path(folder))
 
     @property
     def size(self) -> int:
