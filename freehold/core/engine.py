@@ -34,7 +34,8 @@ class Capabilities:
     hang is noticed and an aborted answer can be billed. `adapters` means that one
     process answers under any of the adapters it was told of, and says in every chunk
     under which (`adapter`: a digest or null); `salted`, that it keeps prefixes between
-    requests and finds them only under the salt they came with.
+    requests and finds them only under the salt they came with. `proves_weights` means
+    that chunks name the weights that computed them; otherwise, the ones asked for.
     """
 
     fields: Mapping[str, frozenset[str]]
@@ -44,6 +45,7 @@ class Capabilities:
     answers_whole: bool = False
     adapters: bool = False
     salted: bool = False
+    proves_weights: bool = True
 
     @property
     def endpoints(self) -> frozenset[str]:

@@ -87,6 +87,7 @@ def capabilities(settings: UpstreamSettings, models: list[UpstreamModel]) -> Cap
         concurrency=settings.concurrency,
         vision=True,
         answers_whole=True,
+        proves_weights=False,
     )
 
 

@@ -227,7 +227,8 @@ class Exchange:
 
     def _identity_headers(self) -> list[Header]:
         route = self.binding.route
-        headers = [(b"x-freehold-engine", route.engine.encode())]
+        proof = b"proved" if self._pool.capabilities.proves_weights else b"claimed"
+        headers = [(b"x-freehold-engine", route.engine.encode()), (b"x-freehold-weights", proof)]
         reported = self._reported or {}
         if self._lease is not None and self._lease.base_digest is not None:
             # An engine that names none in its chunks has named it when it started.

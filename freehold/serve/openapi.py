@@ -288,6 +288,7 @@ def _answer(entry: _Entry) -> Schema:
     if entry.tag == "inference":
         for name in (
             "x-freehold-model-digest", "x-freehold-adapter-digest", "x-freehold-engine",
+            "x-freehold-weights",
         ):  # fmt: skip
             answer["headers"][name] = {"$ref": f"#/components/headers/{name}"}
     return answer
@@ -399,6 +400,12 @@ _HEADERS = {
         pattern="^sha256:[0-9a-f]{64}$",
     ),
     "x-freehold-engine": _header("The engine that answered.", False),
+    "x-freehold-weights": _header(
+        "`proved` where the engine names the weights that computed the answer, `claimed` where "
+        "it repeats what it was asked for.",
+        False,
+        pattern="^(proved|claimed)$",
+    ),
     "retry-after": _header("Seconds to wait.", False, pattern="^[0-9]+$"),
     "www-authenticate": _header("How to send a key.", True),
 }

@@ -21,7 +21,7 @@ _IN_WORDS = {
     "engines.openvino.threads": "all usable cores",
     "engines.vllm.kv_cache_bytes": "vLLM decides",
     "engines.vllm.python": "the gateway's own",
-    "engines.vllm.threads": "vLLM decides",
+    "engines.vllm.threads": "all usable cores",
 }
 
 

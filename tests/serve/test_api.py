@@ -257,6 +257,7 @@ async def test_the_answer_names_the_weights_that_made_it(tmp_path: Path) -> None
             response = await world.chat("who?", stream=streams)
             assert response.headers["x-freehold-model-digest"].startswith("sha256:abab")
             assert response.headers["x-freehold-engine"] == "fake"
+            assert response.headers["x-freehold-weights"] == "proved"
             assert response.headers["x-freehold-request-id"].startswith("req_")
 
 

@@ -98,8 +98,10 @@ async def test_one_failure_before_the_first_byte_is_not_noticed(tmp_path: Path) 
         await asked.say(far.status(500) if is_first else far.whole("well"))
 
     async with _world(tmp_path, fail_once) as (world, upstream):
-        answer = (await _ask(world)).json()
+        response = await _ask(world)
+        answer = response.json()
         assert answer["choices"][0]["message"]["content"] == "well"
+        assert response.headers["x-freehold-weights"] == "claimed"  # nothing is known of them
         row = (await world.settled(1))[0]
         assert (row["outcome"], row["tokens_in"], row["tokens_out"]) == ("ok", 5, 3)
         assert len(upstream.seen) == 2

@@ -47,6 +47,7 @@ class Vllm:
             concurrency=self._settings.streams,
             adapters=True,
             salted=True,
+            proves_weights=False,
         )
 
     def launch(self, model: LocalModel, socket_path: str) -> LaunchSpec:
