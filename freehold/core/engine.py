@@ -36,6 +36,7 @@ class Capabilities:
     under which (`adapter`: a digest or null); `salted`, that it keeps prefixes between
     requests and finds them only under the salt they came with. `proves_weights` means
     that chunks name the weights that computed them; otherwise, the ones asked for.
+    `proves_adapters` says it of the adapter, where the base is proved.
     """
 
     fields: Mapping[str, frozenset[str]]
@@ -46,6 +47,7 @@ class Capabilities:
     adapters: bool = False
     salted: bool = False
     proves_weights: bool = True
+    proves_adapters: bool = True
 
     @property
     def endpoints(self) -> frozenset[str]:

@@ -30,24 +30,39 @@ class AdapterHttp(OpenAIHttp):
     async def change_adapters(
         self, add: Sequence[AdapterFiles], drop: Collection[str]
     ) -> Mapping[str, str]:
-        told = [
-            {"digest": each.digest, "config": str(each.config), "weights": str(each.weights)}
-            for each in add
-        ]
-        answer = await self.post_json("adapters", {"add": told, "drop": list(drop)})
-        refused = answer.get("refused")
-        if not isinstance(refused, dict):
-            raise failed("The engine", "did not say which adapters it took")
-        return {digest: _plain(reason) for digest, reason in refused.items()}
+        return refused(await self.post_json("adapters", told(add, drop)))
 
     def bad_request(self, status: int, error: dict[str, Any]) -> UserError:
         if error.get("code") == UNKNOWN_ADAPTER:
-            return UserError(
-                Code.ADAPTER_UNAVAILABLE,
-                "The engine does not have this model's adapter now: try again.",
-                retry_after_s=2,
-            )
+            return not_there()
         return super().bad_request(status, error)
+
+
+def told(add: Sequence[AdapterFiles], drop: Collection[str]) -> dict[str, Any]:
+    """The body that tells a process of adapters."""
+    return {
+        "add": [
+            {"digest": each.digest, "config": str(each.config), "weights": str(each.weights)}
+            for each in add
+        ],
+        "drop": list(drop),
+    }
+
+
+def refused(answer: Mapping[str, Any]) -> Mapping[str, str]:
+    """Which adapters it did not take, and why."""
+    found = answer.get("refused")
+    if not isinstance(found, dict):
+        raise failed("The engine", "did not say which adapters it took")
+    return {digest: _plain(reason) for digest, reason in found.items()}
+
+
+def not_there() -> UserError:
+    return UserError(
+        Code.ADAPTER_UNAVAILABLE,
+        "The engine does not have this model's adapter now: try again.",
+        retry_after_s=2,
+    )
 
 
 def _plain(reason: Any) -> str:

@@ -232,11 +232,13 @@ class OpenAIHttp:
             response.release()
 
     async def get_json(self, path: str) -> dict[str, Any]:
-        response = await self._request("GET", path, None)
-        try:
-            return _object(await self._read(response, _MAX_BODY_BYTES), self._who)
-        finally:
-            response.release()
+        return _object(await self._get(path), self._who)
+
+    async def get_list(self, path: str) -> list[Any]:
+        found = _decoded(await self._get(path), self._who)
+        if not isinstance(found, list):
+            raise failed(self._who, "sent what is no answer")
+        return found
 
     async def change_adapters(
         self, add: Sequence[AdapterFiles], drop: Collection[str]
@@ -245,6 +247,13 @@ class OpenAIHttp:
             Code.UNSUPPORTED_PARAMETER,
             f"{self._who} cannot answer under adapters: choose an engine that can.",
         )
+
+    async def _get(self, path: str) -> bytes:
+        response = await self._request("GET", path, None)
+        try:
+            return await self._read(response, _MAX_BODY_BYTES)
+        finally:
+            response.release()
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> _Response:
         return await self._request("POST", path, orjson.dumps(body))
@@ -384,11 +393,15 @@ def _too_long(tokens: Any, limit: Any) -> UserError:
     return UserError(Code.CONTEXT_LENGTH_EXCEEDED, f"{text}: shorten it.", param="messages")
 
 
-def _object(content: bytes, who: str) -> dict[str, Any]:
+def _decoded(content: bytes, who: str) -> Any:
     try:
-        decoded = orjson.loads(content)
+        return orjson.loads(content)
     except orjson.JSONDecodeError:
         raise failed(who, "sent what is no JSON") from None
+
+
+def _object(content: bytes, who: str) -> dict[str, Any]:
+    decoded = _decoded(content, who)
     if not isinstance(decoded, dict):
         raise failed(who, "sent what is no answer")
     return decoded

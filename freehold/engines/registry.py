@@ -11,7 +11,7 @@ from freehold.engines.base import Engine
 def _llama_cpp(settings: EngineSettings, cache: Path | None) -> Engine:
     from freehold.engines.llama_cpp import LlamaCpp
 
-    return LlamaCpp(settings.llama_cpp)
+    return LlamaCpp(settings.llama_cpp, cache)
 
 
 def _openvino(settings: EngineSettings, cache: Path | None) -> Engine:
@@ -40,7 +40,7 @@ _CREATORS: dict[str, Callable[[EngineSettings, Path | None], Engine]] = {
 }
 
 
-_WITH_ADAPTERS = frozenset({"fake", "openvino", "vllm"})
+_WITH_ADAPTERS = frozenset({"fake", "llama_cpp", "openvino", "vllm"})
 
 
 def with_adapters() -> list[str]:

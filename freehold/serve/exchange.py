@@ -227,7 +227,9 @@ class Exchange:
 
     def _identity_headers(self) -> list[Header]:
         route = self.binding.route
-        proof = b"proved" if self._pool.capabilities.proves_weights else b"claimed"
+        able = self._pool.capabilities
+        is_proved = able.proves_weights and (able.proves_adapters or route.adapter_digest is None)
+        proof = b"proved" if is_proved else b"claimed"
         headers = [(b"x-freehold-engine", route.engine.encode()), (b"x-freehold-weights", proof)]
         reported = self._reported or {}
         if self._lease is not None and self._lease.base_digest is not None:

@@ -54,3 +54,24 @@ time.sleep(0.5)
         "loading CANARY-free", f"{_AT} W srv x: got exception", f"{_AT} W y: half",
         f"{_AT} I last",
     ]  # fmt: skip
+
+
+def test_a_call_that_keeps_python_s_lock_may_say_more_than_the_pipe_holds() -> None:
+    script = f"""
+import ctypes, os, time
+from freehold.engines import llama_cpp_log
+llama_cpp_log.clean()
+os.write(2, b"{_AT} I first: CANARY\\n")
+with llama_cpp_log.set_aside():
+    text = b"x" * 1_000_000 + b"\\n{_AT} W held: CANARY\\n"
+    assert ctypes.PyDLL(None).write(2, text, len(text)) == len(text)
+os.write(1, b"{_AT} I last: CANARY\\n")
+time.sleep(0.5)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, timeout=60
+    )
+    assert ended.stdout == b""
+    assert ended.stderr.decode().splitlines() == [
+        f"{_AT} I first", f"{_AT} W held", f"{_AT} I last",
+    ]  # fmt: skip
