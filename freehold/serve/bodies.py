@@ -23,6 +23,7 @@ SHAPES: dict[str, type[BaseModel]] = {
     EMBEDDINGS: EmbeddingBody,
     RESPONSES: ResponsesBody,
 }
+_NO_MEMORY = "Not enough memory"  # orjson says so by the same exception
 _ADAPTERS = {
     endpoint: (TypeAdapter(model), frozenset(model.model_fields))
     for endpoint, model in SHAPES.items()
@@ -82,7 +83,11 @@ def parse(endpoint: str, raw: bytes) -> Body:
     with the path of the first field that is wrong."""
     try:
         data = orjson.loads(raw)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as error:
+        if error.msg.startswith(_NO_MEMORY):
+            raise UserError(
+                Code.OVERLOADED, "The gateway is out of memory: try again.", retry_after_s=1
+            ) from None
         raise UserError(
             Code.INVALID_JSON, "The body is not valid JSON in UTF-8: correct it."
         ) from None

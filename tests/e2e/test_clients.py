@@ -47,8 +47,11 @@ def test_a_greedy_answer_is_the_same_streamed_and_whole(client: openai.OpenAI) -
         text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
         usage = chunk.usage or usage
     assert text == whole.choices[0].message.content
-    assert usage == whole.usage
-    assert usage.completion_tokens == 24
+    assert whole.usage is not None
+    for found in (usage, whole.usage):
+        assert found.prompt_tokens == whole.usage.prompt_tokens
+        assert found.completion_tokens == 24
+        assert found.total_tokens == found.prompt_tokens + 24
     assert whole.choices[0].finish_reason == "length"
 
 

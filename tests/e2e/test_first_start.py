@@ -21,7 +21,7 @@ def test_the_first_start_says_everything_one_needs(installation: Installation) -
         MODEL,
         "Apache-2.0",
         "sha256:",
-        "llama_cpp",
+        "openvino",
         "tokens/s",
         "smoke model",
         "freehold model pull",
