@@ -118,7 +118,7 @@ class Generation(threading.Thread):
             job.slot = slot
             tokens = job.sequence.tokens[item.start : item.start + item.length]
             parts.append(Part(tokens, item.start, job.sequence.blocks, slot, item.chooses))
-        logits = self._runner.step(parts)
+        logits = self._runner.step(parts, is_bare=arrangement.is_bare)
         chosen = [job for job, item in zip(jobs, step.items, strict=True) if item.chooses]
         masks = [job.constraint.mask() if job.constraint else None for job in chosen]
         drawn = sample(logits, [job.sampler for job in chosen], masks)

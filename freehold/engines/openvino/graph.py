@@ -7,6 +7,7 @@ linears x rank] and `B.<layer>.<linear>` [slots, rank, outputs], swapped without
 compiling again. Rows of the batch are gathered by slot (`lora_rows` [slots, longest])
 and results gathered back (`lora_back` [tokens]); a slot's product reads that slot's
 rows and factors only, so that no tenant's numbers, infinities included, reach another.
+Without `factor_type` the graph has no sites.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ class Graph:
         matrices: Mapping[str, Matrix],
         vectors: Mapping[str, np.ndarray[Any, Any]],
         inverse_frequencies: np.ndarray[Any, Any],
-        factor_type: Type,
+        factor_type: Type | None,
     ) -> None:
         self._shape = shape
         self._matrices = matrices
@@ -56,8 +57,9 @@ class Graph:
         positions = self._input("position_ids", [-1, -1], Type.i64)
         beams = self._input("beam_idx", [-1], Type.i32)
         last = self._input("last", [-1], Type.i32)
-        self._rows = self._input("lora_rows", [-1, -1], Type.i32)
-        self._back = self._input("lora_back", [-1], Type.i32)
+        if self._factor_type is not None:
+            self._rows = self._input("lora_rows", [-1, -1], Type.i32)
+            self._back = self._input("lora_back", [-1], Type.i32)
         embedding = _dense(self._matrices["embed_tokens"])
         hidden = op.gather(embedding, op.convert(ids, "i32"), _ints(0, np.int32))
         self._begin_attention(ids, mask, positions, beams)
@@ -167,6 +169,8 @@ class Graph:
         out = op.matmul(hidden, _dense(self._matrices[name]), False, True)
         if f"{name}.bias" in self._vectors:
             out = op.add(out, op.constant(self._vectors[f"{name}.bias"].astype(np.float32)))
+        if self._factor_type is None:
+            return out
         return op.add(out, self._adapted(layer, site, hidden))
 
     def _adapted(self, layer: int, site: str, hidden: Any) -> Any:

@@ -79,7 +79,7 @@ def score(runner: Runner, window: Sequence[int]) -> Rows:
     blocks = range(-(-len(window) // BLOCK))
     for start in range(0, len(window) - 1, _STEP):
         part = window[start : min(start + _STEP, len(window) - 1)]
-        logits = runner.step([Part(part, start, blocks, 0, False)], every_row=True)
+        logits = runner.step([Part(part, start, blocks, 0, False)], every_row=True, is_bare=True)
         skipped = max(0, begin - start)
         at = start + skipped - begin
         if skipped < len(part):
@@ -179,12 +179,12 @@ def _speed(runner: Runner, text: Sequence[int], streams: int) -> float:
     each = _blocks_of_stream()
     blocks = [range(number * each, (number + 1) * each) for number in range(streams)]
     prompt, token = text[:_PROMPT], text[0]
-    runner.step([Part(prompt, 0, held, 0, True) for held in blocks])
+    runner.step([Part(prompt, 0, held, 0, True) for held in blocks], is_bare=True)
     best = 0.0
     for number in range(_ROUNDS):
         begun = time.perf_counter()
         for at in range(_TOKENS):
             position = _PROMPT + number * _TOKENS + at
-            runner.step([Part([token], position, held, 0, True) for held in blocks])
+            runner.step([Part([token], position, held, 0, True) for held in blocks], is_bare=True)
         best = max(best, streams * _TOKENS / (time.perf_counter() - begun))
     return best

@@ -1,6 +1,6 @@
 """The compiled graph and its paged cache: one step in, logits out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,9 @@ from freehold.engines.openvino.graph import Graph
 from freehold.engines.openvino.prepared import Prepared
 
 BLOCK = 32  # tokens in a block of the cache: what the runtime's kernels are made for
+# A model of so little weight spends much of a step on the many small operations of the
+# adapters' sites, so it gets a second graph without them; the weights are there twice then.
+_SMALL_BYTES = 512 * 1024 * 1024
 _QUANTIZED_ACTIVATIONS = 32  # values that share a scale when activations go to int8
 
 
@@ -46,15 +49,12 @@ class Runner:
     def __init__(self, prepared: Prepared, options: Options, cache_bytes: int) -> None:
         self.shape = prepared.shape
         kind = Type.bf16 if options.factors == "bf16" else Type.f32
-        graph = Graph(
-            prepared.shape,
-            prepared.matrices,
-            prepared.vectors,
-            prepared.inverse_frequencies,
-            kind,
-        )
-        compiled = ov.Core().compile_model(graph.build(), "CPU", _settings(options))
+        compiled = _compiled(prepared, options, kind)
         self._request = compiled.create_infer_request()
+        is_small = sum(each.values.nbytes for each in prepared.matrices.values()) <= _SMALL_BYTES
+        self._plain = (
+            _compiled(prepared, options, None).create_infer_request() if is_small else None
+        )
         caches = [port for port in compiled.inputs if "cache." in port.get_any_name()]
         per_block = sum(_block_bytes(port) for port in caches)
         self.blocks = max(1, cache_bytes // per_block)
@@ -70,18 +70,25 @@ class Runner:
             self._request.set_tensor(name, tensor)
             self._factors[name] = tensor
 
-    def step(self, parts: Sequence[Part], every_row: bool = False) -> npt.NDArray[np.float32]:
+    def step(
+        self, parts: Sequence[Part], every_row: bool = False, is_bare: bool = False
+    ) -> npt.NDArray[np.float32]:
         """[parts that want logits, vocabulary], in their order; with `every_row` of all
-        tokens. Valid until the next step."""
-        for name, values in self._inputs(parts, every_row).items():
-            self._request.set_tensor(name, ov.Tensor(values))
-        self._request.infer()
-        logits: npt.NDArray[np.float32] = self._request.get_output_tensor(0).data
+        tokens. Valid until the next step. `is_bare`: the factors in use change nothing."""
+        inputs = self._inputs(parts, every_row)
+        request = self._request
+        if is_bare and self._plain is not None:
+            request = self._plain
+            del inputs["lora_rows"], inputs["lora_back"]
+        for name, values in inputs.items():
+            request.set_tensor(name, ov.Tensor(values))
+        request.infer()
+        logits: npt.NDArray[np.float32] = request.get_output_tensor(0).data
         return logits.reshape(-1, self.shape.vocab)
 
     def _inputs(
         self, parts: Sequence[Part], every_row: bool
-    ) -> Mapping[str, npt.NDArray[np.int32] | npt.NDArray[np.int64]]:
+    ) -> dict[str, npt.NDArray[np.int32] | npt.NDArray[np.int64]]:
         tokens: list[int] = []
         positions: list[int] = []
         past: list[int] = []
@@ -126,7 +133,8 @@ class Runner:
         else:
             memory = np.zeros(sizes, kind.to_dtype())
             tensor = ov.Tensor(memory, shared_memory=True)
-        self._request.set_tensor(port.get_any_name(), tensor)
+        for request in filter(None, (self._request, self._plain)):
+            request.set_tensor(port.get_any_name(), tensor)
         return memory, tensor
 
 
@@ -153,6 +161,17 @@ def by_slot(
         rows[slot, len(held) :] = held[0] if held else 0
         back[held] = range(slot * longest, slot * longest + len(held))
     return rows, back
+
+
+def _compiled(prepared: Prepared, options: Options, factors: Type | None) -> Any:
+    graph = Graph(
+        prepared.shape,
+        prepared.matrices,
+        prepared.vectors,
+        prepared.inverse_frequencies,
+        factors,
+    )
+    return ov.Core().compile_model(graph.build(), "CPU", _settings(options))
 
 
 def _settings(options: Options) -> dict[str, Any]:

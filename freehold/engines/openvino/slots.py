@@ -27,12 +27,13 @@ _EMPTY = ""
 class Arrangement:
     """`slots` in the order of what was asked, `count` of them for the graph to compute:
     the highest in use and all below. `tensors` are to be set before the step; there are
-    none when those of the step before still hold."""
+    none when those of the step before still hold. `is_bare`: no adapter is in it."""
 
     slots: tuple[int, ...]
     count: int
     rank: int
     tensors: Tensors
+    is_bare: bool = False
 
     @property
     def changed(self) -> bool:
@@ -65,7 +66,7 @@ class Slots:
         self._fit(wanted)
         pool = self._pool
         if pool is None or all(each is None for each in wanted.values()):
-            return Arrangement((0,) * len(active), 1, 1, self._give(None, 1))
+            return Arrangement((0,) * len(active), 1, 1, self._give(None, 1), is_bare=True)
         for key in wanted:
             self._used[key] = self._now
         for key, adapter in wanted.items():

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import openvino as ov
 import pytest
 
+from freehold.engines.openvino import runner
 from freehold.engines.openvino.prepared import Prepared, prepare
 from freehold.engines.openvino.quantize import Format
 from freehold.engines.openvino.runner import BLOCK, Options, Part, Runner, by_slot
@@ -47,13 +48,13 @@ class Model:
         self.runner = Runner(prepared, _EXACT, 4 * 1024 * 1024)
         self.runner.set_factors(Slots(prepared.shape, "f32").arrange([None]).tensors)
 
-    def step(self, rows: Sequence[tuple[int, Sequence[int], int]]) -> Logits:
+    def step(self, rows: Sequence[tuple[int, Sequence[int], int]], is_bare: bool = False) -> Logits:
         """Rows of (sequence, tokens, start); the logits of each last token."""
         parts = [
             Part(tokens, start, range(place * _BLOCKS, (place + 1) * _BLOCKS), 0, True)
             for place, tokens, start in rows
         ]
-        return self.runner.step(parts).copy()
+        return self.runner.step(parts, is_bare=is_bare).copy()
 
 
 @cache
@@ -78,6 +79,38 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(name: str) -> None:
 
         assert np.abs(first[0] - np.array(answer["logits"])).max() < _BOUND
         assert text[len(prompt) :] == answer["greedy"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("first", [True, False])
+def test_steps_with_and_without_the_sites_of_adapters_go_on_from_each_other(
+    name: str, first: bool
+) -> None:
+    """Both graphs of a small model read and write one cache."""
+    model = _model(name)
+    prompt, answer = model.prompts[0], model.answers[0]
+    is_bare = first
+    logits = model.step([(0, prompt, 0)], is_bare)
+    assert np.abs(logits[0] - np.array(answer["logits"])).max() < _BOUND
+
+    text = list(prompt)
+    for _ in answer["greedy"]:
+        text.append(int(logits[0].argmax()))
+        is_bare = not is_bare
+        logits = model.step([(0, text[-1:], len(text) - 1)], is_bare)
+
+    assert text[len(prompt) :] == answer["greedy"]
+
+
+def test_a_model_that_is_too_large_for_a_second_graph_answers_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "_SMALL_BYTES", 0)
+    model = Model("llama")
+
+    logits = model.step([(0, model.prompts[0], 0)], is_bare=True)
+
+    assert np.abs(logits[0] - np.array(model.answers[0]["logits"])).max() < _BOUND
 
 
 @pytest.mark.parametrize("name", MODELS)

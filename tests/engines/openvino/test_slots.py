@@ -107,6 +107,7 @@ def test_after_any_steps_each_slot_holds_exactly_its_adapter(
         _assert_right(graph, active, got)
         assert graph.given in (0, len(NAMES))
         assert got.changed == bool(graph.given)
+        assert got.is_bare == (active == [None] * len(active))
         if (got.count, got.rank) != before:
             assert got.changed
         before = got.count, got.rank
