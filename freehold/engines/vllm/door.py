@@ -21,7 +21,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 CHAT, COMPLETIONS, TOKENIZE = "/v1/chat/completions", "/v1/completions", "/tokenize"
 UNKNOWN_ADAPTER = "unknown_adapter"
 _MOST_BYTES = 64 * 1024 * 1024
-_OWN = ("adapter", "cache_salt", "tenant", "model")
+_OWN = ("adapter", "cache_salt", "tenant", "priority", "model")
 _TOO_LONG = ("input_tokens", "input_text")
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
@@ -60,7 +60,9 @@ class Door:
 
     async def _tokenize(self, scope: Message, receive: Receive, send: Send) -> None:
         body = {**await _read(receive), "model": self._base}
-        await self._pass(TOKENIZE, body, receive, Answer(send, self._base))
+        answer = Answer(send, self._base)
+        await self._pass(TOKENIZE, body, receive, answer)
+        await answer.refuse()
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         told = await _read(receive)
@@ -114,7 +116,7 @@ class Answer:
         self._send = send
         self._base = base
         self._status = 0
-        self._is_stream = False
+        self._is_stream = self._has_begun = False
         self._kept = b""
         self._error: dict[str, Any] | None = None
 
@@ -127,16 +129,12 @@ class Answer:
             self._status = message["status"]
             kind = dict(message["headers"]).get(b"content-type", b"")
             self._is_stream = self._status == 200 and kind.startswith(b"text/event-stream")
-            if self._is_stream:
-                headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-                await self._send({**message, "headers": headers})
             return
         data, is_last = self._kept + message.get("body", b""), not message.get("more_body")
         if self._is_stream:
             end = len(data) if is_last else data.rfind(b"\n") + 1
             self._kept = data[end:]
-            lines = b"\n".join(self._line(line) for line in data[:end].split(b"\n"))
-            await self._send({**message, "body": lines})
+            await self._pass_on(data[:end].split(b"\n"), is_last)
             return
         self._kept = data
         if not is_last:
@@ -146,6 +144,25 @@ class Answer:
             await _say(self._send, 200, self._named(content))
         else:
             self._error = _error_of(content)
+
+    async def _pass_on(self, lines: list[bytes], is_last: bool) -> None:
+        """vLLM begins a stream before it looks at all of a request: what it finds then is a
+        refusal like any other."""
+        if self._error is not None or not (self._has_begun or is_last or any(lines)):
+            return
+        if not self._has_begun:
+            events = (json.loads(line[6:]) for line in lines if _is_event(line))
+            first: dict[str, Any] = next(events, {})
+            if "error" in first:
+                self._error = _error_of(first)
+                code = self._error.get("code")
+                self._status = code if isinstance(code, int) and 400 <= code < 600 else 500
+                return
+            self._has_begun = True
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        body = b"\n".join(self._line(line) for line in lines)
+        await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
     async def refuse(self) -> None:
         """Tells the refusal, if there was one."""
@@ -159,7 +176,7 @@ class Answer:
         await _say(self._send, self._status, {"error": error})
 
     def _line(self, line: bytes) -> bytes:
-        if not line.startswith(b"data: {"):
+        if not _is_event(line):
             return line
         return b"data: " + json.dumps(self._named(json.loads(line[6:]))).encode()
 
@@ -171,6 +188,10 @@ class Answer:
         if named.get("usage"):
             named["usage"] = _usage(named["usage"])
         return named
+
+
+def _is_event(line: bytes) -> bool:
+    return line.startswith(b"data: {")
 
 
 def _usage(said: dict[str, Any]) -> dict[str, Any]:

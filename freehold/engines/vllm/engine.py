@@ -23,12 +23,13 @@ from freehold.engines.base import Answer, LocalModel
 from freehold.engines.cores import usable_cores
 from freehold.engines.fields import TEXT_FIELDS
 from freehold.engines.reading import ReadAnswer, Reader, read_whole
-from freehold.engines.vllm.logprobs import TextLogprobs
 
 _READY_S = 1800.0  # large weights are read, and kernels compiled
 _START = Path(__file__).with_name("start.py")
 _ASK = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
 _ASK_S = 60.0
+# vLLM's numbers of completions do not fit the text where that is cut or kept back.
+_FIELDS = {**TEXT_FIELDS, COMPLETIONS: TEXT_FIELDS[COMPLETIONS] - {"logprobs"}}
 
 
 class Vllm:
@@ -42,7 +43,7 @@ class Vllm:
         """Raises `UserError`: `NOT_INSTALLED`, or `FILE_REFUSED` for what it cannot read."""
         self._check(model)
         return Capabilities(
-            fields=TEXT_FIELDS,
+            fields=_FIELDS,
             context_length=self._context_length(model),
             concurrency=self._settings.streams,
             adapters=True,
@@ -168,8 +169,6 @@ def _prepared(call: EngineCall) -> tuple[EngineCall, list[Reader]]:
     body = dict(call.body)
     readers: list[Reader] = []
     if call.endpoint != CHAT:
-        if body.get("logprobs") is not None:
-            readers.append(TextLogprobs(body["prompt"]).chunk)
         return call, readers
     if not body.get("logprobs"):
         body.pop("top_logprobs", None)

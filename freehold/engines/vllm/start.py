@@ -31,3 +31,6 @@ elif __name__ == "__mp_main__":  # a process of vLLM's, before it does anything
         from freehold.engines.vllm.alone import open_no_ports
 
         open_no_ports()
+    from freehold.engines.vllm.bare_rows import keep_bare
+
+    keep_bare()

@@ -136,9 +136,21 @@ async def test_a_refusal_names_the_parameter_and_quotes_nothing(
 ) -> None:
     error = {"message": "secret", "type": "BadRequestError", "code": 400, "param": "logprobs"}
     server.said.append((400, {"error": error}))
-    answer = await client.post(TEXT, json={"prompt": "a"})
-    assert answer.status_code == 400
-    assert answer.json() == {"error": {"code": "refused", "param": "logprobs"}}
+    server.said.append((400, {"error": error}))
+    for path in (TEXT, "/tokenize"):
+        answer = await client.post(path, json={"prompt": "a"})
+        assert answer.status_code == 400
+        assert answer.json() == {"error": {"code": "refused", "param": "logprobs"}}
+
+
+async def test_a_refusal_within_a_stream_that_has_not_begun_is_one_of_the_whole(
+    client: httpx2.AsyncClient, server: Server
+) -> None:
+    for code, status in ((400, 400), (500, 500), (None, 500)):
+        server.said.append((200, {"error": {"message": "secret", "code": code}}))
+        answer = await client.post(TEXT, json={"prompt": "a", "stream": True})
+        assert answer.status_code == status
+        assert answer.json() == {"error": {"code": "refused", "param": None}}
 
 
 async def test_a_limit_beyond_the_context_is_the_context_s_end(
