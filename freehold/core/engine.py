@@ -71,6 +71,7 @@ class EngineCall:
     adapter: str | None = None
     cache_salt: str = ""
     tenant: str = ""  # whose turn it is; an opaque name
+    priority: str = "interactive"
 
 
 @dataclass(frozen=True, slots=True)

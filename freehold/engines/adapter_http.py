@@ -1,8 +1,8 @@
 """The gateway's client of an engine process that answers under adapters.
 
-Beside OpenAI's fields each call carries `adapter` (a digest or null), `cache_salt` and
-`tenant`, and each chunk says in `adapter` what it was made under. `POST /v1/adapters`
-with `{"add": [{"digest", "config", "weights"}], "drop": [digest]}` answers with
+Beside OpenAI's fields each call carries `adapter` (a digest or null), `cache_salt`,
+`tenant` and `priority`, and each chunk says in `adapter` what it was made under.
+`POST /v1/adapters` with `{"add": [{"digest", "config", "weights"}], "drop": [digest]}` answers with
 `{"refused": {digest: reason}}`; a call under an adapter that the process was not told
 of gets 404 with the code `unknown_adapter`, never an answer of the bare base.
 """
@@ -25,6 +25,7 @@ class AdapterHttp(OpenAIHttp):
             "adapter": call.adapter,
             "cache_salt": call.cache_salt,
             "tenant": call.tenant,
+            "priority": call.priority,
         }
 
     async def change_adapters(

@@ -96,6 +96,7 @@ class Inference:
             adapter=binding.route.adapter_digest,
             cache_salt=binding.cache_salt,
             tenant=f"{binding.route.tenant_id}/{binding.route.environment}",
+            priority=binding.priority.value,
         )
 
     def _claim(self, scope: Scope, binding: Binding, key: str, raw: bytes) -> Claim | None:
