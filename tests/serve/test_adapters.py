@@ -597,3 +597,19 @@ async def test_long_lists_come_in_pages(tmp_path: Path) -> None:
                     break
             assert names == sorted(names)
             assert len(names) == count
+
+
+class _Claiming(Fake):
+    def capabilities(self, model: LocalModel) -> Capabilities:
+        return replace(super().capabilities(model), proves_adapters=False)
+
+
+async def test_an_adapter_that_an_engine_only_claims_is_told_as_claimed(tmp_path: Path) -> None:
+    async with running(_stock(tmp_path / "home"), engine=_Claiming()) as world:
+        await world.replica.ensure_ready(20)
+        await _added(world, "a")
+        await _led(world, "live", "a")
+        for alias, proof in (("live", "claimed"), ("fake-model", "proved")):
+            answer = await _ask(world, alias)
+            assert answer.status_code == 200
+            assert answer.headers["x-freehold-weights"] == proof
