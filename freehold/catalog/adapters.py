@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from freehold.catalog import admit
+from freehold.catalog import admit, checkpoint
 from freehold.catalog.blobs import digest_of, disk_error
 from freehold.catalog.store import ModelStore
 from freehold.core import gguf, peft
@@ -201,7 +201,9 @@ class Adapters:
 
     def _examined(self, folder: Path, base: ModelCard) -> tuple[peft.Lora, str]:
         """What it changes of its base, and its digest."""
-        header = gguf.read_header(self._models.path(base))
+        header = checkpoint.read(self._models.files(base)) or gguf.read_header(
+            self._models.path(base)
+        )
         if not header.linears:
             raise UserError(
                 Code.FILE_REFUSED,

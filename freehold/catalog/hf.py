@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from freehold.catalog import admit
+from freehold.catalog import admit, checkpoint
 from freehold.catalog.blobs import digest_of
 from freehold.catalog.fetched import Fetched, Progress
 from freehold.core.errors import Code, UserError
@@ -83,7 +83,8 @@ def _wanted(files: dict[str, Any], named: list[str], rest: str) -> list[str]:
     if not weights:
         raise _not_found(rest, "it holds no GGUF or safetensors file")
     total = sum(files[name].size or 0 for name in weights)
-    if not ggufs and total > _MAX_WITHOUT_GGUF_BYTES:
+    is_checkpoint = {checkpoint.CONFIG, checkpoint.VOCABULARY} <= set(wanted)
+    if not ggufs and not is_checkpoint and total > _MAX_WITHOUT_GGUF_BYTES:
         raise _not_found(rest, "it holds safetensors only: name a repository with its GGUF")
     return ggufs or wanted
 

@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.catalog import admit, bert, known, licences, sources
+from freehold.catalog import admit, bert, checkpoint, known, licences, sources
 from freehold.catalog.blobs import digest_of, disk_error
 from freehold.catalog.fetched import Fetched, Progress
 from freehold.catalog.store import ModelStore, check_name
 from freehold.core import gguf
 from freehold.core.errors import Code, UserError
+from freehold.core.ids import digest_of_files
 from freehold.core.model import Conversion, Licence, ModelCard, ModelFile, Task
 
 _READS_TOOLS = re.compile(r"\{[%{][^{}]*\btools\b")
@@ -31,9 +32,10 @@ ChooseFormat = Callable[[Path, gguf.Header, Progress], tuple[Path, Conversion | 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What came out of the quarantine alive."""
+    """What came out of the quarantine alive: one file, or those of a checkpoint, the
+    first weights before all."""
 
-    main: Path
+    files: tuple[Path, ...]
     header: gguf.Header
     source: str
     said: Fetched
@@ -69,9 +71,11 @@ def pull(
                 found.said.licence or "",
             ]
             licence = licences.gate(title, licences.agreed(said), accept_licence)
-            served, conversion = found.main, None
-            if choose_format is not None and _task(entry, found.header) is Task.CHAT:
-                served, conversion = choose_format(found.main, found.header, progress)
+            served, conversion = found.files, None
+            is_chat = _task(entry, found.header) is Task.CHAT
+            if choose_format is not None and is_chat and len(served) == 1:
+                best, conversion = choose_format(served[0], found.header, progress)
+                served = (best,)
             progress("Storing", 0, 0)
             return _keep(store, title, found, served, licence, conversion, entry)
 
@@ -110,7 +114,7 @@ def _reserved(title: str, found: _Found) -> known.Known | None:
     entry = known.find(title)
     if entry is None:
         return None
-    if digest_of(found.main) not in {source.digest for source in entry.sources}:
+    if digest_of(found.files[0]) not in {source.digest for source in entry.sources}:
         raise UserError(
             Code.CONFLICT,
             f"{title} is the name of another model in the catalog: give this one its own with "
@@ -179,8 +183,8 @@ def _fetch(entry: known.Known | None, reference: str, folder: Path, progress: Pr
             continue
         files = admit.check(into)
         _check_pinned(source, files)
-        main = _main_file(files, into, progress)
-        return _Found(main, gguf.read_header(main), source.reference, said)
+        kept, header = _described(files, into, progress)
+        return _Found(kept, header, source.reference, said)
     raise UserError(Code.SOURCE_NOT_FOUND, f"{reference} has no source.")
 
 
@@ -196,67 +200,91 @@ def _check_pinned(source: known.KnownSource, files: list[Path]) -> None:
         )
 
 
-def _main_file(files: list[Path], folder: Path, progress: Progress) -> Path:
+def _described(
+    files: list[Path], folder: Path, progress: Progress
+) -> tuple[tuple[Path, ...], gguf.Header]:
+    """What is kept of the fetched files, and what it is."""
     found = [path for path in files if path.suffix.lower() == ".gguf"]
     if len(found) > 1:
         raise UserError(
             Code.FILE_REFUSED, f"This source holds {len(found)} GGUF files: name the one you want."
         )
-    if found:
-        return found[0]
-    progress("Converting safetensors to GGUF", 0, 0)
-    return bert.convert(files, folder)
+    if not found:
+        kept = checkpoint.files_of(files)
+        header = checkpoint.read({path.name: path for path in kept})
+        if header is not None:
+            return kept, header
+        progress("Converting safetensors to GGUF", 0, 0)
+        found = [bert.convert(files, folder)]
+    return (found[0],), gguf.read_header(found[0])
 
 
 def _keep(
     store: ModelStore,
     name: str,
     found: _Found,
-    served: Path,
+    served: tuple[Path, ...],
     licence: Licence,
     conversion: Conversion | None,
     entry: known.Known | None,
 ) -> ModelCard:
-    size_bytes = served.stat().st_size
-    with store.changing():
-        digest = store.blobs.put(served)
-        with _taken_back(store, digest):
-            header = gguf.read_header(store.blobs.path(digest))  # of what will be served
-            template = header.chat_template
-            card = ModelCard(
-                name=name,
-                digest=digest,
-                task=_task(entry, header),
-                format="gguf",
-                architecture=header.architecture,
-                parameters=header.parameters,
-                quantization=header.quantization,
-                context_length=header.context_length,
-                embedding_length=header.embedding_length,
-                licence=licence,
-                source=found.source,
-                files=(ModelFile(served.name, digest, size_bytes),),
-                added_at_us=time.time_ns() // 1000,
-                smoke=entry.smoke if entry else False,
-                chat_template_digest=(
-                    f"sha256:{hashlib.sha256(template.encode()).hexdigest()}" if template else None
-                ),
-                template_reads_tools=bool(template and _READS_TOOLS.search(template)),
-                conversion=conversion,
-                notes=(found.said.note,) if found.said.note else (),
-            )
-            store.add(card)
+    sizes = [path.stat().st_size for path in served]
+    with store.changing(), _taken_back(store) as put:
+        for path in served:
+            put.append(store.blobs.put(path))
+        files = tuple(map(ModelFile, [path.name for path in served], put, sizes))
+        header = _header(store, files)  # of what will be served
+        template = header.chat_template
+        card = ModelCard(
+            name=name,
+            digest=_digest(files),
+            task=_task(entry, header),
+            format="gguf" if served[0].suffix.lower() == ".gguf" else "safetensors",
+            architecture=header.architecture,
+            parameters=header.parameters,
+            quantization=header.quantization,
+            context_length=header.context_length,
+            embedding_length=header.embedding_length,
+            licence=licence,
+            source=found.source,
+            files=files,
+            added_at_us=time.time_ns() // 1000,
+            smoke=entry.smoke if entry else False,
+            chat_template_digest=(
+                f"sha256:{hashlib.sha256(template.encode()).hexdigest()}" if template else None
+            ),
+            template_reads_tools=bool(template and _READS_TOOLS.search(template)),
+            conversion=conversion,
+            notes=(found.said.note,) if found.said.note else (),
+        )
+        store.add(card)
     return card
 
 
+def _header(store: ModelStore, files: tuple[ModelFile, ...]) -> gguf.Header:
+    paths = {file.name: store.blobs.path(file.digest) for file in files}
+    found = checkpoint.read(paths) if len(files) > 1 else None
+    return found or gguf.read_header(paths[files[0].name])
+
+
+def _digest(files: tuple[ModelFile, ...]) -> str:
+    if len(files) == 1:
+        return files[0].digest
+    return digest_of_files({file.name: file.digest for file in files})
+
+
 @contextmanager
-def _taken_back(store: ModelStore, digest: str) -> Iterator[None]:
-    """No file stays without a card, whatever happens; also on Ctrl-C."""
+def _taken_back(store: ModelStore) -> Iterator[list[str]]:
+    """No file of the digests that are listed stays without a card, whatever happens;
+    also on Ctrl-C."""
+    put: list[str] = []
     try:
-        yield
+        yield put
     except BaseException:
-        if not any(file.digest == digest for card in store.list() for file in card.files):
-            store.blobs.remove(digest)
+        needed = {file.digest for card in store.list() for file in card.files}
+        for digest in put:
+            if digest not in needed:
+                store.blobs.remove(digest)
         raise
 
 
