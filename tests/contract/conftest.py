@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.contract.engines import fake, llama_cpp, remote, vllm
+from tests.contract.engines import fake, llama_cpp, openvino, remote, vllm
 from tests.contract.entry import Entry, Place, Running
 from tests.installation import Installation
 
-ENTRIES: tuple[Entry, ...] = (llama_cpp.Entry(), fake.Entry(), remote.Entry())
+ENTRIES: tuple[Entry, ...] = (llama_cpp.Entry(), openvino.Entry(), fake.Entry(), remote.Entry())
 # It is large and starts in minutes: collected only where an interpreter with it is named.
 collect_ignore = [] if vllm.PYTHON else ["test_vllm.py"]
 _ASKED_FOR = [pytest.param(vllm.ENTRY, marks=pytest.mark.slow)] if vllm.PYTHON else []

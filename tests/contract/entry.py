@@ -34,6 +34,7 @@ class Promise(StrEnum):
     PROCESS = "it is a process of ours"
     REFUSES = "it refuses values that make no sense"
     FORM_AND_TOOLS = "it keeps to a form while the model may choose a tool"
+    KEEPS_NOTHING = "it finds nothing of an earlier call that came without a salt"
     HELD_TEXT = "text that could have begun a stop sequence comes when the answer ends first"
 
 

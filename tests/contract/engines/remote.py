@@ -1,5 +1,5 @@
-"""Another service over TCP: a whole `freehold up`, with llama.cpp behind it, as it is in
-reality. Where one must die, the fake engine on a port stands for it.
+"""Another service over TCP: a whole `freehold up`, with its default engine behind it, as it
+is in reality. Where one must die, the fake engine on a port stands for it.
 """
 
 import socket
@@ -19,7 +19,7 @@ from tests.contract.entry import Entry as Contract
 from tests.contract.entry import Place, Promise, Running, started
 from tests.harness import card
 
-_STREAMS, _CONTEXT = 8, 4096  # what `freehold up` gives llama.cpp
+_STREAMS, _CONTEXT = 8, 4096  # fewer streams than `freehold up` has
 # What the upstream refuses itself, said as its operator would say it.
 _REFUSED = (
     "audio", "best_of", "echo", "modalities", "prediction", "reasoning_effort", "service_tier",
@@ -34,8 +34,8 @@ class Entry(Contract):
         Promise.COUNT: "OpenAI's API has no endpoint for it",
         Promise.PROBE: "an upstream bills its tokens, so it is not probed",
         Promise.PROCESS: "it runs elsewhere",
-        Promise.FORM_AND_TOOLS: "this upstream runs llama.cpp, which cannot",
-        Promise.HELD_TEXT: "this upstream runs llama.cpp, which cannot",
+        Promise.FORM_AND_TOOLS: "this upstream's engine cannot",
+        Promise.KEEPS_NOTHING: "this upstream finds the prefixes of its own tenant again",
     }
 
     @asynccontextmanager
@@ -88,7 +88,7 @@ def _running(
 
 
 def _is_engine(child: psutil.Process) -> bool:
-    return "freehold.engines.llama_cpp_worker" in child.cmdline()
+    return "freehold.engines.openvino.worker" in child.cmdline()
 
 
 def _free_port() -> int:
