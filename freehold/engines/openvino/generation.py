@@ -150,5 +150,7 @@ class Generation(threading.Thread):
 
 
 def _deliver(made: list[tuple[Job, Made]]) -> None:
+    """Each by itself: a fault with one must not cost the others their token."""
+    loop = asyncio.get_running_loop()
     for job, one in made:
-        job.deliver(one)
+        loop.call_soon(job.deliver, one)

@@ -1,7 +1,6 @@
 """What the engine's process answers on its socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -79,33 +78,88 @@ class Service:
             self._model.release(asked)
 
     async def _stream(self, request: web.Request, asked: Request) -> web.StreamResponse:
+        stream = _Stream(request, asked)
+        self._generation.add(asked.job(stream.take))
         response = web.StreamResponse(headers=_STREAM)
-        is_begun = False
-        async for chunk in self._chunks(asked):
-            if not is_begun:  # not before there is something: the engine may still refuse
-                await response.prepare(request)
-                is_begun = True
-            await response.write(b"data: " + orjson.dumps(chunk) + b"\n\n")
-        await response.write(b"data: [DONE]\n\n")
+        await stream.first  # the engine may still fail before there is anything to say
+        await response.prepare(request)
+        stream.open()
+        await stream.end
         await response.write_eof()
         return response
 
     async def _whole(self, asked: Request) -> web.Response:
-        chunks = [chunk async for chunk in self._chunks(asked)]
-        return _json(asked.whole(chunks))
+        """Read from the same chunks as a streamed answer."""
+        chunks: list[dict[str, Any]] = []
+        end = asyncio.get_running_loop().create_future()
 
-    async def _chunks(self, asked: Request) -> AsyncIterator[dict[str, Any]]:
-        """An answer's chunks, the usage last."""
-        made: asyncio.Queue[Made] = asyncio.Queue()
-        self._generation.add(asked.job(made.put_nowait))
-        while not asked.answer.reason:
-            one = await made.get()
-            chunk = asked.take(one)
-            if asked.answer.reason and not one.reason:  # a stop sequence ended it
-                self._generation.abort(asked.sequence.id)
+        def take(made: Made) -> None:
+            if end.done():
+                return
+            try:
+                chunk = asked.take(made)
+            except UserError as error:
+                end.set_exception(error)
+                return
             if chunk is not None:
-                yield chunk
-        yield asked.usage()
+                chunks.append(chunk)
+            if asked.answer.reason:
+                end.set_result(None)
+
+        self._generation.add(asked.job(take))
+        await end
+        return _json(asked.whole([*chunks, asked.usage()]))
+
+
+class _Stream:
+    """Writes each token's chunk as soon as the loop hears of it. With many streams on the
+    cores that compute, a task and a queue for each token would cost more than the chunk."""
+
+    def __init__(self, request: web.Request, asked: Request) -> None:
+        loop = asyncio.get_running_loop()
+        self.first: asyncio.Future[None] = loop.create_future()
+        self.end: asyncio.Future[None] = loop.create_future()
+        self._request = request
+        self._asked = asked
+        self._waiting: list[bytes] | None = []  # until the response's head is out
+
+    def take(self, made: Made) -> None:
+        if self.end.done():
+            return  # a stop sequence ended it before this token
+        try:
+            chunk = self._asked.take(made)
+        except UserError as error:
+            self._fail(error)
+            return
+        events = [] if chunk is None else [chunk]
+        if self._asked.answer.reason:
+            events.append(self._asked.usage())
+        for event in events:
+            self._write(b"data: " + orjson.dumps(event) + b"\n\n")
+        if self._asked.answer.reason:
+            self._write(b"data: [DONE]\n\n")
+            self.end.set_result(None)
+        if events and not self.first.done():
+            self.first.set_result(None)
+
+    def open(self) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        self._write(b"".join(waiting))
+
+    def _write(self, data: bytes) -> None:
+        """One chunk of HTTP's chunked encoding, as the response's head announces it."""
+        if self._waiting is not None:
+            self._waiting.append(data)
+            return
+        transport = self._request.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def _fail(self, error: UserError) -> None:
+        self.end.set_exception(error)
+        if not self.first.done():
+            self.first.set_exception(error)
+            self.end.exception()  # told by the first
 
 
 def _json(content: Any, status: int = 200) -> web.Response:

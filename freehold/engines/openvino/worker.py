@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import uvloop
 from aiohttp import web
 
 from freehold.core.ids import digest_of_files
@@ -29,7 +30,7 @@ def main() -> None:
         sys.exit(_EXIT_DIGEST)
     sys.setswitchinterval(_SWITCH_S)
     threading.excepthook = _die
-    asyncio.run(_run(options, files))
+    uvloop.run(_run(options, files))
 
 
 def _options() -> argparse.Namespace:
