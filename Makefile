@@ -52,6 +52,9 @@ bench: install-dev
 	$(BIN)/python bench/streams.py
 	$(BIN)/python bench/engine_overhead.py
 	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/multi_adapter.py
+	$(BIN)/python bench/step_profile.py
+	$(BIN)/python bench/plot.py
 
 # Maintainers: needs `uv` on the PATH.
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links

@@ -1,14 +1,18 @@
 """What a result was measured on, and where results are kept."""
 
+import contextlib
+import fcntl
 import json
 import platform
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
 RESULTS = Path(__file__).parent / "results"
+LOCK = "a file to lock while a round is measured; may be repeated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +37,42 @@ def describe() -> str:
     return f"{cores} cores of {model}, {memory_gib:.0f} GiB, Linux {platform.release()}"
 
 
-def keep(name: str, rows: list[Row]) -> Path:
-    """Writes `results/<name>.json` and prints the rows as a table."""
+def keep(name: str, rows: list[Row], merge: bool = False) -> Path:
+    """Writes `results/<name>.json` and prints the rows as a table. With `merge`, rows that
+    are there and were not measured this time stay."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    if merge and path.exists():
+        measured = {_key(row) for row in rows}
+        rows = [row for row in load(name) if _key(row) not in measured] + rows
     content = {
         "machine": describe(),
         "date": time.strftime("%Y-%m-%d"),
         "rows": [asdict(row) for row in rows],
     }
     path.write_text(json.dumps(content, indent=1) + "\n")
-    for row in rows:
-        print(f"{row.system:10} {row.version:10} {row.case:34} {row.metric:28} {row.value:12,.2f}")
+    show(rows)
     print(f"on {content['machine']}; kept in {path}")
     return path
+
+
+def load(name: str) -> list[Row]:
+    return [Row(**row) for row in json.loads((RESULTS / f"{name}.json").read_text())["rows"]]
+
+
+def show(rows: list[Row]) -> None:
+    for row in rows:
+        print(f"{row.system:10} {row.version:10} {row.case:34} {row.metric:28} {row.value:12,.2f}")
+
+
+@contextlib.contextmanager
+def exclusive(locks: Sequence[Path]) -> Iterator[None]:
+    """Alone on a machine whose other users lock one of the same files while they work."""
+    with contextlib.ExitStack() as held:
+        for path in locks:
+            fcntl.flock(held.enter_context(path.open("a")), fcntl.LOCK_EX)
+        yield
+
+
+def _key(row: Row) -> tuple[str, str, str, str]:
+    return row.system, row.version, row.case, row.metric
