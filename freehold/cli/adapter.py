@@ -9,7 +9,7 @@ import typer
 
 from freehold.cli import interrupt, reach
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, size, table
-from freehold.cli.routing import EnvironmentOption, Offline, every_page, offline
+from freehold.cli.routing import EnvironmentOption, Offline, every_page, offline, one
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment
@@ -159,7 +159,7 @@ def _list(home: Home, environment: Environment) -> list[dict[str, Any]]:
 def _show(home: Home, environment: Environment, adapter: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
-        return _one(gateway, "GET", adapter, environment)
+        return one(gateway, "GET", _PATH, adapter, environment)
     with offline(home) as rest:
         return _found(rest, environment, adapter)
 
@@ -167,19 +167,10 @@ def _show(home: Home, environment: Environment, adapter: str) -> dict[str, Any]:
 def _remove(home: Home, environment: Environment, adapter: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
-        return _one(gateway, "DELETE", adapter, environment)
+        return one(gateway, "DELETE", _PATH, adapter, environment)
     with offline(home) as rest:
         return rest.shown(rest.adapters.remove(*rest.owner(environment), adapter))
 
 
 def _found(rest: Offline, environment: Environment, adapter: str) -> dict[str, Any]:
     return rest.shown(rest.adapters.get(*rest.owner(environment), adapter))
-
-
-def _one(
-    gateway: reach.RunningGateway, method: str, adapter: str, environment: Environment
-) -> dict[str, Any]:
-    found: dict[str, Any] = gateway.call(
-        method, f"{_PATH}/{reach.quoted(adapter)}", query={"environment": environment.value}
-    )
-    return found

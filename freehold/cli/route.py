@@ -6,7 +6,7 @@ import typer
 
 from freehold.cli import reach
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
-from freehold.cli.routing import EnvironmentOption, every_page, offline
+from freehold.cli.routing import EnvironmentOption, every_page, offline, one
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment
@@ -110,7 +110,7 @@ def _show(home: Home, environment: Environment, alias: str) -> dict[str, Any]:
 
     gateway = reach.running(home)
     if gateway is not None:
-        return _one(gateway, "GET", alias, environment)
+        return one(gateway, "GET", _PATH, alias, environment)
     with offline(home) as rest:
         found = rest.routes(environment).get(alias)
         if found is None:
@@ -123,21 +123,12 @@ def _remove(home: Home, environment: Environment, alias: str) -> dict[str, Any]:
 
     gateway = reach.running(home)
     if gateway is not None:
-        return _one(gateway, "DELETE", alias, environment)
+        return one(gateway, "DELETE", _PATH, alias, environment)
     with offline(home) as rest:
         removed = rest.store.remove_route(*rest.owner(environment), alias)
         if removed is None:
             raise not_removed(alias, rest.routes(environment).get(alias))
         return rest.shown_route(removed)
-
-
-def _one(
-    gateway: reach.RunningGateway, method: str, alias: str, environment: Environment
-) -> dict[str, Any]:
-    found: dict[str, Any] = gateway.call(
-        method, f"{_PATH}/{reach.quoted(alias)}", query={"environment": environment.value}
-    )
-    return found
 
 
 def _base(route: dict[str, Any]) -> str:

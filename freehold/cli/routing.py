@@ -100,3 +100,12 @@ def every_page(
         if not page["has_more"]:
             return found
         query["after"] = found[-1][key]
+
+
+def one(
+    gateway: reach.RunningGateway, method: str, path: str, name: str, environment: Environment
+) -> dict[str, Any]:
+    found: dict[str, Any] = gateway.call(
+        method, f"{path}/{reach.quoted(name)}", query={"environment": environment.value}
+    )
+    return found

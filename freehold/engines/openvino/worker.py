@@ -3,7 +3,6 @@ shape on its socket. Its one client is the gateway, which has checked every body
 
 import argparse
 import asyncio
-import hashlib
 import os
 import signal
 import sys
@@ -13,8 +12,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
-from freehold.core.ids import digest_of_files
-from freehold.engines import child
+from freehold.engines import child, told_files
 
 _EXIT_DIGEST = 3
 _SWITCH_S = 0.0005  # or else the model's thread waits 5 ms for one that writes an answer
@@ -23,8 +21,8 @@ _SWITCH_S = 0.0005  # or else the model's thread waits 5 ms for one that writes 
 def main() -> None:
     child.settle_in()
     options = _options()
-    files = dict(_file(told) for told in options.file)
-    digest = _digest(files)
+    files = told_files.by_name(options.file)
+    digest = told_files.digest(files)
     if digest != options.digest:
         sys.stderr.write(f"the files are {digest}, expected {options.digest}\n")
         sys.exit(_EXIT_DIGEST)
@@ -49,20 +47,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--adapter-bytes", type=int, required=True)
     parser.add_argument("--max-rank", type=int, required=True)
     return parser.parse_args()
-
-
-def _file(told: str) -> tuple[str, Path]:
-    name, _, path = told.partition("=")
-    return name, Path(path)
-
-
-def _digest(files: dict[str, Path]) -> str:
-    """A model of one file has that file's own."""
-    found = {}
-    for name, path in files.items():
-        with path.open("rb") as file:
-            found[name] = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-    return next(iter(found.values())) if len(found) == 1 else digest_of_files(found)
 
 
 def _die(why: threading.ExceptHookArgs) -> None:

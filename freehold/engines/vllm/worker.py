@@ -4,7 +4,6 @@ it must write beside its socket."""
 
 import argparse
 import asyncio
-import hashlib
 import os
 import socket
 import sys
@@ -12,8 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from freehold.core.ids import digest_of_files
-from freehold.engines import child
+from freehold.engines import child, told_files
 from freehold.engines.vllm import log
 
 _EXIT_DIGEST = 3
@@ -24,8 +22,8 @@ _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM has kernels for
 def main() -> None:
     child.settle_in()
     options = _options()
-    files = dict(_file(told) for told in options.file)
-    digest = _digest(files)
+    files = told_files.by_name(options.file)
+    digest = told_files.digest(files)
     if digest != options.digest:
         sys.stderr.write(f"the files are {digest}, expected {options.digest}\n")
         sys.exit(_EXIT_DIGEST)
@@ -52,20 +50,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--gpus", type=int, required=True)
     parser.add_argument("--eager", action="store_true")
     return parser.parse_args()
-
-
-def _file(told: str) -> tuple[str, Path]:
-    name, _, path = told.partition("=")
-    return name, Path(path)
-
-
-def _digest(files: dict[str, Path]) -> str:
-    """A model of one file has that file's own."""
-    found = {}
-    for name, path in files.items():
-        with path.open("rb") as file:
-            found[name] = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-    return next(iter(found.values())) if len(found) == 1 else digest_of_files(found)
 
 
 def _named(files: dict[str, Path], folder: Path) -> Path:
