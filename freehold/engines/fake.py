@@ -81,10 +81,6 @@ class FakeClient(AdapterHttp):
         found = (await self.post_json("count", call.body)).get("tokens")
         return found if isinstance(found, int) else None
 
-    async def identity(self) -> str | None:
-        found = (await self.get_json("models"))["data"][0]["id"]
-        return found if isinstance(found, str) else None
-
     async def probe(self) -> None:
         body = {"prompt": "probe", "max_tokens": 1}
         await self.whole(EngineCall(COMPLETIONS, "probe", body, "probe"))

@@ -152,13 +152,6 @@ class LlamaCppClient(OpenAIHttp):
         tokens = counted.get("tokens")
         return len(tokens) if isinstance(tokens, list) else None
 
-    async def identity(self) -> str | None:
-        models = (await self.get_json("models")).get("data")
-        if not isinstance(models, list) or not models or not isinstance(models[0], dict):
-            return None
-        found = models[0].get("id")
-        return found if isinstance(found, str) else None
-
     async def probe(self) -> None:
         if self._task is Task.EMBEDDINGS:
             await self.whole(EngineCall(EMBEDDINGS, "probe", {"input": "a"}, "probe"))

@@ -240,6 +240,14 @@ class OpenAIHttp:
             raise failed(self._who, "sent what is no answer")
         return found
 
+    async def identity(self) -> str | None:
+        """The name of the one model that a process of ours serves: its digest."""
+        models = (await self.get_json("models")).get("data")
+        if not isinstance(models, list) or not models or not isinstance(models[0], dict):
+            return None
+        found = models[0].get("id")
+        return found if isinstance(found, str) else None
+
     async def change_adapters(
         self, add: Sequence[AdapterFiles], drop: Collection[str]
     ) -> Mapping[str, str]:

@@ -5,13 +5,12 @@ import argparse
 import sys
 from dataclasses import asdict
 from importlib.resources import files as resources
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from freehold.core.errors import UserError
-from freehold.engines import child
+from freehold.engines import child, told_files
 from freehold.engines.openvino.measure import measure
 from freehold.engines.openvino.tokenizer import Tokenizer
 
@@ -30,8 +29,7 @@ def main() -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    pairs = (told.partition("=") for told in options.file)
-    files = {name: Path(path) for name, _, path in pairs}
+    files = told_files.by_name(options.file)
     text = (resources("freehold.engines.openvino") / "measure.txt").read_text("utf-8")
     tokens = Tokenizer.of_model(files).encode(text, parse_special=False)
 

@@ -149,13 +149,6 @@ class VllmClient(AdapterHttp):
         found = counted.get("count")
         return found if isinstance(found, int) else None
 
-    async def identity(self) -> str | None:
-        models = (await self.get_json("models")).get("data")
-        if not isinstance(models, list) or not models or not isinstance(models[0], dict):
-            return None
-        found = models[0].get("id")
-        return found if isinstance(found, str) else None
-
     async def probe(self) -> None:
         body = {"prompt": "a", "max_tokens": 1}
         answer = await self.whole(EngineCall(COMPLETIONS, self._base, body, "probe"))
