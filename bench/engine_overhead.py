@@ -1,10 +1,11 @@
 """What the gateway costs of an engine's own speed.
 
-`python bench/engine_overhead.py` starts `freehold up` with the default model and sends
-the same streams straight to the engine's socket and through the gateway, in turns, on
-the same engine process; each pair of turns gives one ratio.
+`python bench/engine_overhead.py` starts `freehold up` with the default model on each local
+engine in turn, and sends the same streams straight to the engine's socket and through the
+gateway, in turns, on the same engine process; each pair of turns gives one ratio.
 """
 
+import argparse
 import asyncio
 import json
 import os
@@ -26,11 +27,16 @@ import psutil
 _PORT = 18085
 _TOKENS = 64
 _STREAMS = {1: (4, 24), 8: (1, 14), 32: (1, 12)}  # answers of each in a turn, turns
+_OWN: dict[str, dict[str, object]] = {  # what the gateway adds to a request of each engine
+    "llama_cpp": {"lora": [], "cache_prompt": False},
+    "openvino": {"adapter": None, "cache_salt": "direct", "tenant": "direct"},
+}
 _NO_END = {"0": -100, "2": -100}  # SmolLM2's end tokens: every answer has all its tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
+    engine: str
     url: str
     key: str
     model: str
@@ -39,18 +45,18 @@ class Served:
 
 
 @contextmanager
-def _served() -> Iterator[Served]:
+def _served(engine: str) -> Iterator[Served]:
     """`freehold up` on a home of its own, with as many slots as there are streams."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **os.environ,
             "FREEHOLD_HOME": folder,
-            "FREEHOLD_ENGINES__LLAMA_CPP__STREAMS": str(max(_STREAMS)),
-            "FREEHOLD_ENGINES__LLAMA_CPP__CONTEXT_LENGTH": "512",
+            f"FREEHOLD_ENGINES__{engine.upper()}__STREAMS": str(max(_STREAMS)),
+            f"FREEHOLD_ENGINES__{engine.upper()}__CONTEXT_LENGTH": "512",
         }
         program = str(Path(sys.executable).parent / "freehold")
         process = subprocess.Popen(
-            [program, "up", "--engine", "llama_cpp", "--port", str(_PORT)],
+            [program, "up", "--engine", engine, "--port", str(_PORT)],
             env=environment, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:
@@ -63,7 +69,7 @@ def _served() -> Iterator[Served]:
             card = json.loads(shown.stdout)[0]
             key = (Path(folder) / "admin.key").read_text().strip()
             yield Served(
-                f"http://127.0.0.1:{_PORT}", key, card["name"], card["digest"],
+                engine, f"http://127.0.0.1:{_PORT}", key, card["name"], card["digest"],
                 _socket_below(process.pid),
             )  # fmt: skip
         finally:
@@ -122,11 +128,9 @@ def _body(model: str, stream: int, own: dict[str, object]) -> object:
 
 
 def _direct(served: Served, streams: int) -> float:
-    own: dict[str, object] = {"lora": [], "cache_prompt": False}
-
     async def run() -> float:
         connector = aiohttp.UnixConnector(served.socket, limit=0, force_close=True)
-        bodies = [_body(served.digest, stream, own) for stream in range(streams)]
+        bodies = [_body(served.digest, stream, _OWN[served.engine]) for stream in range(streams)]
         return await _tokens_per_s(connector, "http://engine", {}, bodies, _STREAMS[streams][0])
 
     return asyncio.run(run())
@@ -142,27 +146,33 @@ def _through(served: Served, streams: int) -> float:
     return asyncio.run(run())
 
 
+def _measure(served: Served) -> Iterator[machine.Row]:
+    _direct(served, 8)
+    for streams, (_, turns) in _STREAMS.items():
+        pairs = []
+        for number in range(turns):  # who goes first changes, so that no drift counts
+            ways = (_direct, _through) if number % 2 else (_through, _direct)
+            found = {way: way(served, streams) for way in ways}
+            pairs.append((found[_direct], found[_through]))
+        case = f"{served.engine}, {streams} streams"
+        direct, through = (statistics.median(side) for side in zip(*pairs, strict=True))
+        cost = statistics.median((1 - through / direct) * 100 for direct, through in pairs)
+        own = version("freehold")
+        yield machine.Row("engine", served.engine, case, "tokens/s", direct)
+        yield machine.Row("freehold", own, case, "tokens/s", through)
+        yield machine.Row("freehold", own, case, "cost %, median of pairs", cost)
+        print(case, [f"{d:.0f}/{t:.0f}" for d, t in pairs], flush=True)
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", choices=list(_OWN), action="append", help="all by default")
+    engines = parser.parse_args().engine or list(_OWN)
     rows: list[machine.Row] = []
-    own = version("freehold")
-    with _served() as served:
-        _direct(served, 8)
-        for streams, (_, turns) in _STREAMS.items():
-            pairs = []
-            for number in range(turns):  # who goes first changes, so that no drift counts
-                ways = (_direct, _through) if number % 2 else (_through, _direct)
-                found = {way: way(served, streams) for way in ways}
-                pairs.append((found[_direct], found[_through]))
-            case = f"{streams} streams"
-            direct, through = (statistics.median(side) for side in zip(*pairs, strict=True))
-            cost = statistics.median((1 - through / direct) * 100 for direct, through in pairs)
-            rows += [
-                machine.Row("engine", "llama.cpp", case, "tokens/s", direct),
-                machine.Row("freehold", own, case, "tokens/s", through),
-                machine.Row("freehold", own, case, "cost %, median of pairs", cost),
-            ]
-            print(case, [f"{d:.0f}/{t:.0f}" for d, t in pairs], flush=True)
-    machine.keep("engine_overhead", rows)
+    for engine in engines:
+        with _served(engine) as served:
+            rows += _measure(served)
+    machine.keep("engine_overhead", rows, merge=len(engines) < len(_OWN))
 
 
 if __name__ == "__main__":
