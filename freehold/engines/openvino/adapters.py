@@ -143,8 +143,9 @@ class Shelf:
             self._forget_unless_needed(digest)
 
     def check(self, files: AdapterFiles) -> None:
-        """Raises what `acquire` would. Nothing is registered or kept."""
-        read_adapter(files, self._shape, self._max_rank, self._kind)
+        """Raises what `acquire` would raise every time. Nothing is registered or kept."""
+        found = read_adapter(files, self._shape, self._max_rank, self._kind)
+        self._check_size(found.size_bytes)
 
     def acquire(self, digest: str) -> Adapter:
         """Kept in memory until as many calls of `release`. Raises `NOT_FOUND` for one that
@@ -221,13 +222,16 @@ class Shelf:
                 return
             self._bytes -= self._held.pop(digest).adapter.size_bytes
 
-    def _check_room(self, size_bytes: int) -> None:
+    def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._max_bytes:
             raise peft.refused(
                 f"it takes {size_bytes} bytes of memory and all adapters together may take "
                 f"{self._max_bytes}",
                 "raise `engines.openvino.adapter_bytes`",
             )
+
+    def _check_room(self, size_bytes: int) -> None:
+        self._check_size(size_bytes)
         if self._bytes + size_bytes > self._max_bytes:
             raise UserError(
                 Code.OVERLOADED,

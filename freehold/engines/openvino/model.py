@@ -11,7 +11,7 @@ from freehold.core.engine import CHAT, AdapterFiles
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.engines import tool_calls
-from freehold.engines.openvino.adapters import Shelf
+from freehold.engines.openvino.adapters import Adapter, Shelf
 from freehold.engines.openvino.answer import Answer
 from freehold.engines.openvino.blocks import BlockPool
 from freehold.engines.openvino.chat import encode_chat
@@ -28,6 +28,7 @@ from freehold.engines.openvino.template import ChatTemplate
 from freehold.engines.openvino.tokenizer import Tokenizer
 
 _CHECKED_AT_ONCE = 16
+_SPOILT = frozenset({Code.FILE_INVALID, Code.FILE_REFUSED, Code.DIGEST_MISMATCH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Model:
         )
         self.slots = Slots(prepared.shape, how.factors)
         self._structure = Structure(self._tokenizer, prepared.shape.vocab)
+        self._doubted: set[str] = set()  # adapters whose files were not what they should be
         self._shelf = Shelf(prepared.shape, how.factors, options.adapter_bytes, options.max_rank)
 
     def prompt(self, endpoint: str, body: dict[str, Any]) -> Prompt:
@@ -85,6 +87,11 @@ class Model:
         """Everything about a request that can be refused; its adapter is in memory then,
         until `release`. Raises `UserError`."""
         read = self.prompt(endpoint, body)
+        if not read.tokens:
+            param = "messages" if endpoint == CHAT else "prompt"
+            raise UserError(
+                Code.INVALID_VALUE, "The prompt has no tokens: send some text.", param=param
+            )
         if len(read.tokens) >= self._context:
             raise UserError(Code.CONTEXT_LENGTH_EXCEEDED, "The prompt is too long: shorten it.")
         sampling = SamplingParams.of(body, self._tokenizer.size)
@@ -119,22 +126,38 @@ class Model:
         if form is not None:
             request.constraint = self._structure.compile(form, request.sequence.tenant)
         if digest is not None:
-            request.adapter = self._shelf.acquire(digest)
+            request.adapter = self._acquire(digest)
         return request
 
     def release(self, request: Request) -> None:
         if request.adapter is not None:
             self._shelf.release(request.adapter.digest)
 
+    def _acquire(self, digest: str) -> Adapter:
+        """One that the disk spoilt since it came is forgotten: the gateway tells of it
+        again then, and hears what is wrong with it."""
+        try:
+            return self._shelf.acquire(digest)
+        except UserError as error:
+            if error.code not in _SPOILT:
+                raise
+            self._doubted.add(digest)
+            self._shelf.drop(digest)
+            raise UserError(Code.NOT_FOUND, error.message) from None
+
     def change_adapters(self, add: Sequence[AdapterFiles], drop: Collection[str]) -> dict[str, str]:
         """The refused with the reason. Many at once are those of a start, each of which
         was checked when it came, and is again when it is first used."""
         refused: dict[str, str] = {}
-        for files in add if len(add) <= _CHECKED_AT_ONCE else ():
+        for files in add:
+            if len(add) > _CHECKED_AT_ONCE and files.digest not in self._doubted:
+                continue
             try:
                 self._shelf.check(files)
             except UserError as error:
                 refused[files.digest] = error.message
+            else:
+                self._doubted.discard(files.digest)
         self._shelf.register(files for files in add if files.digest not in refused)
         for digest in drop:
             self._shelf.drop(digest)

@@ -65,8 +65,12 @@ def write(path: Path, tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping
     raw = json.dumps(header).encode()
     raw += b" " * (-len(raw) % 64)
     half = path.with_suffix(".half")
-    with half.open("wb") as file:
-        file.write(struct.pack("<Q", len(raw)) + raw)
-        for tensor in tensors.values():
-            file.write(np.ascontiguousarray(tensor).data)
-    half.replace(path)
+    try:
+        with half.open("wb") as file:
+            file.write(struct.pack("<Q", len(raw)) + raw)
+            for tensor in tensors.values():
+                file.write(np.ascontiguousarray(tensor).data)
+        half.replace(path)
+    except BaseException:
+        half.unlink(missing_ok=True)  # a full disk has no room for what nobody reads
+        raise

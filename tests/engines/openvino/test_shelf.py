@@ -101,9 +101,10 @@ def test_while_all_are_in_use_another_one_is_asked_to_come_again(
 def test_one_larger_than_the_shelf_is_refused(stored: list[AdapterFiles], size: int) -> None:
     shelf = _shelf(stored, size - 1)
 
-    with pytest.raises(UserError, match=r"raise `engines\.openvino\.adapter_bytes`") as refused:
-        shelf.get(stored[0].digest)
-    assert refused.value.code is Code.FILE_REFUSED
+    for asked in (shelf.get, lambda _: shelf.check(stored[0])):
+        with pytest.raises(UserError, match=r"raise `engines\.openvino\.adapter_bytes`") as refused:
+            asked(stored[0].digest)
+        assert refused.value.code is Code.FILE_REFUSED
     assert shelf.resident_bytes == 0
 
 

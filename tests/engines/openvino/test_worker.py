@@ -4,7 +4,8 @@ PEFT say, bare and under each adapter at once."""
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,58 @@ async def test_a_dropped_adapter_is_gone_and_comes_back(client: EngineClient) ->
         await _ask(client, "abc", one.digest)
     assert await client.change_adapters([one], []) == {}
     assert await _ask(client, "abc", one.digest) == before
+
+
+def _another(folder: Path, like: AdapterFiles) -> AdapterFiles:
+    """One with weights of its own, so that a test may spoil it."""
+    config, weights = folder / peft.CONFIG, folder / peft.WEIGHTS
+    shutil.copy(like.config, config)
+    content = bytearray(like.weights.read_bytes())
+    content[-4] ^= 1
+    weights.write_bytes(content)
+    return AdapterFiles(peft.digest_of(config.read_bytes(), bytes(content)), config, weights)
+
+
+def _change(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 2
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [Path.unlink, _change, lambda path: path.write_bytes(path.read_bytes()[:-8])],
+    ids=["removed", "changed", "cut short"],
+)
+async def test_an_adapter_that_the_disk_spoilt_is_never_used_and_the_reason_is_told_when_asked(
+    client: EngineClient, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    one = _another(tmp_path, next(iter(_ADAPTERS.values())))
+    sound = one.weights.read_bytes()
+    many = [replace(one, digest=f"sha256:{number:064x}") for number in range(20)]
+    assert await client.change_adapters([one], []) == {}
+    spoil(one.weights)
+    for _ in range(2):
+        with pytest.raises(UserError) as refused:
+            await _ask(client, "a", one.digest)
+        assert refused.value.code is Code.ADAPTER_UNAVAILABLE
+    for told in ([one], [one, *many]):  # of many at once, as at a start, not all are read
+        found = await client.change_adapters(told, [])
+        assert found.keys() == {one.digest}
+        assert "again" in found[one.digest]
+    assert await _ask(client, "a", None)
+    one.weights.write_bytes(sound)
+    assert await client.change_adapters([one], [each.digest for each in many]) == {}
+    answer = await _ask(client, "a", one.digest)
+    spoil(one.weights)  # it is in memory
+    assert await _ask(client, "a", one.digest) == answer
+    assert await client.change_adapters([], [one.digest]) == {}
+
+
+async def test_a_prompt_without_tokens_is_refused_and_the_engine_lives(
+    client: EngineClient,
+) -> None:
+    with pytest.raises(UserError) as refused:
+        await _ask(client, "", None)
+    assert (refused.value.code, refused.value.param) == (Code.INVALID_VALUE, "prompt")
+    assert await _ask(client, "a", None)
