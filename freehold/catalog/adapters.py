@@ -12,7 +12,7 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +51,19 @@ class Adapters:
     """One a process; safe from any thread."""
 
     def __init__(
-        self, home: Path, store: AdapterStore, models: ModelStore, clock: Clock, max_rank: int
+        self,
+        home: Path,
+        store: AdapterStore,
+        models: ModelStore,
+        clock: Clock,
+        rank_limit: Callable[[ModelCard], peft.RankLimit],
     ) -> None:
+        """`rank_limit` is that of the engine that serves a base."""
         self._staging = staging(home)
         self._store = store
         self._models = models
         self._clock = clock
-        self._max_rank = max_rank
+        self._rank_limit = rank_limit
         # Between taking files in and the row that needs them nobody may remove them.
         self._changing = threading.Lock()
 
@@ -211,12 +217,13 @@ class Adapters:
                 "Llama or Qwen family as the base.",
                 param="base",
             )
+        limit = self._rank_limit(base)
         config, weights = peft.load(
-            folder / CONFIG, folder / WEIGHTS, header.linears, header.layers, self._max_rank
+            folder / CONFIG, folder / WEIGHTS, header.linears, header.layers, limit
         )
         admit.check_plain(CONFIG, config)
         tensors = header_of(weights, WEIGHTS)
-        lora = peft.check(config, tensors, header.linears, header.layers, self._max_rank)
+        lora = peft.check(config, tensors, header.linears, header.layers, limit)
         for tensor in tensors:
             _check_finite(tensor, weights)
         return lora, peft.digest_of(config, weights)

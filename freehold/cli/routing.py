@@ -17,7 +17,7 @@ from freehold.config.schema import Settings
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
 from freehold.core.model import ModelCard
-from freehold.deploy.autotune import Records, settings_for
+from freehold.deploy.autotune import Records, rank_limits, settings_for
 from freehold.engines import registry
 from freehold.engines.base import LocalModel
 from freehold.store.sql import SqlStore
@@ -83,8 +83,8 @@ def offline(home: Home) -> Iterator[Offline]:
     settings = load.settings(home.settings)
     models = ModelStore(home.path)
     with reach.offline(home) as (store, keyring, tenant_id):
-        most = settings.engines.openvino.max_rank
-        adapters = Adapters(home.path, store, models, keyring.clock, most)
+        limits = rank_limits(settings.engines, Records(home.cache))
+        adapters = Adapters(home.path, store, models, keyring.clock, limits)
         cards = {card.digest: card for card in models.list()}
         yield Offline(store, adapters, models, settings, tenant_id, cards)
 

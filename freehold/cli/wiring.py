@@ -18,7 +18,7 @@ from freehold.core.engine import AdapterFiles
 from freehold.core.ids import new_id
 from freehold.core.model import ModelCard
 from freehold.deploy.adapters import PoolAdapters
-from freehold.deploy.autotune import Records, settings_for
+from freehold.deploy.autotune import Records, rank_limits, settings_for
 from freehold.deploy.pool import Pool, RemoteMember
 from freehold.deploy.replica import Replica
 from freehold.engines import registry, remote
@@ -130,9 +130,8 @@ def gateway(
     clock = SystemClock()
     by_digest = {card.digest: card for card in cards}
     directory = Directory(store)
-    adapters = Adapters(
-        home.path, store, ModelStore(home.path), clock, settings.engines.openvino.max_rank
-    )
+    limits = rank_limits(settings.engines, Records(home.cache))
+    adapters = Adapters(home.path, store, ModelStore(home.path), clock, limits)
     for tenant_id, environment in fleet.homes_of_routes(store):
         directory.load(tenant_id, environment)  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)

@@ -65,12 +65,24 @@ class Lora:
     factors: tuple[Factors, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RankLimit:
+    """What an engine takes, and the setting that raises it, if one does."""
+
+    most: int = 512
+    setting: str | None = None
+
+
 def load(
-    config: Path, weights: Path, linears: Mapping[str, tuple[int, int]], layers: int, max_rank: int
+    config: Path,
+    weights: Path,
+    linears: Mapping[str, tuple[int, int]],
+    layers: int,
+    limit: RankLimit,
 ) -> tuple[bytes, bytes]:
     """Both files whole, so that what is checked is what is used afterwards. Raises
     `FILE_REFUSED` for one that is larger than any adapter of this base can be."""
-    values = sum(map(sum, linears.values())) * layers * max_rank
+    values = sum(map(sum, linears.values())) * layers * limit.most
     return _whole(config, CONFIG, _MAX_CONFIG_BYTES), _whole(
         weights, WEIGHTS, 4 * values + _MAX_HEADER_BYTES
     )
@@ -89,7 +101,7 @@ def check(
     tensors: Sequence[Tensor],
     linears: Mapping[str, tuple[int, int]],
     layers: int,
-    max_rank: int,
+    limit: RankLimit,
 ) -> Lora:
     """`linears` are the base's (inputs, outputs) by PEFT's names. Raises `FILE_REFUSED`,
     or `FILE_INVALID` for a config that is no JSON object. Values of the tensors are not
@@ -101,8 +113,7 @@ def check(
     _check_layers(settings.get("layers_to_transform"), {layer for layer, _ in pairs})
     scales = _Scales(settings, [_module(i, name) for i in range(layers) for name in _BLOCKS])
     factors = tuple(
-        _factors(place, pairs[place], linears[place[1]], scales, max_rank)
-        for place in sorted(pairs)
+        _factors(place, pairs[place], linears[place[1]], scales, limit) for place in sorted(pairs)
     )
     return Lora(max(each.rank for each in factors), factors)
 
@@ -286,14 +297,14 @@ def _factors(
     pair: Mapping[str, Tensor],
     size: tuple[int, int],
     scales: _Scales,
-    max_rank: int,
+    limit: RankLimit,
 ) -> Factors:
     module, (inputs, outputs) = _module(*place), size
     rank, scale = scales.of(module)
-    if rank > max_rank:
+    if rank > limit.most:
+        way = f"raise `{limit.setting}`, or train" if limit.setting else "train"
         raise refused(
-            f"{module} has rank {rank} and the limit is {max_rank}",
-            "raise `engines.openvino.max_rank`, or train it with a lower rank",
+            f"{module} has rank {rank} and the limit is {limit.most}", f"{way} it with a lower rank"
         )
     for side, wanted in (("A", (rank, inputs)), ("B", (outputs, rank))):
         found = pair[side].shape

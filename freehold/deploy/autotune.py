@@ -22,6 +22,7 @@ from freehold.config.schema import EngineSettings
 from freehold.core.engine import COMPLETIONS, EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard, Task
+from freehold.core.peft import RankLimit
 from freehold.deploy.probe import Machine, read_machine
 from freehold.deploy.process import Process
 from freehold.engines import registry
@@ -120,6 +121,11 @@ def settings_for(card: ModelCard, settings: EngineSettings, records: Records) ->
     if record is not None and record.best is not None:
         return record.best.settings(settings)
     return Candidate("openvino" if _is_shared_base(card) else "llama_cpp", {}).settings(settings)
+
+
+def rank_limits(settings: EngineSettings, records: Records) -> Callable[[ModelCard], RankLimit]:
+    """What the engine that `up` serves a base with takes of its adapters."""
+    return lambda base: registry.rank_limit(settings_for(base, settings, records))
 
 
 def candidates(card: ModelCard, workload: Workload, cores: int) -> list[Candidate]:

@@ -24,7 +24,7 @@ from freehold.core.gguf import Header
 from freehold.core.safetensors import Tensor, header_of
 
 _LAYOUT = 1  # raised when the same adapter becomes another file
-_MAX_RANK = 512  # what an installation lets in is set elsewhere, and never above
+_LIMIT = peft.RankLimit()
 _NUMBERS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _NAMES = {
     "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output",
@@ -83,12 +83,12 @@ def write(adapter: AdapterFiles, base: Header, path: Path) -> None:
             "choose a base of the Llama or Qwen family",
         )
     layers, linears = base.layers, base.linears
-    config, weights = peft.load(adapter.config, adapter.weights, linears, layers, _MAX_RANK)
+    config, weights = peft.load(adapter.config, adapter.weights, linears, layers, _LIMIT)
     if peft.digest_of(config, weights) != adapter.digest:
         raise UserError(
             Code.DIGEST_MISMATCH, "This adapter was changed on the disk: add the adapter again."
         )
-    lora = peft.check(config, header_of(weights, WEIGHTS), linears, layers, _MAX_RANK)
+    lora = peft.check(config, header_of(weights, WEIGHTS), linears, layers, _LIMIT)
     first = lora.factors[0]
     alpha = first.scale * first.rank
     writer: Any = gguf.GGUFWriter(path, base.architecture)

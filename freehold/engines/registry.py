@@ -5,6 +5,7 @@ from pathlib import Path
 
 from freehold.config.schema import EngineSettings
 from freehold.core.errors import Code, UserError
+from freehold.core.peft import RankLimit
 from freehold.engines.base import Engine
 
 
@@ -46,6 +47,15 @@ _WITH_ADAPTERS = frozenset({"fake", "llama_cpp", "openvino", "vllm"})
 def with_adapters() -> list[str]:
     """The engines that answer under adapters, told without importing them."""
     return sorted(_WITH_ADAPTERS & _CREATORS.keys())
+
+
+def rank_limit(settings: EngineSettings) -> RankLimit:
+    """Of adapters under the engine that `settings.default` names."""
+    if settings.default == "openvino":
+        return RankLimit(settings.openvino.max_rank, "engines.openvino.max_rank")
+    if settings.default == "vllm":
+        return RankLimit(settings.vllm.max_rank, "engines.vllm.max_rank")
+    return RankLimit()
 
 
 def create(name: str, settings: EngineSettings, cache: Path | None = None) -> Engine:

@@ -16,6 +16,8 @@ from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment
 from freehold.core.clock import SystemClock
 from freehold.core.errors import Code, UserError
+from freehold.core.model import ModelCard
+from freehold.core.peft import RankLimit
 from freehold.store.sql import SqlStore
 from tests.catalog.making import decoder_bytes, gguf_bytes, peft_folder, safetensors_bytes, write
 
@@ -28,10 +30,14 @@ class Shelf:
         self.home.mkdir()
         self.store = SqlStore(self.home / "freehold.db")
         self.models = ModelStore(self.home)
-        self.adapters = Adapters(self.home, self.store, self.models, SystemClock(), 16)
+        self.limits = {"base": RankLimit(16, "engines.vllm.max_rank")}
+        self.adapters = Adapters(self.home, self.store, self.models, SystemClock(), self.limit)
         for name, content in (("base", decoder_bytes()), ("other", gguf_bytes())):
             file = write(folder / f"{name}.gguf", content)
             pull(self.models, self.home, f"file:{file}", progress=lambda *_: None)
+
+    def limit(self, base: ModelCard) -> RankLimit:
+        return self.limits.get(base.name, RankLimit())
 
     def add(self, folder: Path, name: str = "a", base: str = "base") -> Adapter:
         ticket = stage(self.home, folder)
@@ -75,7 +81,9 @@ def _tensor(name: str, shape: list[int]) -> dict[str, list[int]]:
 _BAD: dict[str, Callable[[Path], Path]] = {
     "48 and should be": lambda at: peft_folder(at, width=48),
     "layer 2 of a base that has 2": lambda at: peft_folder(at, layers=3),
-    "rank 17 and the limit is 16": lambda at: peft_folder(at, rank=17),
+    "rank 17 and the limit is 16: raise `engines.vllm.max_rank`": lambda at: peft_folder(
+        at, rank=17
+    ),
     "should be 4 x 32": lambda at: peft_folder(at, rank=2, r=4),
     "head (lm_head)": lambda at: peft_folder(
         at, extra={"base_model.model.lm_head.weight": [8, 32]}

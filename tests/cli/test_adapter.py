@@ -102,6 +102,21 @@ def test_the_digest_is_the_one_that_any_tool_computes(place: Place, tmp_path: Pa
     place.said("adapter", "rm", "by.hand")
 
 
+def test_the_rank_is_limited_by_the_engine_that_will_serve_the_base(
+    tmp_path: Path, commands: Callable[[Path], Run]
+) -> None:
+    place = resting(tmp_path / "home", commands)
+    folder = peft_folder(tmp_path / "rank-2", 14)
+    words = ("adapter", "add", str(folder), "--base", "tiny", "--json")
+    settings = place.home / "freehold.yaml"
+    for engine, other in (("vllm", "openvino"), ("openvino", "vllm")):
+        limits = f"{engine}: {{max_rank: 1}}, {other}: {{max_rank: 8}}"
+        settings.write_text(f"engines: {{default: {engine}, {limits}}}\n")
+        assert f"`engines.{engine}.max_rank`" in _failed(place.run(*words), "file_refused")
+    settings.write_text(f"engines: {{default: llama_cpp, {limits}}}\n")
+    assert place.said(*words[:-1])["rank"] == 2
+
+
 def test_what_is_refused_leaves_nothing_and_says_why(place: Place, tmp_path: Path) -> None:
     before = place.blobs
 

@@ -43,9 +43,8 @@ def test_what_llama_cpp_adds_is_what_peft_adds(
     alpha = file.fields["adapter.lora.alpha"].contents()
     found = {tensor.name: np.asarray(tensor.data, np.float64) for tensor in file.tensors}
     weights = adapter.weights.read_bytes()
-    lora = peft.check(
-        adapter.config.read_bytes(), header_of(weights, peft.WEIGHTS), header.linears, 2, 16
-    )
+    config, tensors = adapter.config.read_bytes(), header_of(weights, peft.WEIGHTS)
+    lora = peft.check(config, tensors, header.linears, 2, peft.RankLimit())
     assert len(found) == 2 * len(lora.factors)
     for each in lora.factors:
         place = f"blk.{each.layer}.{_NAMES[each.linear]}.weight"

@@ -8,6 +8,7 @@ import pytest
 
 from freehold.config.schema import EngineSettings
 from freehold.core.errors import Code, UserError
+from freehold.core.peft import RankLimit
 from freehold.engines import registry
 from freehold.engines.base import LocalModel
 from tests.harness import card
@@ -46,6 +47,21 @@ def test_settings_reach_the_engine() -> None:
     assert "--slow=1" in registry.create("fake", settings).launch(model, "/s").argv
     able = registry.create("llama_cpp", settings).capabilities(model)
     assert (able.concurrency, able.context_length) == (3, 200)
+
+
+def test_the_highest_rank_of_adapters_is_that_of_the_engine_which_serves_their_base() -> None:
+    settings = EngineSettings.model_validate(
+        {"openvino": {"max_rank": 8}, "vllm": {"max_rank": 32}}
+    )
+    found = {
+        name: registry.rank_limit(settings.model_copy(update={"default": name}))
+        for name in registry._CREATORS
+    }
+    assert found == {
+        "fake": RankLimit(), "llama_cpp": RankLimit(),
+        "openvino": RankLimit(8, "engines.openvino.max_rank"),
+        "vllm": RankLimit(32, "engines.vllm.max_rank"),
+    }  # fmt: skip
 
 
 def test_an_engine_that_is_not_chosen_is_not_loaded() -> None:

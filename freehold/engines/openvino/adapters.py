@@ -41,13 +41,14 @@ def read_adapter(files: AdapterFiles, shape: Shape, max_rank: int, kind: Kind) -
     """Raises `UserError`: `FILE_INVALID`, `DIGEST_MISMATCH`, or `FILE_REFUSED` with the
     reason. What was checked is what is used: both files are read once."""
     linears = shape.linears()
-    config, weights = peft.load(files.config, files.weights, linears, shape.layers, max_rank)
+    limit = peft.RankLimit(max_rank, "engines.openvino.max_rank")
+    config, weights = peft.load(files.config, files.weights, linears, shape.layers, limit)
     if peft.digest_of(config, weights) != files.digest:
         raise UserError(
             Code.DIGEST_MISMATCH, "This adapter was changed on the disk: add the adapter again."
         )
     tensors = header_of(weights, WEIGHTS)
-    lora = peft.check(config, tensors, linears, shape.layers, max_rank)
+    lora = peft.check(config, tensors, linears, shape.layers, limit)
     return _packed(files.digest, lora, weights, kind)
 
 
