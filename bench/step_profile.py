@@ -204,7 +204,7 @@ class _Stepper:
 
     def __init__(self, prepared: Prepared, situation: Situation) -> None:
         self._runner = Runner(prepared, Options(engines.THREADS), 64 * 2**20)
-        self._slots = Slots(prepared.shape, "bf16")
+        self._slots = Slots(prepared.shape, "bf16", _STREAMS)
         placed = self._slots.arrange([situation.of(stream) for stream in range(_STREAMS)])
         self._runner.set_factors(placed.tensors)
         self._is_bare = placed.is_bare

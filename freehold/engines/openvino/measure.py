@@ -160,7 +160,7 @@ def _runner(prepared: Prepared, weights: Format, kv_cache: KvCache, threads: int
     tokens = max(WINDOW, _STREAMS * _blocks_of_stream() * BLOCK)
     most = tokens * shape.layers * shape.kv_heads * shape.head_dim * 2 * 4  # in float32
     runner = Runner(prepared, Options(threads, kv_cache, exact, kind), most)
-    runner.set_factors(Slots(prepared.shape, kind).arrange([None]).tensors)
+    runner.set_factors(Slots(prepared.shape, kind, 1).arrange([None]).tensors)
     return runner
 
 

@@ -64,7 +64,7 @@ class Model:
         self.scheduler = Scheduler(
             BlockPool(self.runner.blocks, BLOCK), Limits(max_running=options.streams)
         )
-        self.slots = Slots(prepared.shape, how.factors)
+        self.slots = Slots(prepared.shape, how.factors, options.streams)
         self._structure = Structure(self._tokenizer, prepared.shape.vocab)
         self._doubted: set[str] = set()  # adapters whose files were not what they should be
         self._shelf = Shelf(prepared.shape, how.factors, options.adapter_bytes, options.max_rank)

@@ -5,21 +5,16 @@ in the first slots, and what moves is copied. A slot is overwritten whole, paddi
 linears that the adapter leaves alone included: nothing of what lay there before is read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import openvino as ov
+from freehold.engines.openvino.adapters import Adapter, Kind
+from freehold.engines.openvino.pool import Pool, Tensors, bare, round_up
+from freehold.engines.openvino.shape import Shape
 
-from freehold.engines.openvino.adapters import NUMPY, Adapter, Kind, Values
-from freehold.engines.openvino.shape import SITES, Shape
-
-Tensors = Sequence[tuple[str, ov.Tensor]]
-_OPENVINO = {"bf16": ov.Type.bf16, "f32": ov.Type.f32}
-_RANK_STEP, _ALIGNMENT = 8, 64
-_FEWEST_SLOTS = 4
+_RANK_STEP = 8
 _COPY_STEPS = 4  # copying an adapter costs about as much as computing it idly so often
-_WINDOW = 64  # a pool that was too large for so many arrangements is made smaller
+_WINDOW = 256  # memory that so many arrangements did not need is given back
 _EMPTY = ""
 
 
@@ -43,16 +38,17 @@ class Arrangement:
 class Slots:
     """Used by the thread that runs the steps, between them."""
 
-    def __init__(self, shape: Shape, kind: Kind) -> None:
-        self._shape, self._kind = shape, kind
-        self._bare = _bare(shape, kind)
-        self._pool: _Pool | None = None
-        self._given: tuple[_Pool | None, int] | None = None  # what the graph reads now
+    def __init__(self, shape: Shape, kind: Kind, most: int) -> None:
+        """`most`: as many adapters are expected in a step; more are served, too."""
+        self._shape, self._kind, self._most = shape, kind, most
+        self._bare = bare(shape, kind)
+        self._pool: Pool | None = None
+        self._given: tuple[Pool | None, int] | None = None  # what the graph reads now
         self._keys: list[str | None] = []  # by slot: a digest, None for the base
         self._places: dict[str | None, int] = {}
         self._used: dict[str | None, int] = {}
         self._now = self._wasted = 0
-        self._peak_slots = self._peak_rank = 0
+        self._peak_count = self._peak_rank = 0
 
     @property
     def size_bytes(self) -> int:
@@ -77,6 +73,7 @@ class Slots:
         self._move_together(pool, wanted)
         slots = tuple(self._places[each.digest if each else None] for each in active)
         count = max(slots) + 1
+        self._peak_count = max(self._peak_count, count)
         return Arrangement(slots, count, pool.rank, self._give(pool, count))
 
     def digest(self, slot: int) -> str | None:
@@ -85,34 +82,52 @@ class Slots:
             raise ValueError("the graph does not read that slot")
         return None if self._given[0] is None else self._keys[slot]
 
-    def _give(self, pool: "_Pool | None", count: int) -> Tensors:
+    def _give(self, pool: Pool | None, count: int) -> Tensors:
         if self._given == (pool, count):
             return ()
         self._given = pool, count
         return self._bare if pool is None else pool.tensors(count)
 
     def _fit(self, wanted: Mapping[str | None, Adapter | None]) -> None:
-        """A pool that is large enough, and not for long larger than need be."""
+        """A pool of the rank that is needed, and not for long a higher one."""
         adapters = [each for each in wanted.values() if each is not None]
-        slots = _roomy(len(wanted)) if adapters else 0
-        rank = max((_round_up(each.rank, _RANK_STEP) for each in adapters), default=0)
-        self._peak_slots = max(self._peak_slots, slots)
+        rank = max((round_up(each.rank, _RANK_STEP) for each in adapters), default=0)
         self._peak_rank = max(self._peak_rank, rank)
-        has = (self._pool.slots, self._pool.rank) if self._pool else (0, 0)
-        if self._now % _WINDOW == 0:
-            needs = min(has[0], self._peak_slots), min(has[1], self._peak_rank)
-            self._peak_slots, self._peak_rank = slots, rank
-        else:
-            needs = has
-        needs = max(needs[0], slots), max(needs[1], rank)
-        if needs != has:
-            self._begin_again(*needs)
+        is_due = self._now % _WINDOW == 0
+        if self._pool is None:
+            if rank:
+                self._begin_again(len(wanted), rank)
+        elif rank > self._pool.rank or len(wanted) > self._pool.slots:
+            self._begin_again(len(wanted), max(rank, self._pool.rank))
+        elif is_due and self._peak_rank < self._pool.rank:
+            self._begin_again(len(wanted), self._peak_rank)
+        elif is_due:
+            self._give_back(self._pool, self._peak_count)
+        if is_due:
+            self._peak_rank, self._peak_count = rank, 0
 
-    def _begin_again(self, slots: int, rank: int) -> None:
-        self._pool = _Pool(self._shape, self._kind, slots, rank) if slots else None
-        self._keys = [_EMPTY] * slots
+    def _begin_again(self, fewest: int, rank: int) -> None:
+        self._pool = self._reserve(fewest, rank) if rank else None
+        self._keys = [_EMPTY] * (self._pool.slots if self._pool else 0)
         self._places.clear()
         self._used.clear()
+
+    def _reserve(self, fewest: int, rank: int) -> Pool:
+        """Room for two sets of adapters, so that two that alternate both stay; less on a
+        system that reserves no memory beyond what it has."""
+        slots = 2 * max(fewest, self._most)
+        while True:
+            try:
+                return Pool(self._shape, self._kind, slots, rank)
+            except OSError:
+                if slots == fewest:
+                    raise
+                slots = max(fewest, slots // 2)
+
+    def _give_back(self, pool: Pool, first: int) -> None:
+        for slot in range(first, pool.slots):
+            self._take(slot, _EMPTY)
+        pool.give_back(first)
 
     def _free_slot(self) -> int:
         """The lowest that is empty or was not used lately; else the longest unused, which
@@ -131,7 +146,7 @@ class Slots:
             self._places[key] = slot
             self._used[key] = self._now
 
-    def _move_together(self, pool: "_Pool", wanted: Mapping[str | None, Adapter | None]) -> None:
+    def _move_together(self, pool: Pool, wanted: Mapping[str | None, Adapter | None]) -> None:
         """Down into the slots that idle ones hold, once these have cost as much."""
         fewest = len(wanted)
         upper = sorted(slot for key in wanted if (slot := self._places[key]) >= fewest)
@@ -148,93 +163,3 @@ class Slots:
             pool.move(source, target)
             self._take(source, _EMPTY)
             self._take(target, key)
-
-
-class _Pool:
-    """One piece of memory with room for `slots` adapters of at most `rank`."""
-
-    def __init__(self, shape: Shape, kind: Kind, slots: int, rank: int) -> None:
-        self.slots, self.rank = slots, rank
-        self._shape, self._kind = shape, kind
-        self._arrays: dict[str, Values] = {}
-        self._given: dict[int, Tensors] = {}
-        item = np.dtype(NUMPY[kind]).itemsize
-        sizes = {
-            name: _round_up(slots * rows * columns * item, _ALIGNMENT)
-            for name, rows, columns in _layout(shape, rank)
-        }
-        self.size_bytes = sum(sizes.values())
-        memory = np.empty(self.size_bytes + _ALIGNMENT, np.uint8)  # written before it is read
-        at = -memory.ctypes.data % _ALIGNMENT
-        for name, rows, columns in _layout(shape, rank):
-            piece = memory[at : at + slots * rows * columns * item]
-            self._arrays[name] = piece.view(NUMPY[kind]).reshape(slots, rows, columns)
-            at += sizes[name]
-
-    def tensors(self, count: int) -> Tensors:
-        """The first `count` slots, where they lie."""
-        if count not in self._given:
-            self._given[count] = [
-                (name, _tensor(array[:count], self._kind)) for name, array in self._arrays.items()
-            ]
-        return self._given[count]
-
-    def put(self, slot: int, adapter: Adapter | None) -> None:
-        """Writes every value of the slot."""
-        factors = adapter.factors if adapter else {}
-        for layer in range(self._shape.layers):
-            for site, linears in SITES:
-                first = self._arrays[f"A.{layer}.{site}"][slot]
-                for at, linear in enumerate(linears):
-                    columns = first[:, at * self.rank : (at + 1) * self.rank]
-                    rows = self._arrays[f"B.{layer}.{linear}"][slot]
-                    _write(columns, rows, factors.get((layer, linear)))
-
-    def move(self, source: int, target: int) -> None:
-        for array in self._arrays.values():
-            array[target] = array[source]
-
-
-def _write(columns: Values, rows: Values, factors: tuple[Values, Values] | None) -> None:
-    """A into columns and B into rows of the pool's rank, zeros where they end."""
-    rank = 0
-    if factors is not None:
-        a, b = factors
-        rank = b.shape[0]
-        columns[:, :rank] = a
-        rows[:rank] = b
-    columns[:, rank:] = 0
-    rows[rank:] = 0
-
-
-def _layout(shape: Shape, rank: int) -> Iterator[tuple[str, int, int]]:
-    """Name, rows and columns of what the graph reads of each slot."""
-    sizes = shape.linears()
-    for layer in range(shape.layers):
-        for site, linears in SITES:
-            yield f"A.{layer}.{site}", sizes[linears[0]][0], len(linears) * rank
-            for linear in linears:
-                yield f"B.{layer}.{linear}", rank, sizes[linear][1]
-
-
-def _bare(shape: Shape, kind: Kind) -> Tensors:
-    """Factors of rank 1 that change nothing, all in the same zeros."""
-    layout = list(_layout(shape, 1))
-    zeros = np.zeros(max(rows * columns for _, rows, columns in layout), NUMPY[kind])
-    return [
-        (name, _tensor(zeros[: rows * columns].reshape(1, rows, columns), kind))
-        for name, rows, columns in layout
-    ]
-
-
-def _tensor(values: Values, kind: Kind) -> ov.Tensor:
-    return ov.Tensor(values, list(values.shape), _OPENVINO[kind])
-
-
-def _roomy(slots: int) -> int:
-    """Room for another set of as many, so that two that alternate both stay."""
-    return max(_FEWEST_SLOTS, 1 << (2 * slots - 1).bit_length())
-
-
-def _round_up(number: int, step: int) -> int:
-    return -(-number // step) * step

@@ -36,7 +36,7 @@ class Model:
         self.prompts = [prompt["ids"] for prompt in self.reference["prompts"]]
         prepared = prepare("", files, format, None)  # type: ignore[arg-type]
         self._runner = Runner(prepared, options, 4 * 1024 * 1024)
-        self.slots = Slots(prepared.shape, options.factors)
+        self.slots = Slots(prepared.shape, options.factors, 8)
         self.adapters: dict[str, Adapter | None] = {"base": None}
         for path in sorted((folder / "adapters").iterdir()):
             config, weights = path / peft.CONFIG, path / peft.WEIGHTS

@@ -66,7 +66,7 @@ def test_perplexity_is_what_the_logits_of_one_whole_step_give(measured: list[Mea
     tokens = _text(300)
     prepared = prepare("", _FILES, "float32", None)
     runner = Runner(prepared, _EXACT, 1 << 20)
-    runner.set_factors(Slots(prepared.shape, "f32").arrange([None]).tensors)
+    runner.set_factors(Slots(prepared.shape, "f32", 1).arrange([None]).tensors)
     whole = runner.step([Part(tokens, 0, range(10), 0, False)], every_row=True)
     logits = whole.astype(np.float64)
     odds = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

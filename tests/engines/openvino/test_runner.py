@@ -46,7 +46,7 @@ class Model:
         self.answers: list[dict[str, Any]] = self.reference["answers"]["base"]
         prepared = prepare("", files, "float32", None)
         self.runner = Runner(prepared, _EXACT, 4 * 1024 * 1024)
-        self.runner.set_factors(Slots(prepared.shape, "f32").arrange([None]).tensors)
+        self.runner.set_factors(Slots(prepared.shape, "f32", 1).arrange([None]).tensors)
 
     def step(self, rows: Sequence[tuple[int, Sequence[int], int]], is_bare: bool = False) -> Logits:
         """Rows of (sequence, tokens, start); the logits of each last token."""
@@ -206,7 +206,7 @@ def test_weights_live_as_long_as_the_runner_reads_them(format: Format) -> None:
 
     def logits(prepared: Prepared) -> Iterator[Logits]:
         runner = Runner(prepared, Options(1, kv_cache="bf16"), 1024 * 1024)
-        slots = Slots(prepared.shape, "bf16")
+        slots = Slots(prepared.shape, "bf16", 1)
         runner.set_factors(slots.arrange([None]).tensors)
         sizes = {each.values.nbytes for each in prepared.matrices.values()}
         del prepared

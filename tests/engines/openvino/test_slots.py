@@ -1,7 +1,9 @@
 """What the graph reads of its slots is exactly what the step's adapters hold."""
 
 import math
+import mmap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from openvino import opset15 as op
 
 from freehold.engines.openvino.adapters import Adapter, read_adapter
-from freehold.engines.openvino.shape import SITES
+from freehold.engines.openvino.shape import SITES, Shape
 from freehold.engines.openvino.slots import Arrangement, Slots
 from tests.engines.openvino import lora_files as lora
 
@@ -42,7 +44,7 @@ class Graph:
     """Stands where the graph stands: it keeps what it was given until it gets another."""
 
     def __init__(self, kind: Any = "bf16") -> None:
-        self.slots = Slots(lora.SHAPE, kind)
+        self.slots = Slots(lora.SHAPE, kind, 4)
         self.inputs: dict[str, ov.Tensor] = {}
         self.given = 0
 
@@ -91,6 +93,7 @@ def _assert_right(graph: Graph, active: Sequence[Adapter | None], got: Arrangeme
             np.testing.assert_array_equal(found[slot], _naive(adapter, name, got.rank))
 
 
+_LONG = 520  # steps after which memory that is not used was given back
 STEPS = st.lists(st.lists(st.integers(-1, 11), min_size=1, max_size=9), min_size=1, max_size=40)
 
 
@@ -201,13 +204,81 @@ def test_memory_follows_what_is_in_use(adapters: list[Adapter]) -> None:
     small = graph.slots.size_bytes
     graph.step([adapters[i] for i in (0, 1, 2, 5, 6, 7)])
     assert graph.slots.size_bytes > small
-    for _ in range(130):
+    for _ in range(_LONG):
         got = graph.step([adapters[0]])
     assert graph.slots.size_bytes == small
     _assert_right(graph, [adapters[0]], got)
-    for _ in range(130):
+    for _ in range(_LONG):
         graph.step([None])
     assert graph.slots.size_bytes == 0
+
+
+def test_memory_that_the_system_took_back_is_written_again() -> None:
+    """With factors that fill pages."""
+    shape = replace(lora.SHAPE, hidden=512, ffn=512, layers=1)
+    slots = Slots(shape, "bf16", 8)
+    many = [_filled(shape, number) for number in range(1, 8)]
+
+    def assert_right(active: Sequence[Adapter]) -> None:
+        got = slots.arrange(active)
+        inputs.update(got.tensors)
+        for adapter, slot in zip(active, got.slots, strict=True):
+            found = inputs["A.0.gu"].data.view(np.uint16).reshape(got.count, 512, 2 * 8)[slot]
+            assert set(found.flat) == {adapter.factors[0, "up_proj"][0][0, 0]}
+
+    inputs: dict[str, ov.Tensor] = {}
+    assert_right(many)
+    high = slots.size_bytes
+    pages = inputs["A.0.gu"].data.view(np.uint16).reshape(-1)
+    for _ in range(_LONG):
+        assert_right(many[:1])
+    assert slots.size_bytes == high / 7
+    assert not pages[-512:].any()
+    for active in (many, many[::-1]):
+        assert_right(active)
+
+
+def _filled(shape: Shape, number: int) -> Adapter:
+    factors = {
+        (0, linear): (
+            np.full((inputs, 8), number, np.uint16),
+            np.full((8, outputs), number, np.uint16),
+        )
+        for linear, (inputs, outputs) in shape.linears().items()
+    }
+    return Adapter(f"sha256:{number}", 8, factors, 0)
+
+
+def test_another_adapter_copies_none_of_those_that_are_there(adapters: list[Adapter]) -> None:
+    """What the graph was given stays where it lies, whoever comes, as long as no rank grows."""
+    graph = Graph()
+    graph.step([adapters[0]])
+    where = {name: tensor.data.ctypes.data for name, tensor in graph.inputs.items()}
+    for count in range(2, 8):
+        graph.step([adapters[i] for i in (0, 1, 2, 6, 7, 8, 9)[:count]])
+        assert {name: t.data.ctypes.data for name, t in graph.inputs.items()} == where
+
+
+def test_a_system_that_reserves_no_more_than_it_has_still_serves(
+    adapters: list[Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = mmap.mmap
+
+    def strict(number: int, size_bytes: int, **options: Any) -> mmap.mmap:
+        if size_bytes > limit:
+            raise OSError(12, "Cannot allocate memory")
+        return given(number, size_bytes, **options)
+
+    active = [adapters[0], adapters[1], None]
+    graph = Graph()
+    graph.step([adapters[0]])
+    limit = 4 * graph.slots.size_bytes
+    monkeypatch.setattr(mmap, "mmap", strict)
+    tight = Graph()
+    for step in (active, active[::-1], [adapters[2], *active]):
+        _assert_right(tight, step, tight.step(step))
+    with pytest.raises(OSError, match="allocate"):
+        tight.step([adapters[i] for i in (0, 1, 2, 6, 7)])
 
 
 def test_factors_in_float32_are_as_exact(tmp_path: Path) -> None:
@@ -230,7 +301,7 @@ def test_a_slot_that_the_graph_does_not_read_has_no_digest(adapters: list[Adapte
 
 def test_the_runtime_sees_what_is_written_to_a_slot_later(adapters: list[Adapter]) -> None:
     """A request that was given the tensors once reads the memory at each inference."""
-    slots = Slots(lora.SHAPE, "bf16")
+    slots = Slots(lora.SHAPE, "bf16", 4)
     factor = op.parameter([-1, 16, -1], ov.Type.bf16, name="A.0.o")
     factor.output(0).set_names({"A.0.o"})
     model = ov.Model([op.result(op.convert(factor, "f32"))], [factor], "sees")
