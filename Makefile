@@ -6,6 +6,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 export FREEHOLD_HOME ?= $(HOME)/.freehold
 HOST   ?= 127.0.0.1
 PORT   ?= 8080
+# Tests run in several processes; tests/spread.py says which belong together.
+TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: up install install-dev test test-all test-vllm lint bench lock clean
 
@@ -30,10 +33,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock
 	@touch $@
 
 test: install-dev lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: install-dev lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # With vLLM: FREEHOLD_TEST_VLLM_PYTHON names an interpreter that has it (its CPU build does),
 # FREEHOLD_TEST_VLLM_MODEL a folder that tests/contract/engines/vllm_checkpoint.py made.

@@ -1,18 +1,52 @@
-"""What tests of several folders share: started once a session, when first wanted."""
+"""What tests of several folders share: started once a session, when first wanted.
 
+`make test` runs the tests in several processes at once; one alone works as well.
+"""
+
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.installation import Installation, start
+from tests.installation import First, Installation, start
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Any:
+    from tests.spread import Parts
+
+    return Parts(config) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from tests.spread import place
+
+        items.sort(key=lambda item: place(item.nodeid))
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    running = start(tmp_path_factory.mktemp("home"))
+def first(tmp_path_factory: pytest.TempPathFactory) -> First:
+    """Of all processes of this run, which have a folder each in one that they share."""
+    folder = tmp_path_factory.getbasetemp()
+    return First(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+
+
+@pytest.fixture(scope="session")
+def installation(first: First, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    running = first.start(tmp_path_factory.mktemp("home"))
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def stored(first: First, request: pytest.FixtureRequest) -> Path:
+    """A home that has the model of the first start, for tests that want no gateway of it."""
+    if not first.is_made():
+        request.getfixturevalue("installation")
+    return first.home
 
 
 @pytest.fixture

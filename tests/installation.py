@@ -1,5 +1,6 @@
 """One real installation for all tests that want one: `freehold up` on an empty home."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -7,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +36,7 @@ class Installation:
         return (self.home / "admin.key").read_text().strip()
 
     def run(self, *arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "freehold.cli.main", *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            **options,  # type: ignore[call-overload]
-        )
+        return freehold(self.environment, *arguments, **options)
 
     def kill(self) -> None:
         """Ends it outright; nothing happens when it has ended."""
@@ -57,6 +51,25 @@ class Installation:
         return output
 
 
+def environment_of(home: Path) -> dict[str, str]:
+    return {**os.environ, "FREEHOLD_HOME": str(home), "CANARY_SECRET": "do-not-inherit"}
+
+
+def freehold(
+    environment: Mapping[str, str], *arguments: str, **options: object
+) -> "subprocess.CompletedProcess[str]":
+    """A command, as a person gives it."""
+    return subprocess.run(
+        [sys.executable, "-m", "freehold.cli.main", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
 def start(
     home: Path,
     *options: str,
@@ -65,8 +78,7 @@ def start(
     variables: Mapping[str, str] | None = None,
     **popen: Any,
 ) -> Installation:
-    environment = {**os.environ, "FREEHOLD_HOME": str(home), "CANARY_SECRET": "do-not-inherit"}
-    environment |= variables or {}
+    environment = environment_of(home) | dict(variables or {})
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", *program, "up", "--port", "0", *options],
         env=environment,
@@ -89,10 +101,48 @@ def start(
     return Installation(home, process, found[1] if found else "", printed, environment)
 
 
-def stock(home: Path, source: Installation) -> None:
-    """Gives a new home the models of another, so that it need not pull again."""
-    for folder in ("models", "blobs"):
-        shutil.copytree(source.home / folder, home / folder, copy_function=os.link)
+class First:
+    """The first start of a test run, which its processes make once between them: whoever
+    comes first starts on an empty home, and keeps in `home` the models that came of that;
+    the others start with these."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "first"
+        self._lock = folder / "first.lock"
+
+    def start(self, home: Path) -> Installation:
+        with self._alone():
+            if self._has_models:
+                share(self.home, home)
+                return start(home)
+            running = start(home)
+            share(home, self.home)
+            return running
+
+    def is_made(self) -> bool:
+        """Waits for who makes it, if anybody does."""
+        with self._alone():
+            return self._has_models
+
+    @property
+    def _has_models(self) -> bool:
+        return (self.home / "models").exists()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def share(source: Path, home: Path) -> None:
+    """Gives a new home the models of another, and what engines made ready of them."""
+    (home / "cache").mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file in (source / "cache").iterdir():
+        if file.is_file():
+            os.link(file, home / "cache" / file.name)
+    for folder in ("blobs", "models"):
+        shutil.copytree(source / folder, home / folder, copy_function=os.link)
 
 
 def stock_tiny(home: Path) -> None:

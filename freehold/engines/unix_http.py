@@ -33,7 +33,7 @@ class Response(asyncio.Protocol):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
-        self._head_bytes = 0
+        self._head_bytes = self._trailer_bytes = 0
         self._is_paused = self._has_head = self._is_whole = False
         self._broken: BrokenAnswer | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -126,6 +126,11 @@ class Response(asyncio.Protocol):
     # the parser's side
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._has_head:  # a trailer, of which nothing is read and no memory kept
+            self._trailer_bytes += len(name) + len(value)
+            if self._trailer_bytes > _MAX_HEADER_BYTES:
+                self._break("endless trailers")
+            return
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:

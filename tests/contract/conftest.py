@@ -1,13 +1,13 @@
 """Every engine in turn. A later one joins by a file in `engines/` and a line here."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.contract.engines import fake, llama_cpp, openvino, remote, vllm
 from tests.contract.entry import Entry, Place, Running
-from tests.installation import Installation
 
 ENTRIES: tuple[Entry, ...] = (llama_cpp.Entry(), openvino.Entry(), fake.Entry(), remote.Entry())
 # It is large and starts in minutes: collected only where an interpreter with it is named.
@@ -22,8 +22,14 @@ def entry(request: pytest.FixtureRequest) -> Entry:
 
 
 @pytest.fixture(scope="session")
-def place(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(installation, tmp_path_factory.mktemp("contract"))
+def place(
+    stored: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Place:
+    return Place(
+        stored,
+        lambda: request.getfixturevalue("installation"),
+        tmp_path_factory.mktemp("contract"),
+    )
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -40,10 +40,16 @@ class Promise(StrEnum):
 
 @dataclass(frozen=True)
 class Place:
-    """What an entry may use: a real installation with a real model, and a folder."""
+    """What an entry may use: a home with a real model, an installation that serves it,
+    which is started when one asks, and a folder."""
 
-    installation: Installation
+    home: Path
+    installation: Callable[[], Installation]
     folder: Path
+
+    @property
+    def cache(self) -> Path:
+        return self.home / "cache"
 
 
 @dataclass
@@ -125,10 +131,14 @@ class Entry:
 
     async def is_idle(self, running: Running) -> bool:
         """Whether the engine works on nothing, as its processor time says."""
-        before = running.process.cpu_times()
+        before = self.worked_s(running)
         await asyncio.sleep(_WINDOW_S)
-        after = running.process.cpu_times()
-        return after.user + after.system - before.user - before.system < _IDLE_CPU_S
+        return self.worked_s(running) - before < _IDLE_CPU_S
+
+    def worked_s(self, running: Running) -> float:
+        """For how long it has had a processor, which others that want one change little."""
+        times = running.process.cpu_times()
+        return float(times.user + times.system)
 
     def own(self, number: int) -> tuple[dict[str, Any], str]:
         """A chat body and its whole answer, which no other number has."""
@@ -148,7 +158,8 @@ class LocalEntry(Entry):
 
     endless: Mapping[str, Any]
 
-    def engine(self) -> Engine:
+    def engine(self, cache: Path | None = None) -> Engine:
+        """`cache` has what an earlier start made ready of the model."""
         raise NotImplementedError
 
     def model(self, place: Place) -> LocalModel:
@@ -160,7 +171,7 @@ class LocalEntry(Entry):
 
     @asynccontextmanager
     async def serving(self, place: Place) -> AsyncIterator[Running]:
-        engine, model = self.engine(), self.model(place)
+        engine, model = self.engine(place.cache), self.model(place)
         async with launched(engine, model, place.folder) as (client, pid):
             yield Running(
                 client,

@@ -96,7 +96,7 @@ async def _alone(
     entry: LocalEntry, place: Place, command: str, socket: str
 ) -> AsyncIterator[tuple["subprocess.Popen[bytes]", LaunchSpec]]:
     """The engine, started by hand or by a parent of its own, once it serves."""
-    engine, model = entry.engine(), entry.model(place)
+    engine, model = entry.engine(place.cache), entry.model(place)
     spec = engine.launch(model, socket)
     told = json.dumps({**asdict(spec), "argv": list(spec.argv), "env": dict(spec.env)})
     argv = (

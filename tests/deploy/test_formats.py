@@ -68,6 +68,14 @@ def _model(path: Path, kind: str) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy this machine is; and a few places of the text say as much as all."""
+    monkeypatch.setattr(formats, "_MEASURE_S", 600.0)
+    monkeypatch.setattr(formats, "_CALL_S", 300.0)
+    monkeypatch.setattr(formats, "_POSITIONS", formats._FEWEST_POSITIONS)
+
+
 @pytest.fixture
 def fetched(tmp_path: Path) -> Path:
     (tmp_path / "pull" / "0").mkdir(parents=True)

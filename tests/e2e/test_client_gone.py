@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from tests.installation import Installation, stock
+from tests.installation import Installation, share
 
 _MODEL = "smollm2-135m-instruct"
 _MOST = 400  # tokens that an answer may have
@@ -47,9 +47,9 @@ async def _leave_while_it_runs(client: httpx2.AsyncClient, body: dict[str, Any])
 
 
 async def test_the_real_engine_stops_for_clients_that_leave_at_any_point(
-    tmp_path: Path, installation: Installation, begin: Callable[..., Installation]
+    tmp_path: Path, stored: Path, begin: Callable[..., Installation]
 ) -> None:
-    stock(tmp_path, installation)
+    share(stored, tmp_path)
     one_place = {"FREEHOLD_ENGINES__LLAMA_CPP__STREAMS": "1"}
     gateway = begin(tmp_path, "--engine", "llama_cpp", variables=one_place)
     (log,) = (tmp_path / "logs").glob("engine-*.log")

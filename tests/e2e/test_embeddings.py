@@ -11,7 +11,7 @@ import numpy as np
 import openai
 import pytest
 
-from tests.installation import Installation, start, stock
+from tests.installation import Installation, environment_of, freehold, share, start
 
 CHAT_MODEL, MODEL = "smollm2-135m-instruct", "all-minilm-l6-v2"
 CONTEXT, WIDTH = 512, 384
@@ -20,16 +20,11 @@ REFERENCE = json.loads(Path(__file__).with_name("all_minilm_reference.json").rea
 
 
 @pytest.fixture(scope="module")
-def served(
-    tmp_path_factory: pytest.TempPathFactory, installation: Installation
-) -> Iterator[Installation]:
+def served(tmp_path_factory: pytest.TempPathFactory, stored: Path) -> Iterator[Installation]:
     """Both models on a home of their own."""
     home = tmp_path_factory.mktemp("both")
-    stock(home, installation)
-    both = Installation(
-        home, installation.process, "", "", {**installation.environment, "FREEHOLD_HOME": str(home)}
-    )
-    pulled = both.run("model", "pull", MODEL, "--json")
+    share(stored, home)
+    pulled = freehold(environment_of(home), "model", "pull", MODEL, "--json")
     assert pulled.returncode == 0, pulled.stderr
     card = json.loads(pulled.stdout)
     assert (card["task"], card["architecture"], card["licence"]["spdx"]) == (
@@ -167,7 +162,7 @@ def test_an_answer_names_its_weights_and_its_use_is_recorded(
 def test_a_gateway_of_an_encoder_alone_shows_how_to_try_it(
     served: Installation, tmp_path: Path
 ) -> None:
-    stock(tmp_path, served)
+    share(served.home, tmp_path)
     running = start(tmp_path, "--model", MODEL)
     line = next(line for line in running.printed.splitlines() if "curl " in line)
     ended = subprocess.run(

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from tests.installation import Installation, start, stock
+from tests.installation import Installation, share, start
 
 MODEL = "smollm2-135m-instruct"
 
@@ -157,9 +157,9 @@ class _Nothing:
 
 
 def test_later_starts_keep_the_key_and_ctrl_c_leaves_nothing_running(
-    tmp_path: Path, installation: Installation
+    tmp_path: Path, stored: Path
 ) -> None:
-    stock(tmp_path, installation)
+    share(stored, tmp_path)
     first = start(tmp_path, "--engine", "fake")
     key = first.key
     children = psutil.Process(first.process.pid).children(recursive=True)

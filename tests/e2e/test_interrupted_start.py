@@ -19,7 +19,7 @@ import pytest
 from freehold.catalog import known
 from tests.catalog import hub
 from tests.catalog.making import gguf_bytes
-from tests.installation import Installation, stock_tiny
+from tests.installation import stock_tiny
 
 Press = Callable[["subprocess.Popen[bytes]"], None]
 
@@ -169,17 +169,17 @@ def test_while_pip_fetches_a_package(tmp_path: Path, press: Press) -> None:
     assert pulling.files("blobs", "models", "cache") == []
 
 
-def test_while_a_format_is_made(tmp_path: Path, installation: Installation, press: Press) -> None:
-    _interrupted_at("freehold.catalog.requantize", tmp_path, installation, press)
+def test_while_a_format_is_made(tmp_path: Path, stored: Path, press: Press) -> None:
+    _interrupted_at("freehold.catalog.requantize", tmp_path, stored, press)
 
 
-def test_while_formats_are_measured(tmp_path: Path, installation: Installation) -> None:
+def test_while_formats_are_measured(tmp_path: Path, stored: Path) -> None:
     at = "freehold.engines.llama_cpp_worker"
-    _interrupted_at(at, tmp_path, installation, _twice_as_a_terminal_does)
+    _interrupted_at(at, tmp_path, stored, _twice_as_a_terminal_does)
 
 
-def _interrupted_at(at: str, folder: Path, installation: Installation, press: Press) -> None:
-    (blob,) = (installation.home / "blobs" / "sha256").iterdir()
+def _interrupted_at(at: str, folder: Path, stored: Path, press: Press) -> None:
+    (blob,) = (stored / "blobs" / "sha256").iterdir()
     file = folder / "model.gguf"
     os.link(blob, file)
     pulling = _Run(folder / "home", "model", "pull", f"file:{file}")

@@ -19,7 +19,7 @@ from freehold.config.home import Home
 from freehold.core.binding import Environment, Scope
 from freehold.secure.keys import KeyRequest
 from freehold.store.sql import SqlStore
-from tests.installation import Installation, start, stock
+from tests.installation import Installation, share, start
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -59,11 +59,9 @@ class House:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(
-    installation: Installation, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[House]:
+async def house(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     home = tmp_path_factory.mktemp("house")
-    stock(home, installation)
+    share(stored, home)
     own = start(home)
     try:
         headers = {"authorization": f"Bearer {own.key}"}

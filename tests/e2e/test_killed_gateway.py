@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from freehold.engines.fake import tokens_for
-from tests.installation import Installation, stock, stock_tiny
+from tests.installation import Installation, share, stock_tiny
 
 _FAKE = ("--engine", "fake", "--model", "tiny")
 _ORPHANED = ("reserved", "dispatched", "streaming", "answered")
@@ -127,9 +127,9 @@ def test_a_gateway_killed_while_its_model_loads_leaves_no_engine(
 
 
 def test_the_real_engine_ends_with_a_gateway_that_is_killed(
-    tmp_path: Path, begin: Begin, installation: Installation
+    tmp_path: Path, begin: Begin, stored: Path
 ) -> None:
-    stock(tmp_path, installation)
+    share(stored, tmp_path)
     running = begin(tmp_path)
     engines = psutil.Process(running.process.pid).children()
     assert engines

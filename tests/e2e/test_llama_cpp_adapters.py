@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.test_isolation import House
-from tests.installation import Installation, start, stock
+from tests.installation import share, start
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 _ONE_THREAD = {"FREEHOLD_ENGINES__LLAMA_CPP__THREADS": "1"}  # two servers run for a while
@@ -22,11 +22,9 @@ _WORDS = {"cobalt": "cobalt-heron-41", "amber": "amber-fox-97", "jade": "jade-wa
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(
-    installation: Installation, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[House]:
+async def house(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     home = tmp_path_factory.mktemp("llama-house")
-    stock(home, installation)
+    share(stored, home)
     own = start(home, "--engine", "llama_cpp", variables=_ONE_THREAD)
     try:
         headers = {"authorization": f"Bearer {own.key}"}

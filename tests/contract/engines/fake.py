@@ -16,7 +16,7 @@ _PLAIN = "it makes plain words only"
 class Entry(LocalEntry):
     name = "fake"
     endless: Mapping[str, Any] = {
-        "messages": [{"role": "user", "content": "[[slow 0.02]] [[tokens 2000]]"}]
+        "messages": [{"role": "user", "content": "[[slow 0.02]] [[tokens 20000]]"}]
     }
     cannot: Mapping[Promise, str] = {
         Promise.READS_FILE: "it loads nothing and repeats the digest that it was told",
@@ -39,7 +39,7 @@ class Entry(LocalEntry):
         "top_p": _WORDS,
     }
 
-    def engine(self) -> Engine:
+    def engine(self, cache: Path | None = None) -> Engine:
         return Fake(streams=8)
 
     def model(self, place: Place) -> LocalModel:

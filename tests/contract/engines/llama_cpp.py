@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from freehold.catalog.store import ModelStore
@@ -26,11 +27,11 @@ class Entry(LocalEntry):
         Promise.HELD_TEXT: "its stream forgets what it kept back when the limit ends it",
     }
 
-    def engine(self) -> Engine:
+    def engine(self, cache: Path | None = None) -> Engine:
         return LlamaCpp(LlamaCppSettings(threads=1, streams=4, context_length=512))
 
     def model(self, place: Place) -> LocalModel:
-        store = ModelStore(place.installation.home)
+        store = ModelStore(place.home)
         card = store.get(MODEL)
         return LocalModel(card, store.path(card))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from freehold.catalog.store import ModelStore
@@ -23,15 +24,14 @@ class Entry(LocalEntry):
         Promise.FORM_AND_TOOLS: "one schema says what a call is, a second cannot hold beside it",
     }
 
-    def engine(self) -> Engine:
-        return OpenVino(
-            OpenVinoSettings(
-                threads=1, streams=4, context_length=512, kv_cache_bytes=64 * 1024 * 1024
-            )
+    def engine(self, cache: Path | None = None) -> Engine:
+        settings = OpenVinoSettings(
+            threads=1, streams=4, context_length=512, kv_cache_bytes=64 * 1024 * 1024
         )
+        return OpenVino(settings, cache)
 
     def model(self, place: Place) -> LocalModel:
-        store = ModelStore(place.installation.home)
+        store = ModelStore(place.home)
         card = store.get(MODEL)
         return LocalModel(card, store.path(card))
 

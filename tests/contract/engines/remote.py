@@ -40,7 +40,7 @@ class Entry(Contract):
 
     @asynccontextmanager
     async def serving(self, place: Place) -> AsyncIterator[Running]:
-        installed = place.installation
+        installed = place.installation()
         settings = _settings(installed.url, str(installed.home / "admin.key"))
         children = psutil.Process(installed.process.pid).children()
         (engine,) = [child for child in children if _is_engine(child)]

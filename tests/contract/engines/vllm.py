@@ -5,15 +5,12 @@ Only where `FREEHOLD_TEST_VLLM_PYTHON` names that interpreter and
 `make test-vllm`.
 """
 
-import asyncio
 import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from freehold.config.schema import VllmSettings
 from freehold.core.ids import digest_of_files
@@ -26,7 +23,6 @@ from tests.harness import card
 
 PYTHON = os.environ.get("FREEHOLD_TEST_VLLM_PYTHON")
 _MODEL = "FREEHOLD_TEST_VLLM_MODEL"
-_WINDOW_S, _IDLE_CPU_S = 0.5, 0.1
 MAX_ADAPTERS = 4
 
 
@@ -42,7 +38,7 @@ class Entry(LocalEntry):
         Promise.FORM_AND_TOOLS: "one schema says what a call is, a second cannot hold beside it",
     }
 
-    def engine(self) -> Engine:
+    def engine(self, cache: Path | None = None) -> Engine:
         return Vllm(
             VllmSettings(
                 python=PYTHON,
@@ -84,16 +80,11 @@ class Entry(LocalEntry):
         other = replace(model.card, digest="sha256:" + "0" * 64)
         return self.engine(), replace(model, card=other)
 
-    async def is_idle(self, running: Running) -> bool:
+    def worked_s(self, running: Running) -> float:
         """What computes is a child of the process that was started."""
-        before = _cpu_s(running.process)
-        await asyncio.sleep(_WINDOW_S)
-        return _cpu_s(running.process) - before < _IDLE_CPU_S
+        processes = [running.process, *running.process.children(recursive=True)]
+        times = [each.cpu_times() for each in processes]
+        return float(sum(each.user + each.system for each in times))
 
 
 ENTRY = Entry()
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return float(sum(each.user + each.system for each in times))

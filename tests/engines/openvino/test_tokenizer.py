@@ -15,7 +15,6 @@ from freehold.engines.openvino.pretokenizers import PRETOKENIZERS
 from freehold.engines.openvino.tokenizer import Tokenizer
 from tests.engines.openvino import llama, vocabularies
 from tests.engines.openvino.corpus import CONTROL, texts
-from tests.installation import Installation
 
 _FAMILIES = (
     "default", "gpt-2", "smollm", "llama-bpe", "qwen2", "qwen35", "tekken", "gpt-4o",
@@ -55,10 +54,8 @@ def _equals_llama(file: Path, seed: int) -> None:
                 assert found == wanted, text
 
 
-def test_the_ids_of_the_real_model_are_those_of_llama_cpp(
-    installation: Installation, tmp_path: Path
-) -> None:
-    store = ModelStore(installation.home)
+def test_the_ids_of_the_real_model_are_those_of_llama_cpp(stored: Path, tmp_path: Path) -> None:
+    store = ModelStore(stored)
     file = tmp_path / "real.gguf"
     file.hardlink_to(store.path(store.get("smollm2-135m-instruct")))
     _equals_llama(file, 1)
