@@ -1,6 +1,7 @@
-"""Tools for models whose chat template has no place for them.
+"""Tools for models whose chat template has no place for them, or writes calls in a form
+that is not known here.
 
-llama.cpp renders tools only through the template; where that ignores them they would
+Tools are rendered only through the template; where that ignores them they would
 be dropped in silence. Here they are described in a system message, the answer is
 constrained by a JSON schema to be a call (or, when the model may choose, a call or a
 reply), and the JSON is turned back into OpenAI's deltas while it arrives.
@@ -28,7 +29,7 @@ def constrained(body: dict[str, Any]) -> dict[str, Any]:
     `UNSUPPORTED_PARAMETER` where the answer would need two."""
     choice = body.get("tool_choice", "auto")
     plain = {name: value for name, value in body.items() if name not in _TOOL_FIELDS}
-    plain["messages"] = _with_history_as_text(body["messages"])
+    plain["messages"] = with_history_as_text(body["messages"])
     if choice == "none":
         return plain
     tools = body["tools"]
@@ -37,18 +38,26 @@ def constrained(body: dict[str, Any]) -> dict[str, Any]:
         tools = [tool for tool in tools if tool["function"]["name"] == name]
     may_reply = choice == "auto"
     if may_reply and body.get("response_format", {"type": "text"})["type"] != "text":
-        raise UserError(
-            Code.UNSUPPORTED_PARAMETER,
-            "This model cannot choose between tools and a response_format: leave one of them "
-            "out, or say with tool_choice whether to call.",
-            param="response_format",
-        )
+        raise no_choice_beside_a_form()
     plain["messages"] = _with_tools(plain["messages"], tools, may_reply)
     plain["response_format"] = {
         "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": _schema(tools, may_reply)},
+        "json_schema": {
+            "name": "answer",
+            "schema": _schema(tools, may_reply),
+            "strict": any(tool["function"].get("strict") for tool in tools),
+        },
     }
     return plain
+
+
+def no_choice_beside_a_form() -> UserError:
+    return UserError(
+        Code.UNSUPPORTED_PARAMETER,
+        "This model cannot choose between tools and a response_format: leave one of them "
+        "out, or say with tool_choice whether to call.",
+        param="response_format",
+    )
 
 
 def is_constrained(body: dict[str, Any]) -> bool:
@@ -61,11 +70,7 @@ def _schema(tools: list[dict[str, Any]], may_reply: bool) -> dict[str, Any]:
             "type": "object",
             "properties": {
                 "name": {"const": tool["function"]["name"]},
-                # Closed unless the tool says otherwise: a small model goes on inventing.
-                "arguments": {
-                    "additionalProperties": False,
-                    **(tool["function"].get("parameters") or {"type": "object"}),
-                },
+                "arguments": _arguments(tool["function"]),
             },
             "required": ["name", "arguments"],
             "additionalProperties": False,
@@ -80,7 +85,51 @@ def _schema(tools: list[dict[str, Any]], may_reply: bool) -> dict[str, Any]:
             "additionalProperties": False,
         }
         branches = [reply, *branches]
-    return branches[0] if len(branches) == 1 else {"anyOf": branches}
+    whole = branches[0] if len(branches) == 1 else {"anyOf": branches}
+    defined = {
+        tool["function"]["name"]: _rebased(parameters, tool["function"]["name"])
+        for tool in tools
+        if _refers(parameters := tool["function"].get("parameters"))
+    }
+    return {**whole, "$defs": defined} if defined else whole
+
+
+def _arguments(function: dict[str, Any]) -> dict[str, Any]:
+    """References in a tool's parameters mean these, not the schema that they become a part
+    of: such parameters are put where references can follow."""
+    parameters = function.get("parameters") or {"type": "object"}
+    if _refers(parameters):
+        return {"$ref": f"#/$defs/{function['name']}"}
+    return closed(parameters)
+
+
+def _refers(value: Any) -> bool:
+    if isinstance(value, dict):
+        return isinstance(value.get("$ref"), str) or any(map(_refers, value.values()))
+    return isinstance(value, list) and any(map(_refers, value))
+
+
+def _rebased(parameters: dict[str, Any], name: str) -> dict[str, Any]:
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        found = {key: moved(each) for key, each in value.items()}
+        target = found.get("$ref")
+        if isinstance(target, str) and target.startswith("#"):
+            found["$ref"] = f"#/$defs/{name}{target[1:]}"
+        return found
+
+    rebased: dict[str, Any] = moved(closed(parameters))
+    return rebased
+
+
+def closed(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Without further properties, unless the tool says otherwise: a small model goes on
+    inventing. One that is put together of others would be left with none."""
+    is_joined = any(name in parameters for name in ("$ref", "allOf", "anyOf", "oneOf"))
+    return parameters if is_joined else {"additionalProperties": False, **parameters}
 
 
 def _with_tools(
@@ -97,7 +146,7 @@ def _with_tools(
     return [{"role": "system", "content": text}, *messages]
 
 
-def _with_history_as_text(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_history_as_text(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Earlier calls and their results, in roles that every template knows."""
     told: list[dict[str, Any]] = []
     for message in messages:

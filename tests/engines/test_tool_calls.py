@@ -87,6 +87,48 @@ def test_each_call_must_be_of_its_own_parameters_and_nothing_else() -> None:
         assert branch["additionalProperties"] is False
 
 
+_POINT = {"type": "object", "properties": {"next": {"$ref": "#/$defs/point"}}}
+_LINE = {
+    "type": "object", "$defs": {"point": _POINT},
+    "properties": {"all": {"type": "array", "items": {"$ref": "#/$defs/point"}}},
+}  # fmt: skip
+
+
+def _resolved(schema: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """What a reference means, as a JSON pointer."""
+    found = schema
+    for part in value["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    return found
+
+
+def test_references_in_parameters_mean_what_they_meant() -> None:
+    tools = [{"type": "function", "function": {"name": "draw", "parameters": _LINE}}, _TIME]
+    schema = _schema(_body(tools=tools, tool_choice="required"))
+    draw, time = schema["anyOf"]
+    arguments = _resolved(schema, draw["properties"]["arguments"])
+    assert arguments["additionalProperties"] is False
+    point = _resolved(schema, arguments["properties"]["all"]["items"])
+    assert point["type"] == "object"
+    assert _resolved(schema, point["properties"]["next"]) == point
+    assert time["properties"]["arguments"] == {"type": "object", "additionalProperties": False}
+    assert _LINE["$defs"] == {"point": _POINT}, "a retry needs the request as it was"
+
+
+@pytest.mark.parametrize("joined", [{"anyOf": [_POINT]}, {"allOf": [_POINT]}, {"oneOf": [_POINT]}])
+def test_parameters_that_are_put_together_are_not_closed_to_their_parts(
+    joined: dict[str, Any],
+) -> None:
+    assert tool_calls.closed(joined) == joined
+
+
+@pytest.mark.parametrize(("given", "strict"), [({}, False), ({"strict": True}, True)])
+def test_strict_tools_make_a_strict_form(given: dict[str, Any], strict: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "now", **given}}, _TIME]
+    asked = tool_calls.constrained(_body(tools=tools))
+    assert asked["response_format"]["json_schema"]["strict"] is strict
+
+
 def test_the_tools_are_told_in_the_one_system_message() -> None:
     mine = {"role": "system", "content": "Be brief."}
     asked = tool_calls.constrained(_body(messages=[mine, {"role": "user", "content": "?"}]))

@@ -5,6 +5,8 @@ that holds `<|im_end|>` ends the user's turn and speaks as the system. Here a ma
 no text holds is put into each such string of the messages and tools before rendering;
 the template's own control tokens are found in the rendered text, and the marks taken
 out of what lies between them. A prompt without such strings is encoded as anywhere else.
+The tokens that a model opens calls and results of tools with are kept out the same way,
+even where they are no control tokens.
 
 A template can also join or cut texts so that a control token arises from harmless
 pieces. That is noticed, as the prompt then has other control tokens than one in which
@@ -29,10 +31,14 @@ def encode_chat(
     tools: Sequence[Mapping[str, Any]] | None = None,
     *,
     add_generation_prompt: bool = True,
+    markers: Sequence[str] = (),
     **variables: Any,
 ) -> list[int]:
     """The prompt begins with one begin token, where the model wants one, whether or not
-    its template writes it. Raises as `ChatTemplate.render`."""
+    its template writes it. `markers` are kept out of messages and tools as control tokens
+    are, where the vocabulary has tokens for them. Raises as `ChatTemplate.render`."""
+    known = (marker for marker in markers if tokenizer.special_id(marker) is not None)
+    kept_out = tuple(dict.fromkeys([*tokenizer.control_texts, *known]))
 
     def render(change: Callable[[str], str]) -> str:
         return template.render(
@@ -42,7 +48,7 @@ def encode_chat(
             **variables,
         )
 
-    text, restore = _rendered(tokenizer, render, [*messages, *(tools or ())])
+    text, restore = _rendered(tokenizer, kept_out, render, [*messages, *(tools or ())])
     ids = tokenizer.encode(text, parse_special=True, add_bos=False, restore=restore)
     if tokenizer.add_bos and tokenizer.bos is not None and ids[:1] != [tokenizer.bos]:
         ids.insert(0, tokenizer.bos)
@@ -50,11 +56,14 @@ def encode_chat(
 
 
 def _rendered(
-    tokenizer: Tokenizer, render: Callable[[Callable[[str], str]], str], given: Any
+    tokenizer: Tokenizer,
+    kept_out: Sequence[str],
+    render: Callable[[Callable[[str], str]], str],
+    given: Any,
 ) -> tuple[str, dict[int, str | None] | None]:
-    """The prompt and what its text must be translated by, when its control tokens are
+    """The prompt and what its text must be translated by, when its special tokens are
     found."""
-    first = {text[0] for text in tokenizer.control_texts}
+    first = {text[0] for text in kept_out}
     held = _characters(given)
     if first.isdisjoint(held):
         return render(lambda text: text), None
@@ -69,16 +78,17 @@ def _rendered(
     replaced = dict(zip(first, free, strict=False))
     replacing = str.maketrans(replaced)
     cautious = render(lambda text: text.translate(replacing))
-    marked = render(lambda text: _marked(text, tokenizer.control_texts, mark))
-    if tokenizer.control_tokens(marked) == tokenizer.control_tokens(cautious):
+    marked = render(lambda text: _marked(text, kept_out, mark))
+    found = (tokenizer.special_tokens(text, kept_out) for text in (marked, cautious))
+    if next(found) == next(found):
         return marked, {ord(mark): None}
     return cautious, {ord(new): old for old, new in replaced.items()}
 
 
-def _marked(text: str, control_texts: Sequence[str], mark: str) -> str:
-    for control in control_texts:
-        if control in text:
-            text = text.replace(control, control[0] + mark + control[1:])
+def _marked(text: str, kept_out: Sequence[str], mark: str) -> str:
+    for special in kept_out:
+        if special in text:
+            text = text.replace(special, special[0] + mark + special[1:])
     return text
 
 

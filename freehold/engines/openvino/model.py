@@ -10,7 +10,6 @@ from freehold.core.binding import Priority
 from freehold.core.engine import CHAT, AdapterFiles
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
-from freehold.engines import tool_calls
 from freehold.engines.openvino.adapters import Adapter, Shelf
 from freehold.engines.openvino.answer import Answer
 from freehold.engines.openvino.blocks import BlockPool
@@ -23,9 +22,10 @@ from freehold.engines.openvino.sample import Sampler, SamplingParams
 from freehold.engines.openvino.scheduler import Limits, Scheduler
 from freehold.engines.openvino.sequence import Sequence as Tokens
 from freehold.engines.openvino.slots import Slots
-from freehold.engines.openvino.structure import Structure
+from freehold.engines.openvino.structure import Matcher, Structure
 from freehold.engines.openvino.template import ChatTemplate
 from freehold.engines.openvino.tokenizer import Tokenizer
+from freehold.engines.openvino.tools import Told, Tools
 
 _CHECKED_AT_ONCE = 16
 _SPOILT = frozenset({Code.FILE_INVALID, Code.FILE_REFUSED, Code.DIGEST_MISMATCH})
@@ -33,11 +33,9 @@ _SPOILT = frozenset({Code.FILE_INVALID, Code.FILE_REFUSED, Code.DIGEST_MISMATCH}
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`body` is the request's, with tools turned into a form where it had any."""
-
     tokens: list[int]
     text: str  # a completion's; chat has none
-    body: Mapping[str, Any]
+    told: Told | None = None  # a chat's
 
 
 class Model:
@@ -46,6 +44,7 @@ class Model:
         self._context: int = options.context
         self._tokenizer = Tokenizer.of_model(files)
         self._template = self._template_of(options)
+        self._tools = Tools(self._template, self._tokenizer) if self._template else None
         prepared = prepare(options.digest, files, _format(options.weights), options.cache)
         exact = options.weights == "float32"
         how = Options(
@@ -73,15 +72,17 @@ class Model:
         """Raises `UserError` where the template refuses the messages."""
         if endpoint != CHAT:
             tokens = self._tokenizer.encode(body["prompt"], parse_special=False)
-            return Prompt(tokens, body["prompt"], body)
-        if body.get("tools"):
-            body = tool_calls.constrained(body)
-        if self._template is None:
+            return Prompt(tokens, body["prompt"])
+        if self._template is None or self._tools is None:
             raise UserError(
                 Code.UNSUPPORTED_ENDPOINT,
                 "This model has no chat template: use completions, or pull a chat model.",
             )
-        return Prompt(encode_chat(self._tokenizer, self._template, body["messages"]), "", body)
+        told, markers = self._tools.told(body), self._tools.markers
+        tokens = encode_chat(
+            self._tokenizer, self._template, told.messages, told.tools, markers=markers
+        )
+        return Prompt(tokens, "", told)
 
     def admit(self, endpoint: str, body: dict[str, Any]) -> Request:
         """Everything about a request that can be refused; its adapter is in memory then,
@@ -102,6 +103,8 @@ class Model:
             self.digest,
             prompt=read.text,
             alternatives=sampling.alternatives,
+            calls=read.told.own_reader if read.told else None,
+            markers=self._tools.tokens if self._tools else None,
         )
         digest = body.get("adapter")
         request = Request(
@@ -120,14 +123,17 @@ class Model:
             answer=answer,
             adapter=None,
         )
-        if body.get("tools") and tool_calls.is_constrained(body):
-            request.reader = tool_calls.CallReader().chunk
-        form = read.body.get("response_format")
-        if form is not None:
-            request.constraint = self._structure.compile(form, request.sequence.tenant)
+        if read.told is not None:
+            request.reader = read.told.reader
+            request.constraint = self._constraint(read.told, request.sequence.tenant)
         if digest is not None:
             request.adapter = self._acquire(digest)
         return request
+
+    def _constraint(self, told: Told, tenant: str) -> Matcher | None:
+        if told.grammar is not None:
+            return self._structure.compile_calls(told.grammar, tenant)
+        return None if told.form is None else self._structure.compile(told.form, tenant)
 
     def release(self, request: Request) -> None:
         if request.adapter is not None:

@@ -17,8 +17,8 @@ Reader = Callable[[dict[str, Any]], dict[str, Any]]  # of one chunk after the ot
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """`ends` are the tokens that end the model's turn; `reader` turns a constrained
-    answer back into calls of tools."""
+    """`ends` are the tokens that end the model's turn; `reader` turns an answer
+    in our own form back into calls of tools."""
 
     endpoint: str
     sequence: Sequence
@@ -58,12 +58,21 @@ class Request:
         if self.endpoint == CHAT:
             deltas = [choice["delta"] for choice in choices]
             message: dict[str, Any] = {"role": "assistant", "content": _joined(deltas, "content")}
-            calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+            calls = _merged(deltas)
             whole["message"] = message | ({"tool_calls": calls} if calls else {})
         else:
             whole["text"] = _joined(choices, "text") or ""
         kind = "chat.completion" if self.endpoint == CHAT else "text_completion"
         return {**last, "object": kind, "choices": [whole]}
+
+
+def _merged(deltas: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    calls: dict[int, dict[str, Any]] = {}
+    for part in (part for delta in deltas for part in delta.get("tool_calls", ())):
+        call = calls.setdefault(part["index"], part)
+        if call is not part:
+            call["function"]["arguments"] += part["function"]["arguments"]
+    return list(calls.values())
 
 
 def _joined(parts: list[dict[str, Any]], name: str) -> str | None:

@@ -36,11 +36,11 @@ def bounded(schema: dict[str, Any]) -> bytes:
     return text
 
 
-def too_large() -> UserError:
+def too_large(param: str = "response_format") -> UserError:
     return UserError(
         Code.INVALID_VALUE,
         "The JSON schema is too large or too deep: shorten it, or its patterns.",
-        param="response_format",
+        param=param,
     )
 
 

@@ -8,9 +8,10 @@ that cannot be enforced is refused; without, it is a hint, as OpenAI's are then.
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
+from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -19,6 +20,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.numpy import fill_next_token_bitmask
 
 from freehold.core.errors import Code, UserError
+from freehold.engines.openvino.call_grammar import CallGrammar
 from freehold.engines.openvino.sample import Bits
 from freehold.engines.openvino.schema_bounds import bounded, too_large
 
@@ -101,7 +103,7 @@ class Structure:
         self._words = -(-self._tokenizer.vocab_size // 32)
         self._compilers = ThreadPoolExecutor(_COMPILERS, "forms")
         self._lock = threading.Lock()
-        self._forms: OrderedDict[tuple[str, bool, bytes], LLMatcher] = OrderedDict()
+        self._forms: OrderedDict[Hashable, LLMatcher] = OrderedDict()
 
     def compile(self, response_format: Mapping[str, Any], whose: str = "") -> Matcher | None:
         """A matcher for one answer; None where any text will do. Blocks while it compiles,
@@ -112,11 +114,22 @@ class Structure:
         asked = response_format.get("json_schema") or {}
         schema = bounded(asked.get("schema") or _ANY_OBJECT)
         is_strict = bool(asked.get("strict"))
-        key = (whose, is_strict, schema)
+        return self._begun(
+            (whose, is_strict, schema), partial(self._matcher, schema, is_strict), "response_format"
+        )
+
+    def compile_calls(self, grammar: CallGrammar, whose: str = "") -> Matcher:
+        """The same for an answer that may call functions, or must."""
+        return self._begun((whose, grammar), partial(self._call_matcher, grammar), "tools")
+
+    def close(self) -> None:
+        self._compilers.shutdown(wait=False, cancel_futures=True)
+
+    def _begun(self, key: Hashable, make: Callable[[], LLMatcher | None], param: str) -> Matcher:
         with self._lock:
             form = self._forms.get(key)
         if form is None:
-            form = self._compiled(schema, is_strict)
+            form = self._compiled(make, param)
         with self._lock:
             self._forms[key] = form
             self._forms.move_to_end(key)
@@ -124,32 +137,42 @@ class Structure:
                 self._forms.popitem(last=False)
             return Matcher(form.deep_copy(), self._words)
 
-    def close(self) -> None:
-        self._compilers.shutdown(wait=False, cancel_futures=True)
-
-    def _compiled(self, schema: bytes, is_strict: bool) -> LLMatcher:
-        waiting = self._compilers.submit(self._matcher, schema, is_strict)
+    def _compiled(self, make: Callable[[], LLMatcher | None], param: str) -> LLMatcher:
+        waiting = self._compilers.submit(make)
         try:
             form = waiting.result(_COMPILE_S)
         except TookTooLong:
             waiting.cancel()
-            raise too_large() from None
+            raise too_large(param) from None
         if form is None or form.is_error():
             raise UserError(
                 Code.INVALID_VALUE,
                 "The JSON schema cannot be followed, since it is wrong, contradicts itself, costs "
                 "too much or has a keyword that is not supported: simplify it.",
-                param="response_format",
+                param=param,
             )
         return form
 
     def _matcher(self, schema: bytes, is_strict: bool) -> LLMatcher | None:
         options = {**_COMPACT, "lenient": not is_strict}
         asked = {**orjson.loads(schema), "x-guidance": options}  # no options of the caller's
+        return self._of_schema(orjson.dumps(asked).decode())
+
+    def _call_matcher(self, grammar: CallGrammar) -> LLMatcher | None:
+        """None if one of the functions could never be called to the end: a model that chose
+        it would find no token to go on with."""
+        if any(self._of_schema(schema) is None for schema in grammar.schemas):
+            return None
+        return self._of_grammar(LLMatcher.grammar_from_lark(grammar.lark))
+
+    def _of_schema(self, schema: str) -> LLMatcher | None:
         try:
-            grammar = LLMatcher.grammar_from_json_schema(orjson.dumps(asked).decode())
+            grammar = LLMatcher.grammar_from_json_schema(schema)
         except ValueError:
             return None
+        return self._of_grammar(grammar)
+
+    def _of_grammar(self, grammar: str) -> LLMatcher | None:
         limits = LLParserLimits(**_LIMITS)
         form = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         # Some learn only at their first token that they can never end.

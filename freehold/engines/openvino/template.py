@@ -39,8 +39,9 @@ _FAILURES = (
 class ChatTemplate:
     """`digest` is that of the model's card. Safe to use from several threads at once.
 
-    How the template wants contents (texts or parts) and the arguments of calls (JSON or
-    objects) is found out by rendering examples, as llama.cpp does it.
+    How the template wants contents (texts or parts), the arguments of calls (JSON or
+    objects) and their ids (any, or of nine letters and digits) is found out by rendering
+    examples, as llama.cpp does it.
     """
 
     def __init__(
@@ -70,6 +71,10 @@ class ChatTemplate:
         self._takes_texts = self._shows([_said(_NEEDLE)]) or not self._takes_parts
         as_text = self._shows(_called(f'{{"{_NEEDLE}": 1}}'), f'"{_NEEDLE}": 1')
         self._takes_objects = not as_text and self._shows(_called({_NEEDLE: 1}))
+        arguments = {_NEEDLE: 1} if self._takes_objects else f'{{"{_NEEDLE}": 1}}'
+        self._takes_short_ids = self._shows(_answered(arguments, "call00001")) and not self._shows(
+            _answered(arguments, "call_0123456789abcdef01234567")
+        )
 
     def render(
         self,
@@ -128,6 +133,8 @@ class ChatTemplate:
             prepared["content"] = [{"type": "text", "text": content}]
         if prepared.get("tool_calls") and self._takes_objects:
             prepared["tool_calls"] = [_with_object(call) for call in prepared["tool_calls"]]
+        if self._takes_short_ids:
+            _shorten_ids(prepared)
         return prepared
 
 
@@ -200,10 +207,14 @@ def _said(content: Any) -> Message:
     return {"role": "user", "content": content}
 
 
-def _called(arguments: Any) -> list[Message]:
+def _called(arguments: Any, id: str = "call00001") -> list[Message]:
     function = {"name": "look", "arguments": arguments}
-    call = {"id": "call00001", "type": "function", "function": function}
+    call = {"id": id, "type": "function", "function": function}
     return [_said("a"), {"role": "assistant", "content": "", "tool_calls": [call]}]
+
+
+def _answered(arguments: Any, id: str) -> list[Message]:
+    return [*_called(arguments, id), {"role": "tool", "tool_call_id": id, "content": "b"}]
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> str:
@@ -223,3 +234,20 @@ def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
     except (orjson.JSONDecodeError, TypeError):
         return dict(call)
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _shorten_ids(message: dict[str, Any]) -> None:
+    """Mistral's templates refuse others; a call and its result stay together."""
+    if message.get("tool_calls"):
+        message["tool_calls"] = [
+            {**call, "id": _short_id(call.get("id"))} for call in message["tool_calls"]
+        ]
+    if "tool_call_id" in message:
+        message["tool_call_id"] = _short_id(message["tool_call_id"])
+
+
+def _short_id(id: Any) -> str:
+    text = str(id)
+    if len(text) == 9 and text.isascii() and text.isalnum():
+        return text
+    return hashlib.sha256(text.encode()).hexdigest()[:9]

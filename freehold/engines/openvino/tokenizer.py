@@ -7,7 +7,7 @@ control token unless the caller asks for it, not even by merges.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -68,6 +68,8 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._pieces = vocabulary.pieces
         self._library = vocabulary.library
+        # Words that one tenant sent would be read sooner than others in another's prompt.
+        self._library.model._resize_cache(0)
         self._prefix = vocabulary.prefix
         # The longest first, as llama.cpp looks for them.
         self._specials = sorted(vocabulary.specials, key=lambda s: -len(s.text.encode()))
@@ -75,6 +77,8 @@ class Tokenizer:
         self.control_ids = frozenset(s.id for s in vocabulary.specials if s.control)
         self.control_texts = tuple(s.text for s in self._specials if s.control)
         self.special_ids = frozenset(s.id for s in vocabulary.specials)
+        self.word_ids = self.special_ids - self.control_ids - vocabulary.ends
+        self._ids = {s.text: s.id for s in vocabulary.specials}
         self.end_ids = vocabulary.ends
         self.bos, self.eos = vocabulary.bos, vocabulary.eos
         self.add_bos, self.add_eos = vocabulary.add_bos, vocabulary.add_eos
@@ -134,10 +138,14 @@ class Tokenizer:
             ids.append(self.eos)
         return ids
 
-    def control_tokens(self, text: str) -> list[int]:
-        """The control tokens that `text` holds when special tokens are parsed."""
+    def special_id(self, text: str) -> int | None:
+        """Of the token that is found as a whole, if there is one."""
+        return self._ids.get(text)
+
+    def special_tokens(self, text: str, looked_for: Collection[str]) -> list[int]:
+        """Those of `looked_for` that `text` holds when special tokens are parsed."""
         found = self._fragments(text, parse_special=True)
-        return [f.id for f in found if isinstance(f, Special) and f.control]
+        return [f.id for f in found if isinstance(f, Special) and f.text in looked_for]
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of a token, those of its name for a special one; none for an id that
