@@ -16,9 +16,10 @@ _TELLS = "tells-7f3a"
 _NAMES = ("look_7f3a", "find_7f3a")
 _ARGUMENTS = '{"at": 1}'
 _OBJECT = r'\{"name": "look_7f3a", "arguments": \{"at": 1\}'
-_HERMES = re.compile(rf"<tool_call>(\s*){_OBJECT}\}}(\s*)</tool_call>")
-_HERMES_NEXT = re.compile(r"</tool_call>(\s*)<tool_call>")
-_MISTRAL = re.compile(rf"\[TOOL_CALLS\](\s*)\[{_OBJECT}")
+_SPACE = r"(\s{0,4})"
+_HERMES = re.compile(rf"<tool_call>{_SPACE}{_OBJECT}\}}{_SPACE}</tool_call>")
+_HERMES_NEXT = re.compile(rf"</tool_call>{_SPACE}<tool_call>")
+_MISTRAL = re.compile(rf"\[TOOL_CALLS\]{_SPACE}\[{_OBJECT}")
 _MISTRAL_NAMED = re.compile(r'\[TOOL_CALLS\]look_7f3a\[ARGS\]\{"at": 1\}')
 _LLAMA = re.compile(r'\{"name": "look_7f3a", "parameters": \{"at": 1\}\}')
 

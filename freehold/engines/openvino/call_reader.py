@@ -55,6 +55,8 @@ class CallReader:
             said = self._held.rstrip()  # the space before a call belongs to the form
             self._held, self._state = "", _State.HEAD
             return said
+        if is_marker and text == self._form.silent:
+            return ""
         said, self._held = "", self._held + text
         while True:
             before = self._state

@@ -144,14 +144,14 @@ def _with(text: str) -> dict[str, Any]:
             "parameters": {"type": "object", "properties": {f"p{text}": {"enum": [f"e{text}"]}}},
         },
     }  # fmt: skip
-    function = {"name": "f", "arguments": '{"x": "' + text.replace("\n", "\\n") + '"}'}
-    call = {**_CALL, "function": function}
+    function = {"name": f"f{text}", "arguments": '{"x": "' + text.replace("\n", "\\n") + '"}'}
+    call = {"id": f"i{text}", "type": "function", "function": function}
     return {
         "messages": [
             {"role": "system", "content": f"s{text}"},
             {"role": "user", "content": f"u{text}"},
             {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "tool_call_id": _CALL["id"], "content": f"r{text}"},
+            {"role": "tool", "tool_call_id": f"i{text}", "content": f"r{text}"},
             {"role": "assistant", "content": f"a{text}"},
             {"role": "user", "content": f"v{text}"},
         ],
@@ -267,6 +267,14 @@ def test_text_and_several_calls_come_in_order(speak: Speak, name: str) -> None:
 def test_an_answer_without_calls_is_plain(speak: Speak, name: str) -> None:
     script = _Script(speak(name)).say(speak(name).spoken("Zürich 🎉 is <nice> [a]\n"))
     assert (script.text, script.calls, script.reason) == ("Zürich 🎉 is <nice> [a]\n", [], "stop")
+
+
+def test_the_token_that_llama_puts_before_a_call_is_no_text(speak: Speak) -> None:
+    model = speak("llama")
+    raw = '{"type": "function", "name": "get_weather", "parameters": {"city": "a"}}'
+    script = _Script(model).say(model.spoken(f"<|python_tag|>{raw}"))
+    assert (script.text, script.calls) == ("", [("get_weather", '{"city": "a"}')])
+    assert script.reason == "tool_calls"
 
 
 @pytest.mark.parametrize("name", ["qwen", "mistral"])
