@@ -33,7 +33,7 @@ _OUTSIDE = {
 
 class GgufWeights:
     def __init__(self, path: Path) -> None:
-        self._reader = gguf.GGUFReader(path)
+        self._reader = gguf.GGUFReader(path, "c")  # the runtime asks for memory it may write
         self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
         self._architecture = str(self._value("general.architecture"))
         if self._architecture not in _ARCHITECTURES:

@@ -25,7 +25,7 @@ _TINY = FOLDER / "qwen3"
 _CONTEXT, _STREAMS = 256, 4
 _BLOCKS = 12  # of the four requests that run together at most, each may need eight
 _ADAPTERS = {path.name: adapter_files(path) for path in sorted((_TINY / "adapters").iterdir())}
-_NO_END = {"2": -100}
+_NO_END = {"0": -100, "2": -100}
 
 
 class _Watched(Scheduler):

@@ -16,6 +16,7 @@ from freehold.engines.openvino.prepared import Prepared, prepare
 from freehold.engines.openvino.quantize import Format
 from freehold.engines.openvino.runner import BLOCK, Options, Part, Runner, by_slot
 from freehold.engines.openvino.slots import Slots
+from tests.engines.tiny import tiny
 
 TINY = Path(__file__).parent / "reference" / "tiny"
 # Each with the file that transformers' answers lie in: a folder's and its GGUF twins'.
@@ -65,6 +66,17 @@ def _model(name: str) -> Model:
 def test_every_family_and_both_kinds_of_file_are_there() -> None:
     assert {"llama", "llama3", "mistral", "qwen2", "qwen3"} <= MODELS.keys()
     assert len(MODELS) == 9
+
+
+def test_a_file_in_full_precision_is_computed_where_it_lies(tmp_path: Path) -> None:
+    path = tiny("qwen3", tmp_path).model.path
+    prepared = prepare("", {path.name: path}, "float32", None)
+    found = Runner(prepared, _EXACT, 4 * 1024 * 1024)
+    found.set_factors(Slots(prepared.shape, "f32", 1).arrange([None]).tensors)
+    model = _model("qwen3")
+    for prompt, answer in zip(model.prompts, model.answers, strict=True):
+        logits = found.step([Part(prompt, 0, range(_BLOCKS), 0, True)])
+        assert np.abs(logits[0] - np.array(answer["logits"])).max() < _BOUND
 
 
 @pytest.mark.parametrize("name", MODELS)
