@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +105,14 @@ async def running(
     context: int = 4096,
     streams: int = 64,
     engine: Engine | None = None,
+    model: LocalModel | None = None,
     others: Mapping[str, Engine] | None = None,
     upstreams: Sequence[UpstreamSettings] = (),
     keep_alive_s: float = 75,
     **server: Any,
 ) -> AsyncIterator[Running]:
-    """`others` are more local models, each with an engine and a pool of its own."""
+    """`model` is what `engine` loads, where that is no fake: it is served as `fake-model`.
+    `others` are more local models, each with an engine and a pool of its own."""
     home = Home(folder)
     home.create()
     settings = Settings.model_validate(
@@ -127,13 +129,15 @@ async def running(
     recover(store, home.journal)
     store.settle_orphans(1)
     served = card(task=task, context=context)
+    if model is not None:
+        served = replace(model.card, name=served.name)
     cards = [served, *(card(name, task, context) for name in others or {})]
     engines = {served.name: engine or Fake(flags, streams), **(others or {})}
     models = ModelStore(folder)
     serving = wiring.pools(home, settings, store, models, [])  # the upstreams'
     replicas: dict[str, Replica] = {}
     for each in cards:
-        local = LocalModel(each, folder / "none")
+        local = LocalModel(each, model.path if model and each is served else folder / "none")
         used = engines[each.name]
         replica = replicas[each.name] = Replica(f"{each.name}-0", used, local, home.logs)
         able = used.capabilities(local)

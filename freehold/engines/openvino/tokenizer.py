@@ -68,7 +68,7 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._pieces = vocabulary.pieces
         self._library = vocabulary.library
-        # Words that one tenant sent would be read sooner than others in another's prompt.
+        # Words that one tenant sent would be kept, and read sooner in another's prompt.
         self._library.model._resize_cache(0)
         self._prefix = vocabulary.prefix
         # The longest first, as llama.cpp looks for them.
