@@ -24,7 +24,9 @@ from freehold.engines.fake import Fake, tokens_for
 from freehold.secure.keys import KeyRequest
 from freehold.store import routing
 from tests.catalog.making import decoder_bytes, peft_folder, write
+from tests.engines.tiny import FOLDER
 from tests.harness import DIGEST, Running, asked, card, running
+from tests.serve.kinds import MODEL, REAL
 from tests.store.making import adapter
 
 _FORBIDDEN = ("adapter", "adapters", "lora", "lora_adapter", "lora_request", "cache_salt",
@@ -439,6 +441,36 @@ async def test_a_start_tells_its_engine_before_it_serves_and_leaves_out_a_spoilt
         assert await _added(world, "bad", 2) == bad
         await _led(world, "bad", "bad")
         assert _text(await _ask(world, "bad")) == _words("hello", bad)
+
+
+async def test_an_adapter_that_the_disk_spoils_under_a_running_engine_is_refused_alone(
+    tmp_path: Path,
+) -> None:
+    """By the real engine, when the adapter is first used; its own clients are not blamed."""
+    adapters = FOLDER / MODEL / "adapters"
+    async with REAL.running(tmp_path) as world:
+        for path in sorted(adapters.iterdir()):
+            ticket = stage(world.home.path, path)
+            body = {"upload": ticket, "base": "fake-model", "name": path.name}
+            assert (await _post(world, "/admin/v1/adapters", body)).status_code == 201
+            await _led(world, path.name, path.name)
+        bad, good, *_ = sorted(path.name for path in adapters.iterdir())
+        (stored,) = world.gateway.store.adapters_called(world.tenant_id, Environment.DEV, bad)
+        blob = world.gateway.adapters.path(stored.weights_digest)
+        blob.unlink()
+
+        for _ in range(3):
+            assert _code(await _ask(world, bad)) == (503, "adapter_unavailable")
+            assert (await _ask(world, good)).status_code == 200
+            assert (await _ask(world, "fake-model")).status_code == 200
+        (pool,) = (await _get(world, "/admin/v1/status")).json()["pools"]
+        assert (pool["refused_adapters"], world.replica.restarts) == (1, 0)
+
+        ticket = stage(world.home.path, adapters / bad)
+        body = {"upload": ticket, "base": "fake-model", "name": bad}
+        assert (await _post(world, "/admin/v1/adapters", body)).status_code == 201
+        await _led(world, bad, bad)
+        assert (await _ask(world, bad)).status_code == 200
 
 
 async def test_clients_choose_no_adapter_salt_or_slot_and_the_engine_gets_the_gateways(

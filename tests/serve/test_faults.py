@@ -2,12 +2,13 @@
 request, nothing of one request in another, and the service ready again."""
 
 import asyncio
+import json
 import os
 import random
-import re
 import signal
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import openai
@@ -16,7 +17,10 @@ import pytest
 from freehold.config.schema import LimitSettings
 from freehold.core.errors import Code
 from freehold.engines.fake import Fake, tokens_for
-from tests.harness import Running, asked, running, sha
+from tests.harness import Running, asked, running
+from tests.serve.kinds import FAKE, REAL, Kind
+
+_ON_BOTH = pytest.mark.parametrize("kind", [FAKE, REAL], ids=lambda kind: kind.name)
 
 
 def _code(response: httpx2.Response) -> str:
@@ -44,59 +48,69 @@ async def test_an_engine_killed_in_mid_stream_ends_it_with_an_error_and_no_done(
         await _ready_again(world)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [(FAKE, 1), (FAKE, 2), (FAKE, 3), (REAL, 1)],
+    ids=lambda value: value.name if isinstance(value, Kind) else None,
+)
 async def test_an_engine_killed_under_many_streams_ends_each_once_and_other_pools_go_on(
-    tmp_path: Path, seed: int
+    tmp_path: Path, kind: Kind, seed: int
 ) -> None:
     chooser = random.Random(seed)
-    async with running(tmp_path, others={"other-model": Fake()}) as world:
+    async with kind.running(tmp_path, others={"other-model": Fake()}) as world:
         for replica in world.replicas.values():
             await replica.ensure_ready(10)
         got: dict[str, str] = {}
 
-        async def follow(client: httpx2.AsyncClient, prompt: str, model: str) -> None:
-            body = asked(prompt, model=model, stream=True)
+        async def follow(client: httpx2.AsyncClient, prompt: str, body: dict[str, Any]) -> None:
             got[prompt] = ""
             async with client.stream("POST", "/v1/chat/completions", json=body) as reply:
                 assert reply.status_code == 200
                 async for text in reply.aiter_text():
                     got[prompt] += text
 
-        victims = [f"[[slow 0.02]][[tokens 100]] victim {number}" for number in range(16)]
-        neighbours = [f"[[slow 0.02]][[tokens 100]] neighbour {number}" for number in range(8)]
+        victims = {f"victim {number}": kind for number in range(16)}
+        neighbours: dict[str, Kind] = {f"neighbour {number}": FAKE for number in range(8)}
         async with world.http() as client:
             streams = [
-                asyncio.create_task(follow(client, prompt, model))
+                asyncio.create_task(
+                    follow(client, prompt, of.body(prompt, of.long, model=model, stream=True))
+                )
                 for prompts, model in ((victims, "fake-model"), (neighbours, "other-model"))
-                for prompt in prompts
+                for prompt, of in prompts.items()
             ]
             wanted = chooser.randrange(1, 16 * 40)
-            while sum(text.count('"content":" ') for text in got.values()) < wanted:
+            while sum(text.count('"content":"') for text in got.values()) < wanted:
                 await asyncio.sleep(0.002)
             pid = world.replica.pid
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
             await asyncio.gather(*streams)
         rows = await world.settled(24)
+        await world.replica.ensure_ready(20)
         broken = [prompt for prompt in victims if "[DONE]" not in got[prompt]]
         assert broken
         assert all('"code":"engine_failed"' in got[prompt] for prompt in broken)
-        assert all(
-            _words(text) == tokens_for(prompt, len(_words(text))) for prompt, text in got.items()
-        )
-        whole = [prompt for prompt in got if prompt not in broken]
-        assert set(neighbours) <= set(whole)
-        assert all(len(_words(got[prompt])) == 100 for prompt in whole)
+        asked_of = victims | neighbours
+        texts = (asked_of[prompt].whole(world, prompt, asked_of[prompt].long) for prompt in got)
+        whole = dict(zip(got, await asyncio.gather(*texts), strict=True))
+        assert len(set(whole.values())) == len(whole)
+        assert all(whole[prompt].startswith("".join(_texts(text))) for prompt, text in got.items())
+        ended = [prompt for prompt in got if prompt not in broken]
+        assert set(neighbours) <= set(ended)
+        assert all("".join(_texts(got[prompt])) == whole[prompt] for prompt in ended)
         failed = [row["tokens_out"] for row in rows if row["outcome"] == "engine_failed"]
-        assert sorted(failed) == sorted(len(_words(got[prompt])) for prompt in broken)
-        assert sum(row["outcome"] == "ok" for row in rows) == len(whole)
+        assert sorted(failed) == sorted(len(_texts(got[prompt])) for prompt in broken)
+        assert sum(row["outcome"] == "ok" for row in rows) == len(ended)
         assert world.replicas["other-model"].restarts == 0
         await _ready_again(world)
 
 
-def _words(stream: str) -> list[str]:
-    """The tokens in the text of a stream."""
-    return re.findall(r'"content":"( [^"]+)"', stream)
+def _texts(stream: str) -> list[str]:
+    """What each chunk of a stream adds to the text."""
+    chunks = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk.get("choices", ())]
+    return [delta["content"] for delta in deltas if delta.get("content")]
 
 
 async def test_an_engine_killed_by_the_system_before_the_first_byte_is_retried(
@@ -131,8 +145,8 @@ async def test_a_prompt_that_kills_the_engine_twice_is_not_tried_again(tmp_path:
 async def test_a_hung_engine_is_noticed_and_restarted(
     tmp_path: Path, at: int, streams: bool
 ) -> None:
-    limits = LimitSettings(first_token_s=0.6, next_token_s=0.6)
-    async with running(tmp_path, limits=limits) as world:
+    patience = {"first_token_s": 0.6} if at == 1 else {"next_token_s": 2.0}
+    async with running(tmp_path, limits=LimitSettings(**patience)) as world:
         response = await world.chat(f"[[hang {at}]]", stream=streams)
         if at > 1 and streams:
             assert response.status_code == 200
@@ -146,12 +160,14 @@ async def test_a_hung_engine_is_noticed_and_restarted(
         await _ready_again(world)
 
 
+@_ON_BOTH
 async def test_a_stopped_engine_process_is_killed_and_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
     monkeypatch.setattr("freehold.deploy.replica._PROBE_S", 0.5)
+    monkeypatch.setattr("freehold.deploy.replica._STOP_S", 0.5)  # it hears no request to end
     limits = LimitSettings(first_token_s=0.6)
-    async with running(tmp_path, limits=limits) as world:
+    async with kind.running(tmp_path, limits=limits) as world:
         await world.replica.ensure_ready(10)
         first = world.replica.pid
         assert first is not None
@@ -172,39 +188,38 @@ async def test_a_prompt_longer_than_the_context_is_refused_with_its_size(tmp_pat
         assert (await world.seen())["seen"] == []
 
 
+@_ON_BOTH
 async def test_clients_that_go_at_random_points_are_billed_and_stop_the_engine(
-    tmp_path: Path,
+    tmp_path: Path, kind: Kind
 ) -> None:
-    async with running(tmp_path) as world:
+    async with kind.running(tmp_path) as world:
         await world.replica.ensure_ready(10)
         chooser = random.Random(7)
 
         client = world.http()
 
-        async def leave_early(number: int) -> str:
-            prompt = f"[[slow 0.03]][[tokens 400]] client {number}"
-            body = {
-                "model": "fake-model",
-                "stream": number % 2 == 0,
-                "messages": [{"role": "user", "content": prompt}],
-            }
+        async def leave_early(number: int) -> None:
+            body = kind.body(f"client {number}", 3 * kind.long, stream=number % 2 == 0)
             request = asyncio.create_task(_consume(client, body))
             await asyncio.sleep(chooser.uniform(0.3, 1.2))
             request.cancel()
             await asyncio.gather(request, return_exceptions=True)
-            return prompt
 
-        prompts = await asyncio.gather(*(leave_early(number) for number in range(30)))
+        places = world.gateway.pools["fake-model"].capabilities.concurrency
+        count = min(30, places)
+        await asyncio.gather(*map(leave_early, range(count)))
         async with asyncio.timeout(1.0):  # the engine stops within a second
-            while (await world.seen())["running"]:
+            while not await kind.is_idle(world):
                 await asyncio.sleep(0.02)
-        rows = await world.settled(30)
+        rows = await world.settled(count)
         assert {row["outcome"] for row in rows} == {"client_gone"}
         assert all(row["tokens_in"] > 0 for row in rows)
-        assert sum(row["tokens_out"] for row in rows) > 30
-        assert set((await world.seen())["cut"]) == {sha(prompt) for prompt in prompts}
+        assert sum(row["tokens_out"] for row in rows) > count
+        if kind is FAKE:
+            assert len(set((await world.seen())["cut"])) == count
         assert world.replica.in_flight == 0
         await client.aclose()
+        await _ready_again(world)
 
 
 async def test_who_leaves_while_it_waits_is_billed_nothing(tmp_path: Path) -> None:
@@ -232,21 +247,28 @@ async def _consume(client: httpx2.AsyncClient, body: dict[str, object]) -> None:
             pass
 
 
-async def test_a_client_that_reads_nothing_is_cut_and_others_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (FAKE, asked("[[tokens 200000]] slow reader")),
+        (REAL, REAL.body("slow reader", 3 * REAL.long, logprobs=True, top_logprobs=20)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Kind) else "",
+)
+async def test_a_client_that_reads_nothing_is_cut_and_others_go_on(
+    tmp_path: Path, kind: Kind, body: dict[str, Any]
+) -> None:
     limits = LimitSettings(slow_client_s=0.8)
-    async with running(tmp_path, limits=limits) as world:
+    async with kind.running(tmp_path, limits=limits) as world:
         await world.replica.ensure_ready(10)
         host, port = world.url.removeprefix("http://").split(":")
-        body = (
-            b'{"model":"fake-model","stream":true,"messages":'
-            b'[{"role":"user","content":"[[tokens 200000]] slow reader"}]}'
-        )
+        content = json.dumps(body | {"stream": True}).encode()
         reader, writer = await asyncio.open_connection(host, int(port), limit=2)
         writer.write(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer "
             + world.key.encode()
-            + b"\r\ncontent-length: %d\r\n\r\n" % len(body)
-            + body
+            + b"\r\ncontent-length: %d\r\n\r\n" % len(content)
+            + content
         )
         await reader.read(1)
         assert (await world.chat("a neighbour")).status_code == 200
