@@ -8,7 +8,9 @@ HOST   ?= 127.0.0.1
 PORT   ?= 8080
 # Tests run in several processes; tests/spread.py says which belong together.
 TEST_PROCESSES ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# Tests start hundreds of commands, which begin sooner where compiled code is kept.
+unexport PYTHONDONTWRITEBYTECODE
+PYTEST := $(BIN)/python -m pytest -p no:langsmith_plugin -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: up install install-dev test test-all test-vllm lint bench lock clean
 

@@ -35,7 +35,7 @@ class Apart:
         headers = {"authorization": f"Bearer {self.key}"}
         return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
 
-    async def settled(self, count: int, within_s: float = 15) -> list[dict[str, Any]]:
+    async def settled(self, count: int, within_s: float = 60) -> list[dict[str, Any]]:
         """Waits until so many requests are settled, and checks that none is twice."""
         async with asyncio.timeout(within_s), self.http() as client:
             while True:

@@ -13,6 +13,13 @@ import pytest
 from tests.installation import First, Installation, start
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        from tests.spread import take_share_of_cores
+
+        take_share_of_cores(config.workerinput["workerid"], config.workerinput["workercount"])
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config) -> Any:
     from tests.spread import Parts

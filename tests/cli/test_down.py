@@ -47,10 +47,10 @@ def test_it_stops_everything_and_then_there_is_nothing_to_stop(
 
     assert ended.exit_code == 0
     assert json.loads(ended.stdout) == {"stopped": gateway.process.pid}
-    output, _ = gateway.process.communicate(timeout=30)
+    output, _ = gateway.process.communicate(timeout=60)
     assert "Stopped." in output
     assert gateway.process.returncode == 0
-    assert not psutil.wait_procs(engines, timeout=10)[1]
+    assert not psutil.wait_procs(engines, timeout=60)[1]
     assert not (gateway.home / "run" / "gateway.json").exists()
     assert list((gateway.home / "journal").iterdir()) == []
     assert "freehold up" in _failed(run)
@@ -79,8 +79,8 @@ def test_what_has_begun_is_finished_and_an_impatient_caller_is_told(
     while not json.loads(run("status", "--json").stdout)["in_flight"]:
         assert not replies
     assert "conflict: The gateway" in _failed(run, "--wait", "1")
-    gateway.process.communicate(timeout=30)
-    asking.join(30)
+    gateway.process.communicate(timeout=60)
+    asking.join(60)
     assert replies[0].status_code == 200
     assert replies[0].json()["usage"]["completion_tokens"] == 25
 

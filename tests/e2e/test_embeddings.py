@@ -166,7 +166,7 @@ def test_a_gateway_of_an_encoder_alone_shows_how_to_try_it(
     running = start(tmp_path, "--model", MODEL)
     line = next(line for line in running.printed.splitlines() if "curl " in line)
     ended = subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-c", line], capture_output=True, text=True, timeout=300, check=True
     )
     assert len(json.loads(ended.stdout)["data"][0]["embedding"]) == WIDTH
     assert "freehold chat" not in running.printed

@@ -82,8 +82,8 @@ class _Run:
         """The exit code after `press`, when no process and no temporary file is left."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         press(self.process)
-        code = self.process.wait(20)
-        _, alive = psutil.wait_procs(children, timeout=5)
+        code = self.process.wait(60)
+        _, alive = psutil.wait_procs(children, timeout=60)
         assert not alive
         assert [path.name for path in self.temporary.iterdir()] == []
         self.temporary.rmdir()

@@ -56,8 +56,8 @@ def _records(gateway: Installation) -> list[dict[str, Any]]:
 
 
 def _dies_with_all_engines(gateway: Installation, engines: list[psutil.Process]) -> None:
-    gateway.process.wait(30)
-    _, alive = psutil.wait_procs(engines, timeout=10)
+    gateway.process.wait(60)
+    _, alive = psutil.wait_procs(engines, timeout=60)
     assert not alive
 
 

@@ -38,7 +38,7 @@ def _client(gateway: Installation) -> httpx2.AsyncClient:
 
 async def _is_well(gateway: Installation) -> None:
     """It answers, and its engine has not been blamed."""
-    async with asyncio.timeout(20), _client(gateway) as client:
+    async with asyncio.timeout(60), _client(gateway) as client:
         while True:
             try:
                 if (await client.get("/healthz")).status_code == 200:

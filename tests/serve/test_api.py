@@ -303,7 +303,7 @@ async def test_embeddings_come_as_floats_or_base64(tmp_path: Path) -> None:
 
 async def test_shutdown_finishes_what_it_began_and_refuses_what_is_new(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         begun = asyncio.create_task(world.chat("[[slow 0.05]] last one"))
         while not len(world.gateway.watch):
             await asyncio.sleep(0.01)

@@ -59,7 +59,7 @@ async def test_an_engine_killed_under_many_streams_ends_each_once_and_other_pool
     chooser = random.Random(seed)
     async with kind.running(tmp_path, others={"other-model": Fake()}) as world:
         for replica in world.replicas.values():
-            await replica.ensure_ready(10)
+            await replica.ensure_ready(30)
         got: dict[str, str] = {}
 
         async def follow(client: httpx2.AsyncClient, prompt: str, body: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ async def test_an_engine_killed_by_the_system_before_the_first_byte_is_retried(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         slow = asyncio.create_task(world.chat("[[slow 0.2]] retried"))
         while not (await world.seen())["running"]:
             await asyncio.sleep(0.02)
@@ -168,7 +168,7 @@ async def test_a_stopped_engine_process_is_killed_and_replaced(
     monkeypatch.setattr("freehold.deploy.replica._STOP_S", 0.5)  # it hears no request to end
     limits = LimitSettings(first_token_s=0.6)
     async with kind.running(tmp_path, limits=limits) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         first = world.replica.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)  # its port stays open, it answers nothing
@@ -193,7 +193,7 @@ async def test_clients_that_go_at_random_points_are_billed_and_stop_the_engine(
     tmp_path: Path, kind: Kind
 ) -> None:
     async with kind.running(tmp_path) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         chooser = random.Random(7)
 
         client = world.http()
@@ -208,7 +208,7 @@ async def test_clients_that_go_at_random_points_are_billed_and_stop_the_engine(
         places = world.gateway.pools["fake-model"].capabilities.concurrency
         count = min(30, places)
         await asyncio.gather(*map(leave_early, range(count)))
-        async with asyncio.timeout(1.0):  # the engine stops within a second
+        async with asyncio.timeout(8):  # their answers would take twelve seconds
             while not await kind.is_idle(world):
                 await asyncio.sleep(0.02)
         rows = await world.settled(count)
@@ -224,7 +224,7 @@ async def test_clients_that_go_at_random_points_are_billed_and_stop_the_engine(
 
 async def test_who_leaves_while_it_waits_is_billed_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, streams=1) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         first = asyncio.create_task(world.chat("[[slow 0.05]] first"))
         while not (await world.seen())["running"]:
             await asyncio.sleep(0.01)
@@ -260,7 +260,7 @@ async def test_a_client_that_reads_nothing_is_cut_and_others_go_on(
 ) -> None:
     limits = LimitSettings(slow_client_s=0.8)
     async with kind.running(tmp_path, limits=limits) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         host, port = world.url.removeprefix("http://").split(":")
         content = json.dumps(body | {"stream": True}).encode()
         reader, writer = await asyncio.open_connection(host, int(port), limit=2)
@@ -322,7 +322,7 @@ async def test_sdk_retries_wait_as_they_are_told_and_do_not_multiply(tmp_path: P
     """The OpenAI SDK as it comes: two retries, and `Retry-After` between them."""
     limits = LimitSettings(queue_length=2)
     async with running(tmp_path, limits=limits, streams=2) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
 
         async def one(number: int) -> bool:
             headers = {"x-freehold-conversation": f"client-{number}"}
@@ -353,7 +353,7 @@ async def test_sdk_retries_wait_as_they_are_told_and_do_not_multiply(tmp_path: P
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path: Path) -> None:
     limits = LimitSettings(queue_length=2, queue_s=0.5)
     async with running(tmp_path, limits=limits, streams=1) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         answers = await asyncio.gather(
             *(world.chat(f"[[slow 0.1]] crowd {number}") for number in range(8))
         )
@@ -369,7 +369,7 @@ async def test_a_thousand_streams_with_random_cancels_never_see_each_others_word
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path, streams=128, limits=LimitSettings(queue_length=2000)) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         chooser = random.Random(11)
         limits = httpx2.Limits(max_connections=200)
         async with world.http(limits=limits) as client:

@@ -47,7 +47,7 @@ async def test_another_body_under_the_same_key_is_refused(tmp_path: Path) -> Non
 
 async def test_while_the_first_runs_the_second_is_told_to_wait(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         replies = await asyncio.gather(*(_post(world, "[[slow 0.05]] race") for _ in range(8)))
         assert sorted(reply.status_code for reply in replies) == [200] + [409] * 7
         waiting = next(reply for reply in replies if reply.status_code == 409)
@@ -60,7 +60,7 @@ async def test_clients_that_retry_until_they_are_answered_all_get_the_same_bytes
 ) -> None:
     """Twenty requests, six clients each at once, streamed and whole."""
     async with running(tmp_path) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
 
         async def until_answered(number: int) -> bytes:
             while True:
@@ -81,7 +81,7 @@ async def test_clients_that_retry_until_they_are_answered_all_get_the_same_bytes
 
 async def test_a_client_that_left_may_retry_and_is_answered_once(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         first = asyncio.create_task(_post(world, "[[slow 0.05]] left", stream=True))
         while not (await world.seen())["running"]:
             await asyncio.sleep(0.01)

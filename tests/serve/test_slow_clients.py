@@ -49,13 +49,13 @@ async def test_answers_of_any_size_that_nobody_reads_are_settled_and_let_go(
     """Also those of which only the very end is left when the client stops reading."""
     limits = LimitSettings(slow_client_s=0.5)
     async with running(tmp_path, limits=limits) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         with contextlib.ExitStack() as stack:
             for number in range(100):
                 body = asked(f"[[tokens {number * 3}]][[wide 500]] {number}", stream=True)
                 await _connected(world.url, stack, _raw(world.key, body))
             rows = await world.settled(100)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while len(world.gateway.watch):
                     await asyncio.sleep(0.02)
         assert {row["outcome"] for row in rows} == {"ok", "client_too_slow"}
@@ -75,7 +75,7 @@ async def test_headers_that_never_end_are_cut_also_on_a_connection_that_was_used
             if before:
                 assert b"200 OK" in await loop.sock_recv(client, 1000)
             await loop.sock_sendall(client, sent)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 assert await _rest(client) == b""
 
 
@@ -88,7 +88,7 @@ async def test_a_body_that_never_comes_is_refused_in_time(
         for sent in (whole[: whole.index(b"\r\n\r\n") + 4], whole[:-5]):
             with contextlib.ExitStack() as stack:
                 client = await _connected(world.url, stack, sent)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     answer = await asyncio.get_running_loop().sock_recv(client, 1000)
             assert b" 408 " in answer
             assert b"client_too_slow" in answer
@@ -99,7 +99,7 @@ async def test_a_crowd_is_turned_away_at_the_door_and_idle_connections_make_room
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path, max_connections=4) as world:
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         busy = [asyncio.create_task(world.chat(f"[[slow 0.1]] {number}")) for number in range(4)]
         while (await _running(world)) < 4:
             await asyncio.sleep(0.01)

@@ -132,10 +132,10 @@ async def test_an_upstream_that_says_nothing_is_left_in_time(tmp_path: Path, str
         response = await _ask(world, stream=streams)
         assert (response.status_code, _code(response)) == (504, Code.ENGINE_TIMEOUT)
         assert (await world.settled(1))[0]["outcome"] == "engine_timeout"
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             while not upstream.gone:
                 await asyncio.sleep(0.01)
-        await world.replica.ensure_ready(10)
+        await world.replica.ensure_ready(30)
         assert (await _readiness(world)) == 200
 
 
@@ -233,7 +233,7 @@ async def test_what_never_ends_is_cut(
         assert response.status_code in (400, 502)
         assert "xxxx" not in response.text
         await world.settled(1)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while upstream.gone < len(upstream.seen):
                 await asyncio.sleep(0.01)
 
@@ -302,7 +302,7 @@ async def test_a_client_that_goes_stops_the_upstream_and_is_billed_so_far(tmp_pa
                     text += part
                     if text.count("word") >= 5:
                         break
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             while not upstream.gone:
                 await asyncio.sleep(0.01)
         row = (await world.settled(1))[0]
