@@ -1,6 +1,7 @@
 """What `freehold up` prints once it serves."""
 
 import asyncio
+import dataclasses
 import time
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ from freehold.cli.output import console, print_json, rate, size
 from freehold.config.home import Home
 from freehold.core.binding import Priority
 from freehold.core.engine import COMPLETIONS, EngineCall
-from freehold.core.model import ModelCard, Task
+from freehold.core.model import ModelCard, QualityTrial, Task
+from freehold.deploy.autotune import Records, settings_for
 from freehold.deploy.probe import read_machine
+from freehold.deploy.quality import measured_of
 from freehold.serve.gateway import Gateway
 
 _TOKENS = 48
@@ -32,7 +35,7 @@ async def show(gateway: Gateway, home: Home, facts: Facts) -> None:
         return
     console.print(f"\n[bold]Freehold serves at {facts.url}/v1[/bold]")
     for card, speed in zip(facts.cards, speeds, strict=True):
-        _show_model(gateway, card, speed)
+        _show_model(gateway, home, card, speed)
     for upstream in gateway.settings.upstreams:
         aliases = ", ".join(model.alias for model in upstream.models)
         console.print(f"  upstream  {upstream.name}: {aliases}")
@@ -48,6 +51,7 @@ async def show(gateway: Gateway, home: Home, facts: Facts) -> None:
 
 
 def _print(gateway: Gateway, home: Home, facts: Facts, speeds: list[float | None]) -> None:
+    losses = [_quality(gateway, home, card) for card in facts.cards]
     models = [
         {
             "name": card.name,
@@ -58,8 +62,9 @@ def _print(gateway: Gateway, home: Home, facts: Facts, speeds: list[float | None
             "engine": gateway.pools[card.name].engine,
             "streams": gateway.pools[card.name].capabilities.concurrency,
             "tokens_per_s": speed,
+            "quality": lost and dataclasses.asdict(lost),
         }
-        for card, speed in zip(facts.cards, speeds, strict=True)
+        for card, speed, lost in zip(facts.cards, speeds, losses, strict=True)
     ]
     upstreams = [
         {"name": upstream.name, "models": [model.alias for model in upstream.models]}
@@ -77,7 +82,13 @@ def _print(gateway: Gateway, home: Home, facts: Facts, speeds: list[float | None
     )
 
 
-def _show_model(gateway: Gateway, card: ModelCard, speed: float | None) -> None:
+def _quality(gateway: Gateway, home: Home, card: ModelCard) -> QualityTrial | None:
+    """What was measured of the formats that it is served in."""
+    used = settings_for(card, gateway.settings.engines, Records(home.cache))
+    return measured_of(card, gateway.pools[card.name].engine, used.openvino)
+
+
+def _show_model(gateway: Gateway, home: Home, card: ModelCard, speed: float | None) -> None:
     licence = card.licence.spdx + (" (waived)" if card.licence.waiver else "")
     console.print(f"  model     {card.name}, {card.quantization}, {size(card.size_bytes)}")
     console.print(f"  licence   {licence}")
@@ -85,6 +96,14 @@ def _show_model(gateway: Gateway, card: ModelCard, speed: float | None) -> None:
     pool = gateway.pools[card.name]
     said = f", measured {rate(speed)} on one stream" if speed else ""
     console.print(f"  engine    {pool.engine}, {pool.capabilities.concurrency} streams{said}")
+    lost = _quality(gateway, home, card)
+    if lost is not None and lost.exceeds_bound:
+        console.print(
+            f"  [yellow]quality   {lost.weights} weights with kv_cache {lost.kv_cache} lose "
+            f"{lost.mean_kl_nats:.2f} nats, beyond the quality bound: choose others "
+            f"(`freehold model show {card.name}`).[/yellow]",
+            soft_wrap=True,
+        )
     if card.conversion is not None:
         console.print(
             f"  format    {card.conversion.from_quantization} as fetched; {card.quantization} "

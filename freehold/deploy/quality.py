@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 
 from freehold.catalog.fetched import Progress
+from freehold.config.schema import OpenVinoSettings
 from freehold.core.errors import Code, UserError
-from freehold.core.model import Quality, QualityTrial
+from freehold.core.model import ModelCard, Quality, QualityTrial
 from freehold.deploy.formats import MAX_KL_NATS
 from freehold.deploy.probe import read_machine
 from freehold.engines import child
@@ -36,6 +37,17 @@ def measure_quality(files: Mapping[str, Path], tokens: int | None, progress: Pro
         quality_bound_kl_nats=MAX_KL_NATS,
         trials=tuple(_trial(measured) for measured in found),
     )
+
+
+def measured_of(card: ModelCard, engine: str, settings: OpenVinoSettings) -> QualityTrial | None:
+    """What the formats lose that this engine is to serve the model in, if that was measured."""
+    quality = card.quality
+    if quality is None or engine != quality.engine:
+        return None
+    kv_cache = "f32" if settings.weights == "float32" else settings.kv_cache
+    wanted = settings.weights, kv_cache
+    found = (each for each in quality.trials if (each.weights, each.kv_cache) == wanted)
+    return next(found, None)
 
 
 def _lines(

@@ -41,7 +41,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_the_loss_of_every_choice_is_measured_and_stays_on_the_card(
-    home: Path, commands: Callable[[Path], Run]
+    home: Path, commands: Callable[[Path], Run], begin: Callable[..., Installation]
 ) -> None:
     run = commands(home)
     assert "`freehold model measure tiny`" in run("model", "show", "tiny").stdout
@@ -63,6 +63,10 @@ def test_the_loss_of_every_choice_is_measured_and_stays_on_the_card(
     assert "over 448 tokens" in shown
     assert "loses more than 0.05 nats" in shown
     assert "Warning: beyond the bound: int4 with u8, int4 with bf16." in shown
+    four_bits = {"FREEHOLD_ENGINES__OPENVINO__WEIGHTS": "int4"}
+    warned = begin(home, "--model", "tiny", variables=four_bits).printed
+    lost = told["trials"][3]["mean_kl_nats"]
+    assert f"int4 weights with kv_cache u8 lose {lost:.2f} nats, beyond the quality bound" in warned
 
 
 def test_a_model_that_the_engine_cannot_compute_is_refused_in_a_sentence(
