@@ -3,6 +3,7 @@
 
 import argparse
 import asyncio
+import functools
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -50,11 +51,23 @@ def _once(*parts: bytes) -> Behaviour:
     return behave
 
 
+@functools.cache
+def _bomb() -> bytes:
+    return far.piece(far.zeros(256 * 2**20))
+
+
+def _bombed(head: bytes) -> Behaviour:
+    async def behave(asked: Asked) -> None:
+        await asked.say(head + _bomb())
+        await asyncio.sleep(60)
+
+    return behave
+
+
 _OK = b"HTTP/1.1 200 OK\r\n"
 _GZIP = far.STREAM.replace(b"transfer-encoding", b"content-encoding: gzip\r\ntransfer-encoding")
 _A_TOKEN = far.token("one")
 _X = b"x" * 65_536
-_BOMB = far.zeros(256 * 2**20)
 _DEEP = b'data: {"choices":' + b"[" * 400_000 + b"\n\n"
 _HUGE = b'data: {"choices":[' + b"{}," * 200_000 + b"{}]}\n\n"
 
@@ -67,10 +80,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "a chunk size without an end": _forever(_X, far.STREAM + b"5;x="),
     "trailers without an end": _forever(b"x-more: x\r\n" * 100, far.STREAM + _A_TOKEN + b"0\r\n"),
     "comments without an end": _forever(far.piece(b": no token\n\n" * 500), far.STREAM),
-    "a bomb of zeros": _once(_GZIP, far.piece(_BOMB)),
-    "a bomb in a whole answer": _once(
-        _GZIP.replace(b"text/event-stream", b"application/json"), far.piece(_BOMB)
-    ),
+    "a bomb of zeros": _bombed(_GZIP),
+    "a bomb in a whole answer": _bombed(_GZIP.replace(b"text/event-stream", b"application/json")),
     "bytes that are no text": _once(far.STREAM, far.piece(b"data: \xff\xfe\xff\n\n"), far.LAST),
     "endless depth": _once(far.STREAM, far.piece(_DEEP), far.LAST),
     "a crowd of choices": _forever(far.piece(_HUGE), far.STREAM),
