@@ -187,6 +187,16 @@ async def test_a_prompt_that_is_too_long_is_refused_as_such(
         assert caught.value.code is Code.CONTEXT_LENGTH_EXCEEDED
 
 
+async def test_a_prompt_without_text_is_answered_or_refused_and_the_engine_lives(
+    running: Running,
+) -> None:
+    try:
+        await running.ask(COMPLETIONS, prompt="", max_tokens=1)
+    except UserError as refused:
+        assert refused.code is Code.INVALID_VALUE
+    assert (await running.ask(COMPLETIONS, prompt="a", max_tokens=1)).chunks
+
+
 async def test_a_refusal_is_the_caller_s_mistake_and_quotes_nothing(
     entry: Entry, running: Running
 ) -> None:
