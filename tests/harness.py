@@ -117,14 +117,14 @@ async def running(
     home.create()
     settings = Settings.model_validate(
         {
-            "limits": (limits or LimitSettings()).model_dump(),
+            "limits": (limits or LimitSettings(wrong_keys_a_minute=10**6)).model_dump(),
             "server": server,
             "engines": {"default": "fake"},
             "upstreams": [upstream.model_dump() for upstream in upstreams],
         }
     )
     store = SqlStore(home.database)
-    keyring = reach.open_keyring(home, store, may_create=True)
+    keyring = reach.open_keyring(home, store, may_create=True, settings=settings)
     tenant_id = reach.default_tenant(store)
     recover(store, home.journal)
     store.settle_orphans(1)
@@ -153,6 +153,7 @@ async def running(
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
     gateway.watch.start()
+    gateway.access.start()
     for pool in serving.values():
         pool.start()
     config = uvicorn.Config(
@@ -166,14 +167,16 @@ async def running(
     server_process = _Server(config)
     listening = asyncio.create_task(server_process.serve(sockets=[listener]))
     world = Running(gateway, replicas[served.name], url, "", tenant_id, home, replicas)
-    world.key = world.mint(Scope.INFER, Scope.ADMIN)
+    world.key = world.mint(*Scope)
     try:
         yield world
     finally:
         await gateway.watch.drain(0)
         server_process.should_exit = True
         await listening
+        await gateway.access.stop()
         await gateway.watch.stop()
+        await gateway.fleet.stop()
         await asyncio.gather(*(pool.stop() for pool in serving.values()))
         await gateway.ledger.close()
         store.close()

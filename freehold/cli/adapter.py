@@ -9,10 +9,10 @@ import typer
 
 from freehold.cli import interrupt, reach
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, size, table
-from freehold.cli.routing import EnvironmentOption, Offline, every_page, offline, one
+from freehold.cli.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.routing import every_page, offline, one
 from freehold.config import load
 from freehold.config.home import Home
-from freehold.core.binding import Environment
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Add, list, show and remove adapters."
@@ -25,7 +25,8 @@ def add(
     path: Annotated[Path, typer.Argument(help="The folder that PEFT saved the adapter in.")],
     base: Annotated[str, typer.Option(help="The stored model it was trained on.")],
     name: Annotated[str | None, typer.Option(help="Default: the folder's name.")] = None,
-    environment: EnvironmentOption = Environment.DEV,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
     """Check an adapter against its base, and keep it by its digest."""
@@ -34,11 +35,10 @@ def add(
         body = {
             "base": base,
             "name": title,
-            "environment": environment.value,
             "source": f"file:{path.resolve()}"[:200],
         }
         with interrupt.once():
-            added = _add(load.home(), path.expanduser(), body)
+            added = _add(load.home(), Of(tenant, environment), path.expanduser(), body)
     if as_json:
         print_json(added)
         return
@@ -55,10 +55,12 @@ def add(
 
 
 @app.command("list")
-def list_adapters(environment: EnvironmentOption = Environment.DEV, as_json: Json = False) -> None:
+def list_adapters(
+    tenant: TenantOption = None, environment: EnvironmentOption = None, as_json: Json = False
+) -> None:
     """List the adapters of an environment."""
     with errors_in_a_sentence(as_json):
-        found = _list(load.home(), environment)
+        found = _list(load.home(), Of(tenant, environment))
     if as_json:
         print_json(found)
         return
@@ -77,19 +79,20 @@ def list_adapters(environment: EnvironmentOption = Environment.DEV, as_json: Jso
             ]
             for each in found
         ],
-        f"There are no adapters in {environment} yet: add one with `freehold adapter add`.",
+        "There are no adapters there yet: add one with `freehold adapter add`.",
     )
 
 
 @app.command()
 def show(
     adapter: Annotated[str, typer.Argument(help="An adapter's name or digest.")],
-    environment: EnvironmentOption = Environment.DEV,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
     """Show all that is known of an adapter."""
     with errors_in_a_sentence(as_json):
-        found = _show(load.home(), environment, adapter)
+        found = _show(load.home(), Of(tenant, environment), adapter)
     if as_json:
         print_json(found)
         return
@@ -111,30 +114,33 @@ def show(
 @app.command()
 def rm(
     adapter: Annotated[str, typer.Argument(help="An adapter's name or digest.")],
-    environment: EnvironmentOption = Environment.DEV,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
     """Remove an adapter that no route names, and the files that no other one needs."""
     with errors_in_a_sentence(as_json):
-        removed = _remove(load.home(), environment, adapter)
+        removed = _remove(load.home(), Of(tenant, environment), adapter)
     if as_json:
         print_json({"removed": removed["name"], "digest": removed["digest"]})
     else:
         console.print(f"Removed {plain(removed['name'])}.")
 
 
-def _add(home: Home, folder: Path, body: dict[str, Any]) -> dict[str, Any]:
+def _add(home: Home, of: Of, folder: Path, body: dict[str, Any]) -> dict[str, Any]:
     from freehold.serve.admin import validated
     from freehold.serve.admin_routing import NewAdapter
 
     gateway = reach.running(home)
     if gateway is not None:
         with _staged(home, folder) as ticket:
-            found: dict[str, Any] = gateway.call("POST", _PATH, {**body, "upload": ticket})
+            found: dict[str, Any] = gateway.call(
+                "POST", _PATH, body | of.named() | {"upload": ticket}
+            )
             return found
-    with offline(home) as rest, _staged(home, folder) as ticket:
+    with offline(home, of) as rest, _staged(home, folder) as ticket:
         wanted = validated(NewAdapter, {**body, "upload": ticket})
-        return rest.shown(rest.adapters.add(*rest.owner(body["environment"]), wanted.wanted()))
+        return rest.shown(rest.adapters.add(*rest.owner, wanted.wanted()))
 
 
 @contextmanager
@@ -148,29 +154,25 @@ def _staged(home: Home, folder: Path) -> Iterator[str]:
         adapters.unstage(home.path, ticket)
 
 
-def _list(home: Home, environment: Environment) -> list[dict[str, Any]]:
+def _list(home: Home, of: Of) -> list[dict[str, Any]]:
     gateway = reach.running(home)
     if gateway is not None:
-        return every_page(gateway, _PATH, environment, "name")
-    with offline(home) as rest:
-        return [rest.shown(each) for each in rest.every(environment)]
+        return every_page(gateway, _PATH, of, "name")
+    with offline(home, of) as rest:
+        return [rest.shown(each) for each in rest.every()]
 
 
-def _show(home: Home, environment: Environment, adapter: str) -> dict[str, Any]:
+def _show(home: Home, of: Of, adapter: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
-        return one(gateway, "GET", _PATH, adapter, environment)
-    with offline(home) as rest:
-        return _found(rest, environment, adapter)
+        return one(gateway, "GET", _PATH, adapter, of)
+    with offline(home, of) as rest:
+        return rest.shown(rest.adapters.get(*rest.owner, adapter))
 
 
-def _remove(home: Home, environment: Environment, adapter: str) -> dict[str, Any]:
+def _remove(home: Home, of: Of, adapter: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
-        return one(gateway, "DELETE", _PATH, adapter, environment)
-    with offline(home) as rest:
-        return rest.shown(rest.adapters.remove(*rest.owner(environment), adapter))
-
-
-def _found(rest: Offline, environment: Environment, adapter: str) -> dict[str, Any]:
-    return rest.shown(rest.adapters.get(*rest.owner(environment), adapter))
+        return one(gateway, "DELETE", _PATH, adapter, of)
+    with offline(home, of) as rest:
+        return rest.shown(rest.adapters.remove(*rest.owner, adapter))

@@ -1,19 +1,23 @@
-"""`freehold key`: make, list and revoke API keys."""
+"""`freehold key`: make, list, rotate and revoke API keys."""
 
+import re
 from typing import Annotated, Any
 
 import typer
 
 from freehold.cli import reach
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
+from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
 from freehold.config.home import Home
-from freehold.core.binding import Environment, Scope
-from freehold.core.errors import Code, UserError
+from freehold.core.binding import Scope
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Make, list and revoke API keys."
+    no_args_is_help=True, rich_markup_mode=None, help="Make, list, rotate and revoke API keys."
 )
+_PATH = "/admin/v1/keys"
+_GRACE = re.compile(r"([0-9]{1,6})([smhd]?)\Z")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @app.command()
@@ -26,7 +30,12 @@ def create(
         list[str] | None, typer.Option(help="Only these models; repeat for several.")
     ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Expires after so many days.")] = None,
-    environment: Annotated[Environment, typer.Option(help="Where it is valid.")] = Environment.DEV,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="Only from these networks (10.0.0.0/8); repeat for several."),
+    ] = None,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
     sha256: Annotated[
         str | None,
         typer.Option(help="Take over a key of another gateway that kept this SHA-256 of it."),
@@ -36,35 +45,44 @@ def create(
     """Make a key. It is shown once and stored nowhere."""
     body = {
         "name": name,
-        "environment": environment.value,
         "scopes": [entry.value for entry in scope or [Scope.INFER]],
         "models": model or None,
+        "networks": network or None,
         "expires_in_days": days,
         "sha256": sha256,
     }
     with errors_in_a_sentence(as_json):
-        created = _create(load.home(), body)
+        created = _create(load.home(), Of(tenant, environment), body)
     if as_json:
         print_json(created)
         return
     console.print(f"Key {created['id']} ({plain(name)}) for {created['environment']}.")
-    if "key" in created:
-        console.print("It is shown this once:")
-        console.print(created["key"], soft_wrap=True)
-    else:
-        console.print("Its owner's key works from now on.")
+    _tell(created, "Its owner's key works from now on.")
 
 
 @app.command("list")
-def list_keys(as_json: Json = False) -> None:
-    """List the keys of this tenant, never their secrets."""
+def list_keys(
+    tenant: TenantOption = None, environment: EnvironmentOption = None, as_json: Json = False
+) -> None:
+    """List the keys of a tenant's environment, never their secrets."""
     with errors_in_a_sentence(as_json):
-        keys = _keys(load.home())
+        keys = _keys(load.home(), Of(tenant, environment))
     if as_json:
         print_json(keys)
         return
     table(
-        ["id", "name", "environment", "scopes", "models", "state", "created", "expires"],
+        [
+            "id",
+            "name",
+            "environment",
+            "scopes",
+            "models",
+            "networks",
+            "state",
+            "created",
+            "expires",
+            "replaced by",
+        ],
         [
             [
                 key["id"],
@@ -72,9 +90,11 @@ def list_keys(as_json: Json = False) -> None:
                 key["environment"],
                 ", ".join(key["scopes"]),
                 "all" if key["models"] is None else ", ".join(key["models"]),
+                "all" if key["networks"] is None else ", ".join(key["networks"]),
                 key["state"],
                 (key["created_at"] or "")[:19],
                 (key["expires_at"] or "never")[:19],
+                key["replaced_by"],
             ]
             for key in keys
         ],
@@ -83,53 +103,110 @@ def list_keys(as_json: Json = False) -> None:
 
 
 @app.command()
-def revoke(
+def rotate(
     key_id: Annotated[str, typer.Argument(help="The id that `freehold key list` shows.")],
+    grace: Annotated[
+        str, typer.Option(help="How long the old key goes on, such as 30m, 24h or 7d.")
+    ] = "24h",
+    token: Annotated[
+        str | None,
+        typer.Option(help="A name for this rotation: with another one it is somebody else's."),
+    ] = None,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke a key. Effective at once; doing it again changes nothing."""
+    """Replace a key. Called again, the same new key is named and none is made; its secret
+    is shown once. Lost? Rotate the new key with `--grace 0`."""
+    found = _GRACE.match(grace)
+    if found is None:
+        raise typer.BadParameter("a number and s, m, h or d", param_hint="--grace")
+    body = {"grace_s": int(found[1]) * _SECONDS[found[2]], "token": token}
     with errors_in_a_sentence(as_json):
-        revoked = _revoke(load.home(), key_id)
+        new = _rotate(load.home(), Of(tenant, environment), key_id, body)
+    if as_json:
+        print_json(new)
+        return
+    console.print(f"Key {plain(key_id)} is replaced by {new['id']} ({plain(new['name'])}).")
+    _tell(new, "It was made, and shown, by an earlier call.")
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The id that `freehold key list` shows.")],
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Revoke a key. Effective at once, also for what it asked for and is still being
+    answered; doing it again changes nothing."""
+    with errors_in_a_sentence(as_json):
+        revoked = _revoke(load.home(), Of(tenant, environment), key_id)
     if as_json:
         print_json(revoked)
     else:
         console.print(f"Key {revoked['id']} ({plain(revoked['name'])}) is revoked.")
 
 
-def _create(home: Home, body: dict[str, Any]) -> dict[str, Any]:
-    from freehold.serve import admin
+def _tell(shown: dict[str, Any], otherwise: str) -> None:
+    if "key" in shown:
+        console.print("It is shown this once:")
+        console.print(shown["key"], soft_wrap=True)
+    else:
+        console.print(otherwise)
+
+
+def _create(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
+    from freehold.serve import admin, admin_keys
 
     gateway = reach.running(home)
     if gateway is not None:
-        found: dict[str, Any] = gateway.call("POST", "/admin/v1/keys", body)
+        found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
         return found
-    with reach.offline(home) as (_, keyring, tenant_id):
-        wanted = admin.validated(admin.NewKey, body)
-        record, key = keyring.mint(admin.key_request(wanted, tenant_id, keyring.clock))
-        shown = admin.shown_key(record)
-        return shown | ({"key": key.reveal()} if key else {})
+    with reach.offline(home) as (store, keyring, _):
+        wanted = admin.validated(admin_keys.NewKey, body)
+        request = admin_keys.key_request(wanted, of.resting(store), keyring.clock)
+        return admin_keys.shown_key(*keyring.mint(request))
 
 
-def _keys(home: Home) -> list[dict[str, Any]]:
-    from freehold.serve import admin
+def _keys(home: Home, of: Of) -> list[dict[str, Any]]:
+    from freehold.serve.admin_keys import shown_key
 
     gateway = reach.running(home)
     if gateway is not None:
-        found: list[dict[str, Any]] = gateway.call("GET", "/admin/v1/keys")["data"]
+        found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of.named())["data"]
         return found
-    with reach.offline(home) as (store, _, tenant_id):
-        return [admin.shown_key(record) for record in store.keys(tenant_id)]
+    with reach.offline(home) as (store, _, _):
+        tenant_id, environment = of.resting(store)
+        return [shown_key(each) for each in store.keys(tenant_id, environment=environment)]
 
 
-def _revoke(home: Home, key_id: str) -> dict[str, Any]:
-    from freehold.serve import admin
+def _rotate(home: Home, of: Of, key_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    from freehold.secure.rotation import rotate
+    from freehold.serve import admin, admin_keys
 
     gateway = reach.running(home)
     if gateway is not None:
-        found: dict[str, Any] = gateway.call("DELETE", f"/admin/v1/keys/{key_id}")
+        path = f"{_PATH}/{reach.quoted(key_id)}/rotate"
+        found: dict[str, Any] = gateway.call("POST", path, body | of.named())
         return found
-    with reach.offline(home) as (_, keyring, tenant_id):
-        record = keyring.revoke(tenant_id, key_id)
+    with reach.offline(home) as (store, keyring, _):
+        asked = admin.validated(admin_keys.KeyRotation, body).of(of.resting(store), key_id)
+        return admin_keys.shown_key(*rotate(keyring, asked, None))
+
+
+def _revoke(home: Home, of: Of, key_id: str) -> dict[str, Any]:
+    from freehold.secure.rotation import no_key
+    from freehold.serve.admin_keys import shown_key
+
+    gateway = reach.running(home)
+    if gateway is not None:
+        path = f"{_PATH}/{reach.quoted(key_id)}"
+        found: dict[str, Any] = gateway.call("DELETE", path, query=of.named())
+        return found
+    with reach.offline(home) as (store, keyring, _):
+        tenant_id, environment = of.resting(store)
+        record = keyring.revoke(tenant_id, key_id, environment=environment)
         if record is None:
-            raise UserError(Code.NOT_FOUND, "There is no such key: see `freehold key list`.")
-        return admin.shown_key(record)
+            raise no_key()
+        return shown_key(record)

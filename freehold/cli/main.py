@@ -6,7 +6,7 @@ import sys
 import typer
 
 import freehold
-from freehold.cli import adapter, bench, chat, down, key, model, route, status, up, usage
+from freehold.cli import adapter, bench, chat, down, key, model, route, status, tenant, up, usage
 from freehold.cli.output import Json, console, plain, print_json, stderr
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(bench.bench)
 app.add_typer(model.app, name="model")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(route.app, name="route")
+app.add_typer(tenant.app, name="tenant")
 app.add_typer(key.app, name="key")
 
 

@@ -13,39 +13,58 @@ from urllib.parse import quote
 import httpx2
 
 from freehold.config.home import Home, read_or_create_secret
+from freehold.config.schema import Settings
 from freehold.core.clock import SystemClock
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.secret import Secret
+from freehold.core.tenant import DEFAULT_TENANT, Tenant
 from freehold.secure.keys import PEPPER_BYTES, Keyring
 from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
 
-DEFAULT_TENANT = "default"
 _CALL_S = 30
 
 
 class RunningGateway:
-    """The admin API of the gateway that uses this home. `certificate` is the file that it
-    serves TLS with: it is trusted as it is, because its name is not that of this machine."""
+    """The admin API of the gateway that uses this home. `key` is an API key, `operator`
+    what this start of the gateway lets the owner of the home in with: to all tenants and
+    environments, and to no model. `certificate` is the file that it serves TLS with: it is
+    trusted as it is, because its name is not that of this machine."""
 
-    def __init__(self, url: str, key: str, pid: int, certificate: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        pid: int,
+        certificate: str | None = None,
+        operator: str | None = None,
+    ) -> None:
         self.url = url
         self.pid = pid
-        self.key = key
+        self._key = key
+        self._operator = operator or key
         self.verify = _trusting(certificate) if certificate else True
+
+    @property
+    def key(self) -> str:
+        """For models, which the owner of the home needs a key for like anybody."""
+        if not self._key:
+            raise _no_key("This home has no admin.key any more")
+        return self._key
 
     def call(
         self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None
     ) -> Any:
         """The decoded reply. Raises `UserError` with the gateway's own sentence."""
+        credential = self._operator if path.startswith("/admin/") else self.key
         try:
             response = httpx2.request(
                 method,
                 f"{self.url}{path}",
                 json=body,
                 params=query,
-                headers={"authorization": f"Bearer {self.key}"},
+                headers={"authorization": f"Bearer {credential}"},
                 timeout=_CALL_S,
                 trust_env=False,
                 verify=self.verify,
@@ -93,7 +112,9 @@ def running(home: Home) -> RunningGateway | None:
         ) from None
     if not home.is_locked():  # it was killed, and its number is now somebody else's
         return None
-    return RunningGateway(record["url"], admin_key(home), record["pid"], record.get("certificate"))
+    operator = None if os.environ.get("FREEHOLD_API_KEY") else record.get("operator")
+    key = "" if operator and not home.admin_key.exists() else admin_key(home)
+    return RunningGateway(record["url"], key, record["pid"], record.get("certificate"), operator)
 
 
 def _trusting(certificate: str) -> ssl.SSLContext:
@@ -126,11 +147,14 @@ def admin_key(home: Home) -> str:
     try:
         return home.admin_key.read_text().strip()
     except OSError:
-        raise UserError(
-            Code.MISSING_API_KEY,
-            f"{home.admin_key} cannot be read: put a key with the admin scope into the "
-            "environment variable FREEHOLD_API_KEY.",
-        ) from None
+        raise _no_key(f"{home.admin_key} cannot be read") from None
+
+
+def _no_key(why: str) -> UserError:
+    return UserError(
+        Code.MISSING_API_KEY,
+        f"{why}: put a key with the admin scope into the environment variable FREEHOLD_API_KEY.",
+    )
 
 
 @contextmanager
@@ -162,12 +186,21 @@ def is_new(home: Home) -> bool:
     return True
 
 
-def open_keyring(home: Home, store: SqlStore, *, may_create: bool) -> Keyring:
+def open_keyring(
+    home: Home, store: SqlStore, *, may_create: bool, settings: Settings | None = None
+) -> Keyring:
     """Raises `UserError(CONFIG_INVALID)` when the pepper is not the one that the
     stored keys were hashed with."""
     path = home.secrets / "pepper"
     pepper = read_or_create_secret(path, PEPPER_BYTES, may_create=may_create)
-    keyring = Keyring(store, Secret(pepper.hex()), SystemClock())
+    chosen = settings or Settings()
+    keyring = Keyring(
+        store,
+        Secret(pepper.hex()),
+        SystemClock(),
+        chosen.server.environments,
+        chosen.limits.wrong_keys_a_minute,
+    )
     known = store.fact("pepper_check")
     if known is None:
         store.put_fact("pepper_check", keyring.check())
@@ -185,3 +218,14 @@ def default_tenant(store: SqlStore) -> str:
         tenant_id = new_id("ten")
         store.add_tenant(tenant_id, DEFAULT_TENANT, time.time_ns() // 1000)
     return tenant_id
+
+
+def chosen_tenant(store: SqlStore, reference: str | None) -> Tenant:
+    """By name or id; the default one where none is named."""
+    wanted = reference or DEFAULT_TENANT
+    for tenant in store.tenants():
+        if wanted in (tenant.name, tenant.id):
+            return tenant
+    raise UserError(
+        Code.NOT_FOUND, f"There is no tenant {wanted[:80]!r}: see `freehold tenant list`."
+    )

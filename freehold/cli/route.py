@@ -6,10 +6,10 @@ import typer
 
 from freehold.cli import reach
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
-from freehold.cli.routing import EnvironmentOption, every_page, offline, one
+from freehold.cli.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.routing import every_page, offline, one
 from freehold.config import load
 from freehold.config.home import Home
-from freehold.core.binding import Environment
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Say where aliases lead: base and adapter."
@@ -22,22 +22,25 @@ def set_route(
     alias: Annotated[str, typer.Argument(help="What clients will call the model.")],
     base: Annotated[str, typer.Option(help="A stored model's name or digest.")],
     adapter: Annotated[str | None, typer.Option(help="An adapter's name or digest.")] = None,
-    environment: EnvironmentOption = Environment.DEV,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
     """Let an alias lead to a base or an adapter of it. Requests that run finish as they
     began; an alias that is the name of a served model hides it until `route rm`."""
-    body = {"alias": alias, "base": base, "adapter": adapter, "environment": environment.value}
+    body = {"alias": alias, "base": base, "adapter": adapter}
     with errors_in_a_sentence(as_json):
-        found = _set(load.home(), environment, body)
+        found = _set(load.home(), Of(tenant, environment), body)
     _print(found, as_json)
 
 
 @app.command("list")
-def list_routes(environment: EnvironmentOption = Environment.DEV, as_json: Json = False) -> None:
+def list_routes(
+    tenant: TenantOption = None, environment: EnvironmentOption = None, as_json: Json = False
+) -> None:
     """List where the aliases of an environment lead."""
     with errors_in_a_sentence(as_json):
-        found = _list(load.home(), environment)
+        found = _list(load.home(), Of(tenant, environment))
     if as_json:
         print_json(found)
         return
@@ -54,80 +57,82 @@ def list_routes(environment: EnvironmentOption = Environment.DEV, as_json: Json 
             ]
             for each in found
         ],
-        f"No alias leads anywhere in {environment}: `freehold route set ALIAS --base MODEL`.",
+        "No alias leads anywhere there: `freehold route set ALIAS --base MODEL`.",
     )
 
 
 @app.command()
 def show(
     alias: Annotated[str, typer.Argument(help="What clients call the model.")],
-    environment: EnvironmentOption = Environment.DEV,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
     """Show where an alias leads."""
     with errors_in_a_sentence(as_json):
-        found = _show(load.home(), environment, alias)
+        found = _show(load.home(), Of(tenant, environment), alias)
     _print(found, as_json)
 
 
 @app.command()
 def rm(
     alias: Annotated[str, typer.Argument(help="What clients call the model.")],
-    environment: EnvironmentOption = Environment.DEV,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
     """Remove a route that was set. A served model of that name shows again."""
     with errors_in_a_sentence(as_json):
-        removed = _remove(load.home(), environment, alias)
+        removed = _remove(load.home(), Of(tenant, environment), alias)
     if as_json:
         print_json({"removed": removed["alias"]})
     else:
         console.print(f"Removed the route {plain(removed['alias'])}.")
 
 
-def _set(home: Home, environment: Environment, body: dict[str, Any]) -> dict[str, Any]:
+def _set(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
     from freehold.serve.admin import validated
     from freehold.serve.routes import NewRoute
 
     gateway = reach.running(home)
     if gateway is not None:
-        found: dict[str, Any] = gateway.call("POST", _PATH, body)
+        found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
         return found
-    with offline(home) as rest:
-        return rest.shown_route(rest.set_route(environment, validated(NewRoute, body)))
+    with offline(home, of) as rest:
+        return rest.shown_route(rest.set_route(validated(NewRoute, body)))
 
 
-def _list(home: Home, environment: Environment) -> list[dict[str, Any]]:
+def _list(home: Home, of: Of) -> list[dict[str, Any]]:
     gateway = reach.running(home)
     if gateway is not None:
-        return every_page(gateway, _PATH, environment, "alias")
-    with offline(home) as rest:
-        return [rest.shown_route(each) for each in rest.routes(environment).values()]
+        return every_page(gateway, _PATH, of, "alias")
+    with offline(home, of) as rest:
+        return [rest.shown_route(each) for each in rest.routes().values()]
 
 
-def _show(home: Home, environment: Environment, alias: str) -> dict[str, Any]:
+def _show(home: Home, of: Of, alias: str) -> dict[str, Any]:
     from freehold.serve.routes import no_route
 
     gateway = reach.running(home)
     if gateway is not None:
-        return one(gateway, "GET", _PATH, alias, environment)
-    with offline(home) as rest:
-        found = rest.routes(environment).get(alias)
+        return one(gateway, "GET", _PATH, alias, of)
+    with offline(home, of) as rest:
+        found = rest.routes().get(alias)
         if found is None:
             raise no_route(alias)
         return rest.shown_route(found)
 
 
-def _remove(home: Home, environment: Environment, alias: str) -> dict[str, Any]:
+def _remove(home: Home, of: Of, alias: str) -> dict[str, Any]:
     from freehold.serve.routes import not_removed
 
     gateway = reach.running(home)
     if gateway is not None:
-        return one(gateway, "DELETE", _PATH, alias, environment)
-    with offline(home) as rest:
-        removed = rest.store.remove_route(*rest.owner(environment), alias)
+        return one(gateway, "DELETE", _PATH, alias, of)
+    with offline(home, of) as rest:
+        removed = rest.store.remove_route(*rest.owner, alias)
         if removed is None:
-            raise not_removed(alias, rest.routes(environment).get(alias))
+            raise not_removed(alias, rest.routes().get(alias))
         return rest.shown_route(removed)
 
 

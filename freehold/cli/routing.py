@@ -4,13 +4,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from freehold.catalog.adapters import Adapters
 from freehold.catalog.store import ModelStore
 from freehold.cli import reach
+from freehold.cli.owner import Of
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.config.schema import Settings
@@ -25,7 +24,6 @@ from freehold.store.sql import SqlStore
 if TYPE_CHECKING:
     from freehold.serve.routes import NewRoute
 
-EnvironmentOption = Annotated[Environment, typer.Option(help="Where it is valid.")]
 _PAGE = 1000
 
 
@@ -37,22 +35,19 @@ class Offline:
     adapters: Adapters
     models: ModelStore
     settings: Settings
-    tenant_id: str
+    owner: tuple[str, Environment]
     cards: Mapping[str, ModelCard]  # by digest
 
-    def owner(self, environment: Environment | str) -> tuple[str, Environment]:
-        return self.tenant_id, Environment(environment)
-
-    def every(self, environment: Environment) -> Iterator[Adapter]:
+    def every(self) -> Iterator[Adapter]:
         after = ""
-        while page := self.adapters.page(*self.owner(environment), _PAGE, after):
+        while page := self.adapters.page(*self.owner, _PAGE, after):
             yield from page
             after = page[-1].name
 
-    def routes(self, environment: Environment) -> dict[str, Route]:
-        return {route.alias: route for route in self.store.routes(*self.owner(environment))}
+    def routes(self) -> dict[str, Route]:
+        return {route.alias: route for route in self.store.routes(*self.owner)}
 
-    def set_route(self, environment: Environment, wanted: "NewRoute") -> Route:
+    def set_route(self, wanted: "NewRoute") -> Route:
         """The engine that the settings name answers for what it can; the next `freehold
         up` tells it of the adapter."""
         from freehold.serve.routes import Place, resolve
@@ -62,9 +57,9 @@ class Offline:
         chosen = settings_for(base, self.settings.engines, records)
         engine = registry.create(chosen.default, chosen)
         able = engine.capabilities(LocalModel(base, self.models.path(base)))
-        place, owner = Place(engine.name, base.name, able), self.owner(environment)
-        route = resolve(wanted, owner, base, self.adapters, place, time.time_ns() // 1000)
-        self.store.set_route(self.tenant_id, route)
+        place = Place(engine.name, base.name, able)
+        route = resolve(wanted, self.owner, base, self.adapters, place, time.time_ns() // 1000)
+        self.store.set_route(self.owner[0], route)
         return route
 
     def shown(self, adapter: Adapter) -> dict[str, Any]:
@@ -79,21 +74,19 @@ class Offline:
 
 
 @contextmanager
-def offline(home: Home) -> Iterator[Offline]:
+def offline(home: Home, of: Of) -> Iterator[Offline]:
     settings = load.settings(home.settings)
     models = ModelStore(home.path)
-    with reach.offline(home) as (store, keyring, tenant_id):
+    with reach.offline(home) as (store, keyring, _):
         limits = rank_limits(settings.engines, Records(home.cache))
         adapters = Adapters(home.path, store, models, keyring.clock, limits)
         cards = {card.digest: card for card in models.list()}
-        yield Offline(store, adapters, models, settings, tenant_id, cards)
+        yield Offline(store, adapters, models, settings, of.resting(store), cards)
 
 
-def every_page(
-    gateway: reach.RunningGateway, path: str, environment: Environment, key: str
-) -> list[dict[str, Any]]:
+def every_page(gateway: reach.RunningGateway, path: str, of: Of, key: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    query: dict[str, Any] = {"environment": environment.value, "limit": _PAGE}
+    query: dict[str, Any] = {**of.named(), "limit": _PAGE}
     while True:
         page = gateway.call("GET", path, query=query)
         found += page["data"]
@@ -102,10 +95,6 @@ def every_page(
         query["after"] = found[-1][key]
 
 
-def one(
-    gateway: reach.RunningGateway, method: str, path: str, name: str, environment: Environment
-) -> dict[str, Any]:
-    found: dict[str, Any] = gateway.call(
-        method, f"{path}/{reach.quoted(name)}", query={"environment": environment.value}
-    )
+def one(gateway: reach.RunningGateway, method: str, path: str, name: str, of: Of) -> dict[str, Any]:
+    found: dict[str, Any] = gateway.call(method, f"{path}/{reach.quoted(name)}", query=of.named())
     return found

@@ -31,6 +31,7 @@ from freehold.config.schema import ServerSettings, Settings
 from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard
+from freehold.core.secret import Secret
 from freehold.deploy.pool import Pool
 from freehold.secure.keys import KeyRequest, Keyring
 from freehold.serve import app, connection
@@ -174,25 +175,26 @@ async def _serve(
     is_new = reach.is_new(home)
     store = SqlStore(home.database)
     try:
-        keyring = reach.open_keyring(home, store, may_create=is_new)
+        keyring = reach.open_keyring(home, store, may_create=is_new, settings=settings)
         tenant_id = reach.default_tenant(store)
+        operator = keyring.open_locally(tenant_id)
         recover(store, home.journal)
         orphans = store.settle_orphans(time.time_ns() // 1000)
         first_key = _first_key(home, store, keyring, tenant_id)
         shutil.rmtree(staging(home.path), ignore_errors=True)  # of a command that was killed
         serving = wiring.pools(home, settings, store, ModelStore(home.path), cards)
-        store.put_routes(
-            tenant_id,
-            Environment.DEV,
-            wiring.routes(tenant_id, settings, cards, serving, time.time_ns() // 1000),
-        )
+        if Environment.DEV in settings.server.environments:
+            at_us = time.time_ns() // 1000
+            managed = wiring.routes(tenant_id, settings, cards, serving, at_us)
+            store.put_routes(tenant_id, Environment.DEV, managed)
         places = {card.digest: (serving[card.name].engine, card.name) for card in cards}
-        fleet.place_routes(store, places)
+        fleet.place_routes(store, places, settings.server.environments)
         gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
         try:
             facts = banner.Facts(url, cards, first_key, orphans, as_json)
-            await _run(home, gateway, listener, stop, facts)
+            await _run(home, gateway, listener, stop, facts, operator)
         finally:
+            await gateway.fleet.stop()
             await asyncio.gather(*(pool.stop() for pool in serving.values()))
             await gateway.ledger.close()
     finally:
@@ -200,16 +202,24 @@ async def _serve(
 
 
 async def _run(
-    home: Home, gateway: Gateway, listener: socket.socket, stop: _Stop, facts: banner.Facts
+    home: Home,
+    gateway: Gateway,
+    listener: socket.socket,
+    stop: _Stop,
+    facts: banner.Facts,
+    operator: Secret,
 ) -> None:
     server, told = _Server(_uvicorn(gateway)), _told(facts.as_json)
     gateway.watch.start()
-    for pool in gateway.pools.values():
+    gateway.access.start()
+    shared = list(gateway.pools.values())
+    for pool in shared:
         pool.start()
+    await gateway.fleet.start_missing()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    write_private(home.gateway_record, _record(facts.url, gateway.settings.server))
+    write_private(home.gateway_record, _record(facts.url, gateway.settings.server, operator))
     try:
-        if await _ready_or_stopped(gateway.pools.values(), stop, told):
+        if await _ready_or_stopped(shared, stop, told):
             await banner.show(gateway, home, facts)
             # What there is now stays; looking through it again and again stopped all
             # requests for 70 ms at a time.
@@ -222,6 +232,7 @@ async def _run(
         home.gateway_record.unlink(missing_ok=True)
         server.end()
         await serving
+        await gateway.access.stop()
         await gateway.watch.stop()
 
 
@@ -304,7 +315,8 @@ def _first_key(home: Home, store: SqlStore, keyring: Keyring, tenant_id: str) ->
     of an administrator, never by restarting."""
     if any(Scope.ADMIN in key.scopes for key in store.keys(tenant_id)):
         return None
-    wanted = KeyRequest(tenant_id, Environment.DEV, "admin", frozenset({Scope.ADMIN, Scope.INFER}))
+    environment = next(each for each in Environment if each in keyring.environments)
+    wanted = KeyRequest(tenant_id, environment, "admin", frozenset(Scope))
     _, key = keyring.mint(wanted)
     if key is None:
         return None
@@ -312,14 +324,15 @@ def _first_key(home: Home, store: SqlStore, keyring: Keyring, tenant_id: str) ->
     return key.reveal()
 
 
-def _record(url: str, server: ServerSettings) -> bytes:
-    """How `reach.py` finds this gateway."""
+def _record(url: str, server: ServerSettings, operator: Secret) -> bytes:
+    """How `reach.py` finds this gateway, and may act on it as the owner of the home."""
     certificate = server.tls_certificate
     return orjson.dumps(
         {
             "url": url,
             "pid": os.getpid(),
             "certificate": certificate and os.path.abspath(certificate),
+            "operator": operator.reveal(),
         }
     )
 

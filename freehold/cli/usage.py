@@ -8,6 +8,7 @@ import typer
 
 from freehold.cli import reach
 from freehold.cli.output import Json, errors_in_a_sentence, print_json, table
+from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
 from freehold.config.home import Home
 
@@ -17,11 +18,13 @@ _DAY_US = 86_400 * 1_000_000
 def usage(
     days: Annotated[int, typer.Option(min=1, max=3660, help="How many days back.")] = 30,
     key: Annotated[str | None, typer.Option(help="Only this key id.")] = None,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
     """Show tokens and requests by key, model and day (UTC)."""
     with errors_in_a_sentence(as_json):
-        rows = _usage(load.home(), days, key)
+        rows = _usage(load.home(), Of(tenant, environment), days, key)
     if as_json:
         print_json(rows)
         return
@@ -55,14 +58,15 @@ def usage(
     )
 
 
-def _usage(home: Home, days: int, key: str | None) -> list[dict[str, Any]]:
+def _usage(home: Home, of: Of, days: int, key: str | None) -> list[dict[str, Any]]:
     gateway = reach.running(home)
     if gateway is not None:
-        query: dict[str, Any] = {"days": days} | ({"key": key} if key else {})
+        query: dict[str, Any] = {"days": days, **of.named()} | ({"key": key} if key else {})
         found: list[dict[str, Any]] = gateway.call("GET", "/admin/v1/usage", query=query)["data"]
         return found
-    with reach.offline(home) as (store, _, tenant_id):
+    with reach.offline(home) as (store, _, _):
+        tenant_id, chosen = of.resting(store)
         now_us = time.time_ns() // 1000
         since_us = (now_us // _DAY_US - days + 1) * _DAY_US
-        rows = store.usage(tenant_id, since_us, now_us + 1, key)
+        rows = store.usage(tenant_id, since_us, now_us + 1, key, environment=chosen)
         return [dataclasses.asdict(row) for row in rows]

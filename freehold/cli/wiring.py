@@ -2,13 +2,15 @@
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import psutil
 
 import freehold
 from freehold.catalog.adapters import Adapters
+from freehold.catalog.own_weights import copied, own_cache
 from freehold.catalog.store import ModelStore
 from freehold.config.home import Home
 from freehold.config.schema import Settings
@@ -17,34 +19,41 @@ from freehold.core.clock import SystemClock
 from freehold.core.engine import AdapterFiles
 from freehold.core.ids import new_id
 from freehold.core.model import ModelCard
+from freehold.core.tenant import IsolationClass, OwnPool
 from freehold.deploy.adapters import PoolAdapters
 from freehold.deploy.autotune import Records, rank_limits, settings_for
 from freehold.deploy.pool import Pool, RemoteMember
+from freehold.deploy.pools import Pools
 from freehold.deploy.replica import Replica
 from freehold.engines import registry, remote
 from freehold.engines.base import LocalModel
 from freehold.secure.keys import Keyring
+from freehold.secure.network import Proxies
+from freehold.serve.access import Access
 from freehold.serve.directory import Directory
 from freehold.serve.gateway import Gateway
 from freehold.serve.metrics import Metrics
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
+from freehold.serve.tenants import Tenants
 from freehold.serve.watch import Watch
 from freehold.store import fleet
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
 
 
-def adapters_of(card: ModelCard, store: SqlStore, models: ModelStore) -> PoolAdapters:
-    """What the replicas of this base are told of: the adapters that any tenant's routes
-    name for it."""
+def adapters_of(
+    card: ModelCard, store: SqlStore, models: ModelStore, tenant_id: str | None = None
+) -> PoolAdapters:
+    """What the replicas of this base are told of: the adapters that routes name for it,
+    those of one tenant with engines of its own, or of all others."""
 
     def files(digests: Sequence[str]) -> list[AdapterFiles]:
         found = fleet.adapter_files(store, digests)
         path = models.blobs.path
         return [AdapterFiles(digest, path(a), path(b)) for digest, (a, b) in found.items()]
 
-    return PoolAdapters(fleet.wanted_adapters(store, card.digest), files)
+    return PoolAdapters(fleet.wanted_adapters(store, card.digest, tenant_id), files)
 
 
 def pools(
@@ -70,6 +79,58 @@ def pools(
         able = remote.capabilities(upstream, list(upstream.models))
         made[upstream.name] = Pool(upstream.name, "remote", [member], able, settings.limits)
     return made
+
+
+def own_pool(
+    home: Home,
+    settings: Settings,
+    store: SqlStore,
+    models: ModelStore,
+    card: ModelCard,
+    own: OwnPool,
+) -> Pool:
+    """A pool that one tenant alone uses; may block while its weights are copied."""
+    chosen = settings_for(card, settings.engines, Records(home.cache))
+    cache, path = home.cache, models.path(card)
+    if own.has_own_weights:
+        cache = own_cache(home.cache, own.tenant_id)
+        path = copied(models.files(card), path, cache / "weights")
+    engine = registry.create(chosen.default, chosen, cache)
+    local = LocalModel(card, path)
+    able = engine.capabilities(local)
+    told = adapters_of(card, store, models, own.tenant_id) if able.adapters else None
+    replica = Replica(f"{own.name}-0", engine, local, home.logs)
+    return Pool(own.name, engine.name, [replica], able, settings.limits, told, own)
+
+
+def desired_pools(
+    store: SqlStore, serving: Mapping[str, Pool], environments: Collection[Environment]
+) -> list[OwnPool]:
+    """The pools of tenants with engines of their own, for the bases that are served."""
+    shared = {
+        pool.base_digest: name
+        for name, pool in list(serving.items())
+        if pool.own is None and pool.base_digest is not None
+    }
+    return [
+        OwnPool(
+            tenant.pool(shared[base]),
+            shared[base],
+            tenant.id,
+            base,
+            tenant.isolation is IsolationClass.WEIGHTS,
+        )
+        for tenant, base in fleet.bases_apart(store, environments)
+        if base in shared
+    ]
+
+
+def _let_go(home: Home, gone: OwnPool, left: Sequence[OwnPool]) -> None:
+    """The copies of the weights, once no pool reads them."""
+    if gone.has_own_weights and not any(
+        each.has_own_weights and each.tenant_id == gone.tenant_id for each in left
+    ):
+        shutil.rmtree(own_cache(home.cache, gone.tenant_id), ignore_errors=True)
 
 
 def routes(
@@ -122,19 +183,39 @@ def gateway(
     settings: Settings,
     store: SqlStore,
     keyring: Keyring,
-    serving: Mapping[str, Pool],
+    serving: dict[str, Pool],
     cards: Sequence[ModelCard],
     url: str,
 ) -> Gateway:
     """Must be called on the event loop's thread: the ledger belongs to it."""
-    clock = SystemClock()
+    clock, models = SystemClock(), ModelStore(home.path)
     by_digest = {card.digest: card for card in cards}
-    directory = Directory(store)
+    tenants = Tenants(store)
+    directory = Directory(store, tenants)
     limits = rank_limits(settings.engines, Records(home.cache))
-    adapters = Adapters(home.path, store, ModelStore(home.path), clock, limits)
+    adapters = Adapters(home.path, store, models, clock, limits)
+    own = Pools(
+        serving,
+        functools.partial(desired_pools, store, serving, settings.server.environments),
+        functools.partial(fleet.wanted_adapters, store),
+        lambda own: own_pool(home, settings, store, models, by_digest[own.base_digest], own),
+        functools.partial(_let_go, home),
+    )
     for tenant_id, environment in fleet.homes_of_routes(store):
         directory.load(tenant_id, environment)  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)
+    watch = Watch(settings.limits, clock, ledger)
+    changes = Routes(
+        store,
+        adapters,
+        directory,
+        tenants,
+        serving,
+        own,
+        by_digest,
+        functools.partial(fleet.is_wanted, store),
+        clock,
+    )
     process = psutil.Process()
 
     def describe() -> dict[str, Any]:
@@ -152,20 +233,16 @@ def gateway(
         keyring=keyring,
         directory=directory,
         ledger=ledger,
-        watch=Watch(settings.limits, clock, ledger),
+        watch=watch,
         metrics=Metrics(),
         room=Room(settings.server.max_bodies_bytes),
         pools=serving,
+        fleet=own,
+        tenants=tenants,
+        access=Access(store, keyring, tenants, directory, watch, own, changes.changing),
+        proxies=Proxies(trusted) if (trusted := settings.server.trusted_proxies) else None,
         cards=by_digest,
         adapters=adapters,
-        routes=Routes(
-            store,
-            adapters,
-            directory,
-            serving,
-            by_digest,
-            functools.partial(fleet.is_wanted, store),
-            clock,
-        ),
+        routes=changes,
         describe=describe,
     )

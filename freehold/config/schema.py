@@ -1,9 +1,12 @@
 """The shape of `freehold.yaml`: frozen, closed, every value checked at the door."""
 
+import ipaddress
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from freehold.core.binding import Environment
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
 
@@ -24,6 +27,22 @@ class ServerSettings(_Section):
     max_bodies_bytes: int = Field(256 * 1024 * 1024, ge=1024)
     max_connections: int = Field(4096, ge=1)
     drain_s: float = Field(30, ge=0)
+    # Keys of the others are refused, and their routes and adapters left alone.
+    environments: tuple[Environment, ...] = Field(tuple(Environment), min_length=1)
+    # Whose X-Forwarded-For is believed: addresses or networks of proxies in front.
+    trusted_proxies: tuple[str, ...] = ()
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            try:
+                ipaddress.ip_network(each)
+            except ValueError:
+                raise ValueError(
+                    f"{each[:60]!r} is no address or network such as 10.0.0.0/8"
+                ) from None
+        return value
 
 
 class LimitSettings(_Section):
@@ -34,6 +53,8 @@ class LimitSettings(_Section):
     slow_client_s: float = Field(30, gt=0)
     queue_length: int = Field(512, ge=0)
     queue_s: float = Field(60, gt=0)
+    # From one address, and for one key's public id, before such guesses get 429.
+    wrong_keys_a_minute: int = Field(60, ge=1)
 
 
 class LlamaCppSettings(_Section):

@@ -1,6 +1,6 @@
 """The Binding: everything that was decided about a request before an engine sees it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -11,10 +11,12 @@ class Environment(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a key may do. `INFER` uses models, `ADMIN` administers its tenant."""
+    """What a key may do. `INFER` uses models, `ADMIN` administers its tenant, `OPERATE`
+    runs the installation: its tenants, and beside `ADMIN` what belongs to any of them."""
 
     INFER = "infer"
     ADMIN = "admin"
+    OPERATE = "operate"
 
 
 class Priority(StrEnum):
@@ -25,23 +27,31 @@ class Priority(StrEnum):
 class Isolation(StrEnum):
     """How a tenant shares an engine: `SALTED` shares a prefix cache under its own
     salt, `NOCACHE` shares an engine that keeps nothing between requests,
-    `DEDICATED` has processes of its own, `REMOTE` leaves it to the upstream."""
+    `DEDICATED` has processes of its own, `WEIGHTS` a copy of the weights besides,
+    `REMOTE` leaves it to the upstream."""
 
     SALTED = "salted"
     NOCACHE = "nocache"
     DEDICATED = "dedicated"
+    WEIGHTS = "weights"
     REMOTE = "remote"
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: a key, whose `id` is public and never changes."""
+    """Who asks: a key, whose `id` is public and never changes. `is_local` is the owner
+    of the home on its own machine, to whom all environments belong. `epoch` counts the
+    changes to keys and tenants that were known when it was last looked up."""
 
     id: str
     tenant_id: str
     environment: Environment
     scopes: frozenset[Scope]
     models: frozenset[str] | None  # None: every alias of the tenant
+    networks: frozenset[str] | None = None  # None: from everywhere
+    expires_at_us: int | None = None
+    is_local: bool = False
+    epoch: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,11 @@ class Code(StrEnum):
     INVALID_API_KEY = "invalid_api_key"
     EXPIRED_API_KEY = "expired_api_key"
     FORBIDDEN = "insufficient_permissions"
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    ENVIRONMENT_NOT_SERVED = "environment_not_served"
+    TENANT_DISABLED = "tenant_disabled"
+    ACCESS_ENDED = "access_ended"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
     HOST_NOT_ALLOWED = "host_not_allowed"
     # what is asked
     INVALID_JSON = "invalid_json"

@@ -8,7 +8,7 @@ replica that serves has them all but the refused ones.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -103,6 +103,21 @@ class PoolAdapters:
                 elif before is not None:
                     self.refused[digest] = before
                 raise
+
+    async def align(self, desired: Collection[str]) -> None:
+        """Has what is missing told to the replicas; an engine that cannot take one now is
+        told again when it starts, and one that it refuses is kept apart as ever."""
+        for digest in sorted(set(desired) - self._desired):
+            try:
+                await self.want(digest)
+            except UserError as error:
+                _logger.error("adapter_not_told", extra={"reason": f"{digest}: {error.message}"})
+                self._desired.add(digest)
+
+    def forget_others(self, desired: Collection[str]) -> None:
+        """Lets go of what is not among them."""
+        for digest in self._desired - set(desired):
+            self.unwant(digest)
 
     def unwant(self, digest: str) -> None:
         """No route names it any more: it goes when its last request has ended."""

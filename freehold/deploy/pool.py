@@ -1,7 +1,8 @@
 """The replicas of one base, and the leases that requests take on them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -10,6 +11,7 @@ from freehold.config.schema import LimitSettings
 from freehold.core.binding import Priority
 from freehold.core.engine import Capabilities
 from freehold.core.errors import Code, UserError
+from freehold.core.tenant import OwnPool
 from freehold.deploy.adapters import PoolAdapters
 from freehold.deploy.queue import FairQueue
 from freehold.engines.base import EngineClient
@@ -152,19 +154,50 @@ class Pool:
         capabilities: Capabilities,
         limits: LimitSettings,
         adapters: PoolAdapters | None = None,
+        own: OwnPool | None = None,
     ) -> None:
-        """`adapters` are there exactly when the capabilities say so."""
+        """`adapters` are there exactly when the capabilities say so; `own` where one
+        tenant alone uses it."""
         self.name = name
+        self.own = own
         self.engine = engine
         self.capabilities = capabilities
         self.adapters = adapters
         self._members = tuple(members)
+        self._users = 0
+        self._unused: Callable[[], None] | None = None
         self._limits = limits
         self._queue: FairQueue[asyncio.Future[Member]] = FairQueue(limits.queue_length)
 
     @property
     def is_ready(self) -> bool:
         return any(member.is_ready for member in self._members)
+
+    @property
+    def base_digest(self) -> str | None:
+        return self._members[0].base_digest
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a request is bound to it."""
+        return self._users > 0
+
+    @contextmanager
+    def used(self, adapter: str | None) -> Iterator[None]:
+        """From binding to settling: a pool that nobody wants any more waits for this, and
+        so do the replicas with dropping the adapter."""
+        self._users += 1
+        try:
+            with nullcontext() if self.adapters is None else self.adapters.used(adapter):
+                yield
+        finally:
+            self._users -= 1
+            if not self._users and self._unused is not None:
+                self._unused()
+
+    def when_unused(self, call: Callable[[], None] | None) -> None:
+        """Calls each time that its last request has ended."""
+        self._unused = call
 
     def start(self) -> None:
         if self.adapters is not None:

@@ -8,21 +8,28 @@ of gateways that keep a plain SHA-256 can be taken over without their owners.
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 from freehold.core.binding import Environment, Principal, Scope
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.secret import Secret
-from freehold.store.base import KeyRecord, KeyStore
+from freehold.secure.network import is_within
+from freehold.secure.throttle import Throttle
+from freehold.store.base import KeyRecord, KeyStore, Replacement
 
 PEPPER_BYTES = 32
 _MAX_KEY_CHARACTERS = 512
 _CACHE_ENTRIES = 10_000
+_PEERS = 64  # remembered a key
+_OURS = re.compile(r"fh_(?:dev|staging|prod)_([0-9A-Z]{26})_")
+_LOCAL = "fh_local_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +43,70 @@ class KeyRequest:
     models: frozenset[str] | None = None
     expires_at_us: int | None = None
     sha256: bytes | None = None
+    networks: frozenset[str] | None = None
+
+
+@dataclass(slots=True)
+class _Known:
+    """A key that was accepted, and the addresses from which it was."""
+
+    principal: Principal
+    peers: set[str] = field(default_factory=set)
 
 
 class Keyring:
-    """Mints, knows and revokes keys. One a process; lookups are cached until the
-    key changes, and expiry is checked on every use."""
+    """Mints, knows and revokes keys. One a process; lookups are cached until a key or
+    a tenant changes anywhere, and expiry is checked on every use. Keys of other
+    environments than `environments` are refused."""
 
-    def __init__(self, store: KeyStore, pepper: Secret, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        pepper: Secret,
+        clock: Clock,
+        environments: Collection[Environment] = tuple(Environment),
+        wrong_keys_a_minute: int = 60,
+    ) -> None:
         self._store = store
         self._pepper = bytes.fromhex(pepper.reveal())
         self.clock = clock
+        self.environments = frozenset(environments)
+        self.epoch = 0  # counts the changes that this process knows of
         # By the key's SHA-256: the pepper guards what is stored, and this is not.
-        self._known: OrderedDict[bytes, tuple[KeyRecord, Principal]] = OrderedDict()
-        self._revocations = 0
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._lock = threading.Lock()  # guards both; reading them needs none
+        self._throttle = Throttle(wrong_keys_a_minute, clock)
+        self._local: tuple[bytes, Principal] | None = None
         self._salts: dict[tuple[str, ...], str] = {}
 
     def mint(self, wanted: KeyRequest) -> tuple[KeyRecord, Secret | None]:
         """The stored record and the key, which exists nowhere else; None for a key
         taken over by its hash, which is with its owner already."""
+        record, key = self._make(wanted)
+        self._store.add_key(record)
+        return record, key
+
+    def replace(
+        self, key_id: str, wanted: KeyRequest, until_us: int, token: str
+    ) -> tuple[Replacement | None, Secret | None]:
+        """Mints the key that replaces another from now on, which ends at `until_us`. The
+        key itself is there only when this call made it."""
+        record, key = self._make(wanted)
+        done = self._store.replace_key(wanted.tenant_id, key_id, record, until_us, token)
+        self.changed()
+        return done, key if done is not None and done.is_new else None
+
+    def find(self, tenant_id: str, environment: Environment, key_id: str) -> KeyRecord | None:
+        return self._store.key(tenant_id, environment, key_id)
+
+    def _make(self, wanted: KeyRequest) -> tuple[KeyRecord, Secret | None]:
         key_id = new_id("key")
         key = None
         sha256 = wanted.sha256
         if sha256 is None:
-            secret = base64.b32encode(secrets.token_bytes(32)).decode().rstrip("=").lower()
             public_id = key_id.removeprefix("key_")
-            key = Secret(f"fh_{wanted.environment}_{public_id}_{secret}")
-            sha256 = _sha256(key.reveal())
+            key = Secret(f"fh_{wanted.environment}_{public_id}_{_random()}")
+            sha256 = hashlib.sha256(key.reveal().encode()).digest()
         record = KeyRecord(
             id=key_id,
             tenant_id=wanted.tenant_id,
@@ -74,49 +118,86 @@ class Keyring:
             created_at_us=self.clock.wall_us(),
             expires_at_us=wanted.expires_at_us,
             revoked_at_us=None,
+            networks=wanted.networks,
         )
-        self._store.add_key(record)
         return record, key
 
-    def cached(self, key: str) -> Principal | None:
-        """Who holds this key, if that is known without asking the store."""
-        known = self._known.get(_sha256(key))
-        if known is None:
-            return None
-        self._check(known[0])
-        return known[1]
+    def open_locally(self, tenant_id: str) -> Secret:
+        """A key for the owner of this home, which no file but a private one holds and
+        which ends with this process."""
+        key = Secret(f"{_LOCAL}{_random()}")
+        served = [each for each in Environment if each in self.environments]
+        rights = frozenset({Scope.ADMIN, Scope.OPERATE})
+        principal = Principal("local", tenant_id, served[0], rights, None, is_local=True)
+        self._local = hashlib.sha256(key.reveal().encode()).digest(), principal
+        return key
 
-    def authenticate(self, key: str) -> Principal:
-        """Asks the store. Raises `UserError`: `INVALID_API_KEY` (unknown, malformed
-        or revoked) or `EXPIRED_API_KEY`."""
-        sha256, revocations = _sha256(key), self._revocations
-        record = self._store.key_by_hash(self._peppered(sha256))
-        if record is None:
-            raise _invalid()
-        self._check(record)
-        principal = Principal(
-            id=record.id,
-            tenant_id=record.tenant_id,
-            environment=record.environment,
-            scopes=record.scopes,
-            models=record.models,
-        )
-        with self._lock:
-            if self._revocations == revocations:  # else it may be this key, read before that
-                self._known[sha256] = (record, principal)
-            if len(self._known) > _CACHE_ENTRIES:
-                self._known.popitem(last=False)
+    def cached(self, key: str, peer: str = "") -> Principal | None:
+        """Who holds this key, if that is known without asking the store, and if it was
+        accepted from this address before."""
+        known = self._known.get(self._sha256(key, peer))
+        if known is None or peer not in known.peers:
+            return None
+        principal = known.principal
+        if principal.epoch != self.epoch:
+            return None
+        if principal.expires_at_us is not None:
+            self._check_time(principal.expires_at_us)
         return principal
 
-    def revoke(self, tenant_id: str, key_id: str) -> KeyRecord | None:
-        record = self._store.revoke_key(tenant_id, key_id, self.clock.wall_us())
-        if record is not None:
+    def authenticate(self, key: str, peer: str = "") -> Principal:
+        """Asks the store. Raises `UserError`: `INVALID_API_KEY` (unknown, malformed
+        or revoked), `EXPIRED_API_KEY`, what the key may not (`ADDRESS_NOT_ALLOWED`,
+        `ENVIRONMENT_NOT_SERVED`, `TENANT_DISABLED`), or `TOO_MANY_ATTEMPTS`."""
+        sha256, epoch = self._sha256(key, peer), self.epoch
+        if self._local is not None and key.startswith(_LOCAL):
+            digest, principal = self._local
+            if hmac.compare_digest(digest, sha256):
+                return replace(principal, epoch=epoch)
+        known = self._known.get(sha256)
+        if known is None or peer not in known.peers:
+            self._throttle.check(peer)
+        record = self._store.key_by_hash(self._peppered(sha256))
+        if record is None:
+            raise self._wrong(key, peer)
+        try:
+            self._check(record, peer)
+        except UserError:
             with self._lock:
-                self._revocations += 1
-                for sha256, (known, _) in list(self._known.items()):
-                    if known.id == record.id:
-                        del self._known[sha256]
+                self._known.pop(sha256, None)
+            raise
+        principal = _principal(record, epoch)
+        with self._lock:
+            if self.epoch == epoch:  # else it may be this key, read before that
+                self._remember(sha256, principal, peer)
+        return principal
+
+    def changed(self) -> None:
+        """A key or a tenant changed: every key is looked up again when it is next used.
+        Where keys were accepted from stays known, so that a guesser who shares an address
+        with their owners cannot shut them out just then."""
+        with self._lock:
+            self.epoch += 1
+
+    def revoke(
+        self, tenant_id: str, key_id: str, *, environment: Environment | None = None
+    ) -> KeyRecord | None:
+        record = self._store.revoke_key(
+            tenant_id, key_id, self.clock.wall_us(), environment=environment
+        )
+        self.changed()
         return record
+
+    def _remember(self, sha256: bytes, principal: Principal, peer: str) -> None:
+        known = self._known.get(sha256)
+        if known is None:
+            known = self._known[sha256] = _Known(principal)
+        elif len(known.peers) >= _PEERS:
+            known.peers.clear()
+        known.principal = principal
+        known.peers.add(peer)
+        if len(self._known) > _CACHE_ENTRIES:
+            self._known.popitem(last=False)
 
     def salt(self, *parts: str) -> str:
         """`keyed`, remembered: for the few names that every request asks for again."""
@@ -140,20 +221,62 @@ class Keyring:
     def _peppered(self, sha256: bytes) -> bytes:
         return hmac.digest(self._pepper, sha256, "sha256")
 
-    def _check(self, record: KeyRecord) -> None:
+    def _check(self, record: KeyRecord, peer: str) -> None:
         if record.revoked_at_us is not None:
             raise _invalid()
-        if record.expires_at_us is not None and record.expires_at_us <= self.clock.wall_us():
+        if record.expires_at_us is not None:
+            self._check_time(record.expires_at_us)
+        if record.environment not in self.environments:
+            raise not_served(record.environment)
+        tenant = self._store.tenant(record.tenant_id)
+        if tenant is None:
+            raise _invalid()
+        if not tenant.is_active:
+            raise tenant_disabled()
+        if record.networks is not None and not is_within(peer, record.networks):
+            raise UserError(
+                Code.ADDRESS_NOT_ALLOWED,
+                "This API key may not be used from your address: ask your administrator.",
+            )
+
+    def _check_time(self, expires_at_us: int) -> None:
+        if expires_at_us <= self.clock.wall_us():
             raise UserError(
                 Code.EXPIRED_API_KEY,
                 "This API key has expired: ask your administrator for a new one.",
             )
 
+    def _sha256(self, key: str, peer: str) -> bytes:
+        if not key or len(key) > _MAX_KEY_CHARACTERS or not key.isascii():
+            raise self._wrong("", peer)
+        return hashlib.sha256(key.encode()).digest()
 
-def _sha256(key: str) -> bytes:
-    if not key or len(key) > _MAX_KEY_CHARACTERS or not key.isascii():
-        raise _invalid()
-    return hashlib.sha256(key.encode()).digest()
+    def _wrong(self, key: str, peer: str) -> UserError:
+        """Counts a guess, and says what it gets."""
+        found = _OURS.match(key)
+        try:
+            self._throttle.wrong(peer, found[1] if found else None)
+        except UserError as error:
+            return error
+        return _invalid()
+
+
+def _principal(record: KeyRecord, epoch: int) -> Principal:
+    return Principal(
+        id=record.id,
+        tenant_id=record.tenant_id,
+        environment=record.environment,
+        scopes=record.scopes,
+        models=record.models,
+        networks=record.networks,
+        expires_at_us=record.expires_at_us,
+        epoch=epoch,
+    )
+
+
+def _random() -> str:
+    """256 random bits."""
+    return base64.b32encode(secrets.token_bytes(32)).decode().rstrip("=").lower()
 
 
 def _invalid() -> UserError:
@@ -161,4 +284,19 @@ def _invalid() -> UserError:
         Code.INVALID_API_KEY,
         "This API key is not valid: send `Authorization: Bearer <key>` with a key made by "
         "`freehold key create`.",
+    )
+
+
+def tenant_disabled() -> UserError:
+    return UserError(
+        Code.TENANT_DISABLED,
+        "The tenant of this API key is disabled: ask who operates this service.",
+    )
+
+
+def not_served(environment: Environment) -> UserError:
+    return UserError(
+        Code.ENVIRONMENT_NOT_SERVED,
+        f"The environment {environment} is not served here: ask who operates this service where "
+        "it is.",
     )

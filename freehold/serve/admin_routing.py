@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from freehold.catalog.adapters import Adapters, Wanted
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Principal, Route
-from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard
-from freehold.serve.admin import MAX_BODY_BYTES, parsed, query, rfc3339
+from freehold.serve.admin import body_of, parsed, query, rfc3339
 from freehold.serve.gateway import Gateway
+from freehold.serve.owner import Owner, OwnQuery, owner
 from freehold.serve.routes import NewRoute, Reference, no_route
-from freehold.serve.wire import Receive, Scope, Send, read_body, reply_json
+from freehold.serve.wire import Receive, Scope, Send, reply_json
 
 
 class NewAdapter(BaseModel):
@@ -26,19 +26,12 @@ class NewAdapter(BaseModel):
     upload: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     base: Reference
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    tenant: Reference | None = None
     environment: Environment | None = None
     source: Annotated[str, Field(max_length=200)] = ""
 
     def wanted(self) -> Wanted:
         return Wanted(self.upload, self.base, self.name, self.source)
-
-
-class OwnQuery(BaseModel):
-    """`environment` is for callers who want to be sure: it must be the key's own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    environment: Environment | None = None
 
 
 class PageQuery(OwnQuery):
@@ -47,7 +40,7 @@ class PageQuery(OwnQuery):
 
 
 class RoutingAdmin:
-    """Acts inside the caller's own tenant and environment only."""
+    """Acts inside one tenant and environment."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -58,9 +51,9 @@ class RoutingAdmin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         asked = query(PageQuery, scope)
-        owner = _owner(principal, asked.environment)
+        place = self._owner(principal, asked)
         found = await asyncio.to_thread(
-            self._gateway.adapters.page, *owner, asked.limit + 1, asked.after
+            self._gateway.adapters.page, *place, asked.limit + 1, asked.after
         )
         data = [self._shown(each) for each in found[: asked.limit]]
         await reply_json(send, {"data": data, "has_more": len(found) > asked.limit})
@@ -68,25 +61,25 @@ class RoutingAdmin:
     async def add_adapter(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        asked = parsed(NewAdapter, await self._body(scope, receive))
-        owner = _owner(principal, asked.environment)
-        added = await asyncio.to_thread(self._gateway.adapters.add, *owner, asked.wanted())
+        asked = parsed(NewAdapter, await body_of(self._gateway, scope, receive, principal, key))
+        place = self._owner(principal, asked)
+        added = await asyncio.to_thread(self._gateway.adapters.add, *place, asked.wanted())
         await reply_json(send, self._shown(added), status=201)
 
     async def get_adapter(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        owner = _owner(principal, query(OwnQuery, scope).environment)
+        place = self._owner(principal, query(OwnQuery, scope))
         reference = scope["path_params"]["adapter"]
-        found = await asyncio.to_thread(self._gateway.adapters.get, *owner, reference)
+        found = await asyncio.to_thread(self._gateway.adapters.get, *place, reference)
         await reply_json(send, self._shown(found))
 
     async def remove_adapter(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        owner = _owner(principal, query(OwnQuery, scope).environment)
+        place = self._owner(principal, query(OwnQuery, scope))
         reference = scope["path_params"]["adapter"]
-        removed = await self._gateway.routes.remove_adapter(*owner, reference)
+        removed = await self._gateway.routes.remove_adapter(*place, reference)
         await reply_json(send, self._shown(removed))
 
     def _shown(self, adapter: Adapter) -> dict[str, Any]:
@@ -98,8 +91,8 @@ class RoutingAdmin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         asked = query(PageQuery, scope)
-        owner = _owner(principal, asked.environment)
-        mine = self._gateway.directory.routes(*owner)
+        place = self._owner(principal, asked)
+        mine = self._gateway.directory.routes(*place)
         aliases = sorted(alias for alias in mine if alias > asked.after)
         page = [mine[alias] for alias in aliases[: asked.limit]]
         data = await asyncio.to_thread(self._shown_routes, page)
@@ -108,16 +101,16 @@ class RoutingAdmin:
     async def set_route(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        wanted = parsed(NewRoute, await self._body(scope, receive))
-        owner = _owner(principal, wanted.environment)
-        await self._reply(send, await self._gateway.routes.set(*owner, wanted))
+        wanted = parsed(NewRoute, await body_of(self._gateway, scope, receive, principal, key))
+        place = self._owner(principal, wanted)
+        await self._reply(send, await self._gateway.routes.set(*place, wanted))
 
     async def get_route(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        owner = _owner(principal, query(OwnQuery, scope).environment)
+        place = self._owner(principal, query(OwnQuery, scope))
         alias = scope["path_params"]["alias"]
-        found = self._gateway.directory.routes(*owner).get(alias)
+        found = self._gateway.directory.routes(*place).get(alias)
         if found is None:
             raise no_route(alias)
         await self._reply(send, found)
@@ -125,9 +118,9 @@ class RoutingAdmin:
     async def remove_route(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        owner = _owner(principal, query(OwnQuery, scope).environment)
+        place = self._owner(principal, query(OwnQuery, scope))
         await self._reply(
-            send, await self._gateway.routes.remove(*owner, scope["path_params"]["alias"])
+            send, await self._gateway.routes.remove(*place, scope["path_params"]["alias"])
         )
 
     async def _reply(self, send: Send, route: Route) -> None:
@@ -138,21 +131,8 @@ class RoutingAdmin:
         gateway = self._gateway
         return [shown_route(route, gateway.adapters, gateway.cards) for route in routes]
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        raw = await read_body(scope, receive, MAX_BODY_BYTES, self._gateway.room)
-        self._gateway.room.give_back(len(raw))
-        return raw
-
-
-def _owner(principal: Principal, wanted: Environment | None) -> tuple[str, Environment]:
-    if wanted not in (None, principal.environment):
-        raise UserError(
-            Code.FORBIDDEN,
-            f"Your key belongs to {principal.environment}: ask for {wanted} with a key of that "
-            "environment.",
-            param="environment",
-        )
-    return principal.tenant_id, principal.environment
+    def _owner(self, principal: Principal, asked: NewAdapter | NewRoute | OwnQuery) -> Owner:
+        return owner(self._gateway, principal, asked.tenant, asked.environment)
 
 
 def shown_adapter(adapter: Adapter, cards: Mapping[str, ModelCard]) -> dict[str, Any]:

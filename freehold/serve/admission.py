@@ -4,10 +4,9 @@ import asyncio
 import re
 
 from freehold.core.binding import Binding, Isolation, Price, Principal, Priority, Route
-from freehold.core.errors import Code, UserError
+from freehold.core.errors import Code, Fault, UserError
 from freehold.deploy.pool import Pool
 from freehold.secure import authorize
-from freehold.secure.keys import Keyring
 from freehold.serve.gateway import Gateway
 from freehold.serve.wire import Scope, header
 
@@ -33,12 +32,31 @@ def credential(scope: Scope) -> str:
     )
 
 
-async def authenticate(keyring: Keyring, key: str) -> Principal:
+async def authenticate(gateway: Gateway, scope: Scope, key: str) -> Principal:
     """Known keys are answered from memory; others ask the store, off the loop."""
-    principal = keyring.cached(key)
+    peer = peer_of(gateway, scope)
+    principal = gateway.keyring.cached(key, peer)
     if principal is None:
-        principal = await asyncio.to_thread(keyring.authenticate, key)
+        principal = await asyncio.to_thread(gateway.keyring.authenticate, key, peer)
     return principal
+
+
+async def still(gateway: Gateway, scope: Scope, principal: Principal, key: str) -> Principal:
+    """The same, after a body was waited for: much may have changed meanwhile."""
+    if principal.epoch == gateway.keyring.epoch:
+        return principal
+    return await authenticate(gateway, scope, key)
+
+
+def peer_of(gateway: Gateway, scope: Scope) -> str:
+    """The address that a request is from. Headers say nothing about it, unless they come
+    from a proxy that the settings trust."""
+    client = scope.get("client")
+    peer: str = client[0] if client else ""
+    if gateway.proxies is None:
+        return peer
+    said = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    return gateway.proxies.client(peer, b",".join(said).decode("latin-1"))
 
 
 def bind(
@@ -52,12 +70,14 @@ def bind(
         raise authorize.model_not_found(model)
     pool = gateway.pools.get(route.pool)
     isolation = _isolation(route, pool)
+    if pool is not None and pool.own is not None and pool.own.tenant_id != principal.tenant_id:
+        raise Fault(f"{route.id} leads into the pool of another tenant")
     binding = Binding(
         request_id=scope["freehold.request_id"],
         principal=principal,
         route=route,
         isolation=isolation,
-        cache_salt=_salt(gateway, principal, route) if isolation is Isolation.SALTED else "",
+        cache_salt=_salt(gateway, principal, route) if pool and pool.capabilities.salted else "",
         price=Price(),
         priority=_priority(scope),
         endpoint=endpoint,
@@ -84,6 +104,8 @@ def _isolation(route: Route, pool: Pool | None) -> Isolation:
     """Engines that cannot salt their cache keep nothing between requests."""
     if route.engine == "remote":
         return Isolation.REMOTE
+    if pool is not None and pool.own is not None:
+        return Isolation.WEIGHTS if pool.own.has_own_weights else Isolation.DEDICATED
     if pool is not None and pool.capabilities.salted:
         return Isolation.SALTED
     return Isolation.NOCACHE

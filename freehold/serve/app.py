@@ -15,7 +15,9 @@ from freehold.core.errors import UserError
 from freehold.secure import authorize
 from freehold.serve import admission, openapi
 from freehold.serve.admin import Admin
+from freehold.serve.admin_keys import KeysAdmin
 from freehold.serve.admin_routing import RoutingAdmin
+from freehold.serve.admin_tenants import TenantsAdmin
 from freehold.serve.door import Door
 from freehold.serve.gateway import Gateway
 from freehold.serve.health import Health
@@ -40,8 +42,9 @@ class Operation:
 
 def operations(gateway: Gateway) -> list[Operation]:
     models, admin, routing = Models(gateway), Admin(gateway), RoutingAdmin(gateway)
+    tenants, keys = TenantsAdmin(gateway), KeysAdmin(gateway)
     document = openapi.Document()
-    infer, administer = Right.INFER, Right.ADMIN
+    infer, administer, operate = Right.INFER, Right.ADMIN, Right.OPERATE
     return [
         Operation("POST", "/v1/chat/completions", infer, Inference(gateway, "chat/completions")),
         Operation("POST", "/v1/completions", infer, Inference(gateway, "completions")),
@@ -50,11 +53,17 @@ def operations(gateway: Gateway) -> list[Operation]:
         Operation("GET", "/v1/models", infer, models.listing),
         Operation("GET", "/v1/models/{alias:path}", infer, models.one),
         Operation("GET", "/openapi.json", infer, document.serve),
-        Operation("GET", "/admin/v1/status", administer, admin.status),
+        Operation("GET", "/admin/v1/status", operate, admin.status),
+        Operation("GET", "/admin/v1/tenants", operate, tenants.listing),
+        Operation("POST", "/admin/v1/tenants", operate, tenants.create),
+        Operation("GET", "/admin/v1/tenants/{tenant}", operate, tenants.get),
+        Operation("PATCH", "/admin/v1/tenants/{tenant}", operate, tenants.change),
+        Operation("DELETE", "/admin/v1/tenants/{tenant}", operate, tenants.remove),
         Operation("GET", "/admin/v1/models", administer, admin.list_models),
-        Operation("GET", "/admin/v1/keys", administer, admin.list_keys),
-        Operation("POST", "/admin/v1/keys", administer, admin.create_key),
-        Operation("DELETE", "/admin/v1/keys/{key_id}", administer, admin.revoke_key),
+        Operation("GET", "/admin/v1/keys", administer, keys.listing),
+        Operation("POST", "/admin/v1/keys", administer, keys.create),
+        Operation("DELETE", "/admin/v1/keys/{key_id}", administer, keys.revoke),
+        Operation("POST", "/admin/v1/keys/{key_id}/rotate", administer, keys.rotate),
         Operation("GET", "/admin/v1/adapters", administer, routing.list_adapters),
         Operation("POST", "/admin/v1/adapters", administer, routing.add_adapter),
         Operation("GET", "/admin/v1/adapters/{adapter}", administer, routing.get_adapter),
@@ -78,7 +87,7 @@ class _Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             key = admission.credential(scope)
-            principal = await admission.authenticate(self._gateway.keyring, key)
+            principal = await admission.authenticate(self._gateway, scope, key)
             authorize.require(principal, self._operation.right)
             await self._operation.handler(scope, receive, send, principal, key)
         except UserError as error:

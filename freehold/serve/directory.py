@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 
 from freehold.core.binding import Environment, Route
+from freehold.serve.tenants import Tenants
 from freehold.store.base import RouteStore
 
 
 class Directory:
     """Snapshots are replaced whole, never changed, so that one request sees one
-    state of the world."""
+    state of the world. Each route leads to the pool that its tenant was promised."""
 
-    def __init__(self, store: RouteStore) -> None:
+    def __init__(self, store: RouteStore, tenants: Tenants) -> None:
         self._store = store
+        self._tenants = tenants
         self._snapshots: dict[tuple[str, Environment], Mapping[str, Route]] = {}
 
     def routes(self, tenant_id: str, environment: Environment) -> Mapping[str, Route]:
@@ -20,7 +22,8 @@ class Directory:
 
     def load(self, tenant_id: str, environment: Environment) -> Mapping[str, Route]:
         """Reads the snapshot anew; may block."""
-        found = {route.alias: route for route in self._store.routes(tenant_id, environment)}
+        placed = self._tenants.placed
+        found = {route.alias: placed(route) for route in self._store.routes(tenant_id, environment)}
         self._snapshots[tenant_id, environment] = found
         return found
 
@@ -28,5 +31,11 @@ class Directory:
         """From now on its alias leads here, without reading thousands of others again."""
         known = self._snapshots.get((route.tenant_id, route.environment))
         if known is not None:
-            changed = {**known, route.alias: route}
+            changed = {**known, route.alias: self._tenants.placed(route)}
             self._snapshots[route.tenant_id, route.environment] = changed
+
+    def reload(self, tenant_id: str) -> None:
+        """All that is known of a tenant, anew; may block."""
+        for known, environment in list(self._snapshots):
+            if known == tenant_id:
+                self.load(tenant_id, environment)

@@ -13,12 +13,16 @@ from freehold.core.errors import Fault
 from freehold.core.model import ModelCard
 from freehold.core.usage import Settlement
 from freehold.deploy.pool import Pool
+from freehold.deploy.pools import Pools
 from freehold.secure.keys import Keyring
+from freehold.secure.network import Proxies
+from freehold.serve.access import Access
 from freehold.serve.directory import Directory
 from freehold.serve.metrics import Metrics
 from freehold.serve.quarantine import Quarantine
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
+from freehold.serve.tenants import Tenants
 from freehold.serve.watch import Watch
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
@@ -37,27 +41,32 @@ class Gateway:
     watch: Watch
     metrics: Metrics
     room: Room
-    pools: Mapping[str, Pool]
+    pools: Mapping[str, Pool]  # changed by `fleet` alone
+    fleet: Pools
+    tenants: Tenants
+    access: Access
     cards: Mapping[str, ModelCard]  # by digest
     adapters: Adapters
     routes: Routes
     describe: Callable[[], dict[str, Any]]  # what `freehold status` shows besides pools
+    proxies: Proxies | None = None  # whose word about their clients counts
     quarantine: Quarantine = field(default_factory=Quarantine)
     is_draining: bool = False
     _tokens_out: int = 0
 
     def observe(self, binding: Binding, settlement: Settlement) -> None:
         """Counts a settlement for Prometheus and writes its line in the log."""
-        alias, endpoint = binding.route.alias, binding.endpoint
+        route, endpoint = binding.route, binding.endpoint
         metrics = self.metrics
-        metrics.count(alias, endpoint, settlement)
+        # Metrics are open to all: they tell of models, and not of the tenants' aliases.
+        metrics.count(route.pool.partition("@")[0], endpoint, settlement)
         self._tokens_out += settlement.tokens_out
         _log.info(
             "request",
             extra={
                 "request_id": binding.request_id,
                 "key_id": binding.principal.id,
-                "model": alias,
+                "model": route.alias,
                 "endpoint": endpoint,
                 "outcome": settlement.outcome.value,
                 "code": settlement.error_code,

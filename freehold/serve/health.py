@@ -21,9 +21,11 @@ class Health:
             reasons.append("draining")
         if not gateway.ledger.is_writable:
             reasons.append("usage cannot be recorded")
-        waiting = sum(not pool.is_ready for pool in gateway.pools.values())
+        # Those of single tenants keep nobody else from being served.
+        shared = [pool for pool in gateway.pools.values() if pool.own is None]
+        waiting = sum(not pool.is_ready for pool in shared)
         if waiting:
-            reasons.append(f"{waiting} of {len(gateway.pools)} pools have no ready replica")
+            reasons.append(f"{waiting} of {len(shared)} pools have no ready replica")
         status = 503 if reasons else 200
         body = {"status": "unready" if reasons else "ready", "reasons": reasons}
         await reply_json(send, body, status)
@@ -32,9 +34,11 @@ class Health:
         gateway = self._gateway
         gateway.metrics.active.set(len(gateway.watch))
         gateway.metrics.replicas.clear()
-        for name, pool in gateway.pools.items():
+        gateway.metrics.queued.clear()
+        for pool in gateway.pools.values():
+            name = pool.own.shared if pool.own else pool.name
             status = pool.status()
-            gateway.metrics.queued.labels(name).set(status.queued)
+            gateway.metrics.queued.labels(name).inc(status.queued)
             for replica in status.replicas:
                 gateway.metrics.replicas.labels(name, replica.state).inc()
         text = gateway.metrics.text()

@@ -31,6 +31,7 @@ class Inference:
         limit = gateway.settings.server.max_body_bytes
         raw = await read_body(scope, receive, limit, gateway.room)
         try:
+            principal = await admission.still(gateway, scope, principal, key)
             await self._answer(scope, send, principal, key, raw)
         finally:
             gateway.room.give_back(len(raw))
@@ -47,9 +48,7 @@ class Inference:
 
     def _kept(self, binding: Binding) -> AbstractContextManager[None]:
         pool = self._gateway.pools.get(binding.route.pool)
-        if pool is None or pool.adapters is None:
-            return nullcontext()
-        return pool.adapters.used(binding.route.adapter_digest)
+        return nullcontext() if pool is None else pool.used(binding.route.adapter_digest)
 
     async def _exchange(
         self, scope: Scope, send: Send, binding: Binding, body: Body, key: str, raw: bytes

@@ -11,9 +11,12 @@ import freehold
 from freehold.core.binding import Principal
 from freehold.core.errors import Code
 from freehold.serve import bodies, replies
-from freehold.serve.admin import NewKey, RecordsQuery, UsageQuery
-from freehold.serve.admin_routing import NewAdapter, OwnQuery, PageQuery
+from freehold.serve.admin import RecordsQuery, UsageQuery
+from freehold.serve.admin_keys import KeyRotation, NewKey
+from freehold.serve.admin_routing import NewAdapter, PageQuery
+from freehold.serve.admin_tenants import NewTenant, RemovalQuery, TenantChange
 from freehold.serve.errors import HTTP
+from freehold.serve.owner import OwnQuery
 from freehold.serve.routes import NewRoute
 from freehold.serve.wire import Receive, Scope, Send, reply_json
 
@@ -26,12 +29,17 @@ _GUARDED = frozenset(
         Code.INVALID_API_KEY,
         Code.EXPIRED_API_KEY,
         Code.FORBIDDEN,
+        Code.ADDRESS_NOT_ALLOWED,
+        Code.ENVIRONMENT_NOT_SERVED,
+        Code.TENANT_DISABLED,
+        Code.TOO_MANY_ATTEMPTS,
         Code.INVALID_VALUE,
         Code.STORAGE_UNAVAILABLE,
         Code.INTERNAL,
     }
 )
 _WITH_QUERY = frozenset({Code.UNKNOWN_PARAMETER})
+_OWNED = frozenset({Code.NOT_FOUND})  # what belongs to a tenant, which may not be there
 _WITH_BODY = frozenset(
     {
         Code.INVALID_JSON,
@@ -55,6 +63,7 @@ _INFERENCE = _WITH_BODY | {
     Code.ENGINE_FAILED,
     Code.ENGINE_TIMEOUT,
     Code.ADAPTER_UNAVAILABLE,
+    Code.ACCESS_ENDED,
     Code.UPSTREAM_REFUSED,
     Code.UPSTREAM_RATE_LIMITED,
     Code.IDENTITY_MISMATCH,
@@ -69,7 +78,7 @@ _EXPLAINED = {
     413: "The body is too large",
     421: "This host name is not served here",
     422: "The Idempotency-Key was used with another body",
-    429: "An upstream limits the rate",
+    429: "Too many wrong keys, or an upstream limits the rate",
     500: "A fault of the gateway",
     502: "The engine or the upstream failed",
     503: "Not now: `Retry-After` says when to try again",
@@ -137,21 +146,51 @@ _OTHERS = [
         "The cards of served models", replies.CardList,
     ),
     _Entry(
+        "get", "/admin/v1/tenants", "list_tenants", "administration",
+        "All tenants", replies.TenantList,
+    ),
+    _Entry(
+        "post", "/admin/v1/tenants", "create_tenant", "administration",
+        "Make a tenant", replies.Tenant, _WITH_BODY | {Code.CONFLICT}, NewTenant, status=201,
+    ),
+    _Entry(
+        "get", "/admin/v1/tenants/{tenant}", "get_tenant", "administration",
+        "One tenant, by name or id, and what it has", replies.TenantAndHoldings, _OWNED,
+    ),
+    _Entry(
+        "patch", "/admin/v1/tenants/{tenant}", "change_tenant", "administration",
+        "Isolate a tenant otherwise, or disable it: its requests are cut", replies.Tenant,
+        _WITH_BODY | _OWNED | {Code.CONFLICT}, TenantChange,
+    ),
+    _Entry(
+        "delete", "/admin/v1/tenants/{tenant}", "remove_tenant", "administration",
+        "Remove a tenant and what it has; what it used stays in the ledger",
+        replies.TenantAndHoldings, _WITH_QUERY | _OWNED | {Code.CONFLICT}, query=RemovalQuery,
+    ),
+    _Entry(
         "get", "/admin/v1/keys", "list_keys", "administration",
-        "The keys of this tenant, never their secrets", replies.KeyList,
+        "The keys of a tenant's environment, never their secrets", replies.KeyList,
+        _WITH_QUERY | _OWNED, query=OwnQuery,
     ),
     _Entry(
         "post", "/admin/v1/keys", "create_key", "administration",
-        "Make a key", replies.CreatedKey, _WITH_BODY | {Code.CONFLICT}, NewKey, status=201,
+        "Make a key that may no more than the maker's", replies.CreatedKey,
+        _WITH_BODY | _OWNED | {Code.CONFLICT}, NewKey, status=201,
     ),
     _Entry(
         "delete", "/admin/v1/keys/{key_id}", "revoke_key", "administration",
-        "Revoke a key; doing it again changes nothing", replies.Key, frozenset({Code.NOT_FOUND}),
+        "Revoke a key; doing it again changes nothing", replies.Key, _WITH_QUERY | _OWNED,
+        query=OwnQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/keys/{key_id}/rotate", "rotate_key", "administration",
+        "Replace a key, which goes on for a while; the same call gets the same new key",
+        replies.CreatedKey, _WITH_BODY | _OWNED | {Code.CONFLICT}, KeyRotation,
     ),
     _Entry(
         "get", "/admin/v1/adapters", "list_adapters", "administration",
-        "The adapters of this tenant and environment, by name", replies.AdapterList, _WITH_QUERY,
-        query=PageQuery,
+        "The adapters of this tenant and environment, by name", replies.AdapterList,
+        _WITH_QUERY | _OWNED, query=PageQuery,
     ),
     _Entry(
         "post", "/admin/v1/adapters", "add_adapter", "administration",
@@ -172,8 +211,8 @@ _OTHERS = [
     ),
     _Entry(
         "get", "/admin/v1/routes", "list_routes", "administration",
-        "Where the aliases of this tenant and environment lead", replies.RouteList, _WITH_QUERY,
-        query=PageQuery,
+        "Where the aliases of this tenant and environment lead", replies.RouteList,
+        _WITH_QUERY | _OWNED, query=PageQuery,
     ),
     _Entry(
         "post", "/admin/v1/routes", "set_route", "administration",
@@ -196,11 +235,13 @@ _OTHERS = [
     ),
     _Entry(
         "get", "/admin/v1/usage", "usage", "administration",
-        "Usage by key, model and day", replies.UsageList, _WITH_QUERY, query=UsageQuery,
+        "Usage by key, model and day", replies.UsageList, _WITH_QUERY | _OWNED,
+        query=UsageQuery,
     ),
     _Entry(
         "get", "/admin/v1/requests", "requests", "administration",
-        "Single requests, newest first", replies.RequestList, _WITH_QUERY, query=RecordsQuery,
+        "Single requests, newest first", replies.RequestList, _WITH_QUERY | _OWNED,
+        query=RecordsQuery,
     ),
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.core.binding import Environment, Priority, Scope
 from freehold.core.model import ModelCard
+from freehold.core.tenant import IsolationClass
 from freehold.core.usage import Outcome, UsageRow
 from freehold.deploy.pool import PoolStatus
 
@@ -297,6 +298,30 @@ class ModelList(BaseModel):
 # administration
 
 
+class Tenant(BaseModel):
+    id: str
+    name: str
+    isolation: IsolationClass
+    state: Literal["active", "disabled"]
+    created_at: datetime
+    disabled_at: datetime | None
+
+
+class Held(BaseModel):
+    kind: Literal["adapter", "key", "route"]
+    id: str
+    name: str
+    environment: Environment
+
+
+class TenantAndHoldings(Tenant):
+    holdings: list[Held]
+
+
+class TenantList(BaseModel):
+    data: list[Tenant]
+
+
 class Key(BaseModel):
     """A key as it is shown: never its secret."""
 
@@ -305,15 +330,21 @@ class Key(BaseModel):
     environment: Environment
     scopes: list[Scope]
     models: Annotated[list[str] | None, Field(description="null: every model of the tenant.")]
+    networks: Annotated[list[str] | None, Field(description="null: from everywhere.")]
     state: Literal["active", "expired", "revoked"]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    replaced_by: Annotated[str | None, Field(description="The key that replaces it.")]
 
 
 class CreatedKey(Key):
     key: Annotated[
-        str, Field(description="The key, shown this once; absent when it was taken over.")
+        str,
+        Field(
+            description="The key, shown this once; absent when it was taken over, or made by an "
+            "earlier call."
+        ),
     ] = ""
 
 

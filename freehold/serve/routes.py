@@ -21,8 +21,10 @@ from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.model import ModelCard
 from freehold.deploy.pool import Pool
+from freehold.deploy.pools import Pools
 from freehold.engines import registry
 from freehold.serve.directory import Directory
+from freehold.serve.tenants import Tenants
 from freehold.store.base import RouteStore
 
 Reference = Annotated[str, Field(min_length=1, max_length=128)]
@@ -37,6 +39,7 @@ class NewRoute(BaseModel):
     alias: Name
     base: Reference
     adapter: Reference | None = None
+    tenant: Reference | None = None
     environment: Environment | None = None
 
 
@@ -101,32 +104,37 @@ def _adapter(
 
 
 class Routes:
-    """Blocking work goes to threads; `is_wanted` says whether any tenant's route names
-    an adapter for a base."""
+    """Blocking work goes to threads; `is_wanted` says whether a route names an adapter
+    for a base: one of a tenant with engines of its own, or (None) of any that share."""
 
     def __init__(
         self,
         store: RouteStore,
         adapters: Adapters,
         directory: Directory,
+        tenants: Tenants,
         pools: Mapping[str, Pool],
+        fleet: Pools,
         cards: Mapping[str, ModelCard],
-        is_wanted: Callable[[str, str], bool],
+        is_wanted: Callable[[str, str, str | None], bool],
         clock: Clock,
     ) -> None:
         self._store = store
         self._adapters = adapters
         self._directory = directory
+        self._tenants = tenants
         self._pools = pools
+        self._fleet = fleet
         self._cards = cards
         self._is_wanted = is_wanted
         self._clock = clock
-        self._changing = asyncio.Lock()
+        # Held as well while tenants are led elsewhere (`access.py`).
+        self.changing = asyncio.Lock()
 
     async def set(self, tenant_id: str, environment: Environment, wanted: NewRoute) -> Route:
         """Returns when new requests take the new way. Raises `UserError`; then they take
         the old one."""
-        async with self._changing:
+        async with self.changing:
             base = await asyncio.to_thread(self._adapters.base, wanted.base)
             pool = self._pools.get(base.name) if base.digest in self._cards else None
             if pool is None:
@@ -141,20 +149,24 @@ class Routes:
             route = await asyncio.to_thread(
                 resolve, wanted, owner, base, self._adapters, place, at_us
             )
-            if pool.adapters is not None and route.adapter_digest is not None:
-                await pool.adapters.want(route.adapter_digest)
+            # A pool of the tenant's own may not be there yet: it starts with what routes name.
+            serving = self._pools.get(self._tenants.pool(route))
+            if serving is not None and serving.adapters and route.adapter_digest is not None:
+                await serving.adapters.want(route.adapter_digest)
             try:
                 before = await asyncio.to_thread(self._store.set_route, tenant_id, route)
             except BaseException:
                 await self._release(route)
                 raise
+            if serving is None:
+                await self._fleet.start_missing()
             self._directory.lead(route)
             if before is not None:
                 await self._release(before)
             return route
 
     async def remove(self, tenant_id: str, environment: Environment, alias: str) -> Route:
-        async with self._changing:
+        async with self.changing:
             removed = await asyncio.to_thread(
                 self._store.remove_route, tenant_id, environment, alias
             )
@@ -168,16 +180,20 @@ class Routes:
         self, tenant_id: str, environment: Environment, reference: str
     ) -> Adapter:
         """One change at a time with those of routes: what they are about to name stays."""
-        async with self._changing:
+        async with self.changing:
             return await asyncio.to_thread(self._adapters.remove, tenant_id, environment, reference)
 
     async def _release(self, route: Route) -> None:
         """The replicas of its base need its adapter no more, unless another route does."""
-        digest, pool = route.adapter_digest, self._pools.get(route.pool)
-        if digest is None or route.base_digest is None or pool is None or pool.adapters is None:
+        digest, pool = route.adapter_digest, self._pools.get(self._tenants.pool(route))
+        if pool is None or route.base_digest is None:
             return
-        if not await asyncio.to_thread(self._is_wanted, route.base_digest, digest):
-            pool.adapters.unwant(digest)
+        if pool.adapters is not None and digest is not None:
+            tenant_id = pool.own.tenant_id if pool.own else None
+            if not await asyncio.to_thread(self._is_wanted, route.base_digest, digest, tenant_id):
+                pool.adapters.unwant(digest)
+        if pool.own is not None:  # perhaps no route needs it any more
+            await self._fleet.stop_surplus()
 
 
 def no_route(alias: str) -> UserError:

@@ -34,6 +34,9 @@ class Watch:
     def remove(self, exchange: "Exchange") -> None:
         self._exchanges.discard(exchange)
 
+    def running(self) -> "tuple[Exchange, ...]":
+        return tuple(self._exchanges)
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
 

@@ -1,12 +1,13 @@
 """What the rest of Freehold asks of the store. The tenant is always an argument;
 "not yours" and "not there" both come back as None or an empty list."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
+from freehold.core.tenant import Holding, IsolationClass, Tenant
 from freehold.core.usage import IdempotencyClaim, StoredReply, UsageRow
 
 
@@ -24,6 +25,58 @@ class KeyRecord:
     created_at_us: int
     expires_at_us: int | None
     revoked_at_us: int | None
+    networks: frozenset[str] | None = None  # CIDR; None: from everywhere
+    replaced_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What a rotation found or made: `is_new` when this call made it, `token` that of the
+    call which did, `by` the key that replaces the other."""
+
+    is_new: bool
+    token: str
+    by: KeyRecord | None
+
+
+class TenantStore(Protocol):
+    def access_number(self) -> int:
+        """Counts the changes to tenants and keys that every process must hear of."""
+        ...
+
+    def tenants(self) -> Sequence[Tenant]:
+        """All of them: who operates the installation asks, nobody for a tenant."""
+        ...
+
+    def tenant(self, tenant_id: str) -> Tenant | None: ...
+
+    def add_tenant(
+        self,
+        tenant_id: str,
+        name: str,
+        at_us: int,
+        isolation: IsolationClass = IsolationClass.SHARED,
+    ) -> None:
+        """Raises `UserError(CONFLICT)` when the name is taken."""
+        ...
+
+    def set_isolation(self, tenant_id: str, isolation: IsolationClass) -> Tenant | None: ...
+
+    def disable_tenant(self, tenant_id: str, at_us: int | None) -> Tenant | None:
+        """None enables it again; the first time of disabling stays."""
+        ...
+
+    def holdings(self, tenant_id: str, now_us: int) -> Sequence[Holding]:
+        """What would be lost with it: routes that people set, adapters, living keys."""
+        ...
+
+    def remove_tenant(self, tenant_id: str) -> bool:
+        """With its keys, routes and adapters' rows; what it used stays in the ledger."""
+        ...
+
+    def standing(self, tenant_id: str, key_ids: Collection[str]) -> frozenset[str]:
+        """Those of its keys that may go on: not revoked, and the tenant not disabled."""
+        ...
 
 
 class KeyStore(Protocol):
@@ -31,14 +84,32 @@ class KeyStore(Protocol):
         """The only read without a tenant: the hash itself proves who asks."""
         ...
 
-    def keys(self, tenant_id: str) -> Sequence[KeyRecord]: ...
+    def tenant(self, tenant_id: str) -> Tenant | None: ...
+
+    def keys(
+        self, tenant_id: str, *, environment: Environment | None = None
+    ) -> Sequence[KeyRecord]:
+        """Of one environment, or of all."""
+        ...
+
+    def key(self, tenant_id: str, environment: Environment, key_id: str) -> KeyRecord | None: ...
 
     def add_key(self, record: KeyRecord) -> None:
         """Raises `UserError(CONFLICT)` when the id or the hash is there already."""
         ...
 
-    def revoke_key(self, tenant_id: str, key_id: str, at_us: int) -> KeyRecord | None:
+    def revoke_key(
+        self, tenant_id: str, key_id: str, at_us: int, *, environment: Environment | None = None
+    ) -> KeyRecord | None:
         """Idempotent; the first revocation's time stays."""
+        ...
+
+    def replace_key(
+        self, tenant_id: str, key_id: str, new: KeyRecord, until_us: int, token: str
+    ) -> Replacement | None:
+        """Adds `new` and lets the old key end at `until_us`, or sooner if it was to. A key
+        is replaced once: called again, it changes nothing and returns what the first call
+        made. Both belong to the environment of `new`."""
         ...
 
 
@@ -87,7 +158,13 @@ class AdapterStore(Protocol):
 
 class UsageStore(Protocol):
     def usage(
-        self, tenant_id: str, since_us: int, until_us: int, key_id: str | None = None
+        self,
+        tenant_id: str,
+        since_us: int,
+        until_us: int,
+        key_id: str | None = None,
+        *,
+        environment: Environment | None = None,
     ) -> Sequence[UsageRow]: ...
 
 

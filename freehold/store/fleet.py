@@ -1,26 +1,60 @@
 """What concerns all tenants at once: what the engines must have. Open to `cli` only,
 which hands it to whoever needs it; nobody can ask it on behalf of a tenant."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 
 from freehold.core.binding import Environment
+from freehold.core.tenant import IsolationClass, Tenant
 from freehold.store.sql import SqlStore
-from freehold.store.tables import adapters, routes
+from freehold.store.tables import adapters, routes, tenants
 
 
-def wanted_adapters(store: SqlStore, base_digest: str) -> set[str]:
-    """Every adapter that a route names for this base."""
+def wanted_adapters(store: SqlStore, base_digest: str, tenant_id: str | None = None) -> set[str]:
+    """Every adapter that a route names for this base: the routes of one tenant that has
+    engines of its own, or of all that share theirs."""
     named = (routes.c.base_digest == base_digest) & routes.c.adapter_digest.is_not(None)
     with store._reading() as connection:
-        return set(connection.scalars(select(routes.c.adapter_digest).where(named).distinct()))
+        found = select(routes.c.adapter_digest).where(named, _served_for(tenant_id)).distinct()
+        return set(connection.scalars(found))
 
 
-def is_wanted(store: SqlStore, base_digest: str, adapter_digest: str) -> bool:
+def is_wanted(
+    store: SqlStore, base_digest: str, adapter_digest: str, tenant_id: str | None = None
+) -> bool:
     named = (routes.c.base_digest == base_digest) & (routes.c.adapter_digest == adapter_digest)
     with store._reading() as connection:
-        return connection.scalar(select(routes.c.id).where(named).limit(1)) is not None
+        found = select(routes.c.id).where(named, _served_for(tenant_id)).limit(1)
+        return connection.scalar(found) is not None
+
+
+def _served_for(tenant_id: str | None) -> ColumnElement[bool]:
+    if tenant_id is not None:
+        return routes.c.tenant_id == tenant_id
+    apart = select(tenants.c.id).where(tenants.c.isolation != IsolationClass.SHARED)
+    return routes.c.tenant_id.not_in(apart)
+
+
+def bases_apart(store: SqlStore, environments: Collection[Environment]) -> list[tuple[Tenant, str]]:
+    """Each tenant that was promised engines of its own, with each base that its routes
+    lead to. Disabled ones need none."""
+    wanted = (
+        select(tenants, routes.c.base_digest)
+        .join(routes, routes.c.tenant_id == tenants.c.id)
+        .where(
+            tenants.c.isolation != IsolationClass.SHARED,
+            tenants.c.disabled_at_us.is_(None),
+            routes.c.base_digest.is_not(None),
+            routes.c.environment.in_(environments),
+        )
+        .distinct()
+    )
+    with store._reading() as connection:
+        return [
+            (Tenant(id, name, IsolationClass(isolation), at_us), base)
+            for id, name, at_us, isolation, _, base in connection.execute(wanted)
+        ]
 
 
 def adapter_files(store: SqlStore, digests: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -38,10 +72,14 @@ def homes_of_routes(store: SqlStore) -> list[tuple[str, Environment]]:
         return [(tenant_id, Environment(environment)) for tenant_id, environment in rows]
 
 
-def place_routes(store: SqlStore, served: Mapping[str, tuple[str, str]]) -> None:
+def place_routes(
+    store: SqlStore,
+    served: Mapping[str, tuple[str, str]],
+    environments: Collection[Environment] = tuple(Environment),
+) -> None:
     """Sends the routes that people set to where their base is served by this start:
     `served` has engine and pool by digest. The others lead nowhere until it is served."""
-    theirs = routes.c.managed.is_(False)
+    theirs = routes.c.managed.is_(False) & routes.c.environment.in_(environments)
     with store._writing() as connection:
         connection.execute(update(routes).where(theirs).values(pool=""))
         for digest, (engine, pool) in served.items():

@@ -1,20 +1,19 @@
-"""The store on SQL: keys, usage, and the ledger's transactions; routes and adapters are in
-`routing.py`."""
+"""The store on SQL: usage and the ledger's transactions; tenants and keys are in
+`identity.py`, routes and adapters in `routing.py`."""
 
 import base64
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, delete, func, insert, select, update
 
-from freehold.core.binding import Environment, Scope
-from freehold.core.errors import Code, UserError
+from freehold.core.binding import Environment
 from freehold.core.usage import IdempotencyClaim, Outcome, StoredReply, UsageRow
-from freehold.store.base import ClaimState, Entries, KeyRecord
+from freehold.store.base import ClaimState, Entries
+from freehold.store.identity import Identity
 from freehold.store.routing import Routing
-from freehold.store.tables import api_keys, facts, idempotency, requests, tenants
+from freehold.store.tables import facts, idempotency, requests
 
 # One statement for a whole batch: the driver gives up the interpreter once, not at
 # each row, and the database reads the entries as they are.
@@ -38,7 +37,7 @@ FROM json_each(?) WHERE requests.id = value ->> 1 AND settled_at_us IS NULL
 """
 
 
-class SqlStore(Routing):
+class SqlStore(Identity, Routing):
     # facts of this installation
 
     def fact(self, name: str) -> str | None:
@@ -49,67 +48,6 @@ class SqlStore(Routing):
         with self._writing() as connection:
             connection.execute(delete(facts).where(facts.c.name == name))
             connection.execute(insert(facts).values(name=name, value=value))
-
-    # tenants
-
-    def tenant_named(self, name: str) -> str | None:
-        with self._reading() as connection:
-            return connection.scalar(select(tenants.c.id).where(tenants.c.name == name))
-
-    def add_tenant(self, tenant_id: str, name: str, at_us: int) -> None:
-        with self._writing() as connection:
-            connection.execute(insert(tenants).values(id=tenant_id, name=name, created_at_us=at_us))
-
-    # keys
-
-    def key_by_hash(self, hashed: bytes) -> KeyRecord | None:
-        with self._reading() as connection:
-            row = (
-                connection.execute(select(api_keys).where(api_keys.c.hash == hashed))
-                .mappings()
-                .first()
-            )
-        return _key(row) if row else None
-
-    def keys(self, tenant_id: str) -> Sequence[KeyRecord]:
-        with self._reading() as connection:
-            rows = connection.execute(
-                select(api_keys)
-                .where(api_keys.c.tenant_id == tenant_id)
-                .order_by(api_keys.c.created_at_us)
-            ).mappings()
-            return [_key(row) for row in rows]
-
-    def add_key(self, record: KeyRecord) -> None:
-        try:
-            with self._writing() as connection:
-                connection.execute(
-                    insert(api_keys).values(
-                        id=record.id,
-                        tenant_id=record.tenant_id,
-                        environment=record.environment,
-                        name=record.name,
-                        hash=record.hash,
-                        scopes=" ".join(sorted(record.scopes)),
-                        models=None if record.models is None else " ".join(sorted(record.models)),
-                        created_at_us=record.created_at_us,
-                        expires_at_us=record.expires_at_us,
-                        revoked_at_us=record.revoked_at_us,
-                    )
-                )
-        except IntegrityError:
-            raise UserError(Code.CONFLICT, "This key is already known: nothing changed.") from None
-
-    def revoke_key(self, tenant_id: str, key_id: str, at_us: int) -> KeyRecord | None:
-        mine = (api_keys.c.id == key_id) & (api_keys.c.tenant_id == tenant_id)
-        with self._writing() as connection:
-            connection.execute(
-                update(api_keys)
-                .where(mine, api_keys.c.revoked_at_us.is_(None))
-                .values(revoked_at_us=at_us)
-            )
-            row = connection.execute(select(api_keys).where(mine)).mappings().first()
-        return _key(row) if row else None
 
     # the ledger
 
@@ -160,7 +98,13 @@ class SqlStore(Routing):
     # reports
 
     def usage(
-        self, tenant_id: str, since_us: int, until_us: int, key_id: str | None = None
+        self,
+        tenant_id: str,
+        since_us: int,
+        until_us: int,
+        key_id: str | None = None,
+        *,
+        environment: Environment | None = None,
     ) -> Sequence[UsageRow]:
         day = func.strftime("%Y-%m-%d", requests.c.created_at_us // 1_000_000, "unixepoch")
         failed = func.sum((requests.c.outcome != Outcome.OK).cast(requests.c.tokens_in.type))
@@ -172,6 +116,8 @@ class SqlStore(Routing):
         ]
         if key_id is not None:
             chosen.append(requests.c.key_id == key_id)
+        if environment is not None:
+            chosen.append(requests.c.environment == environment)
         with self._reading() as connection:
             rows = connection.execute(
                 select(
@@ -192,12 +138,19 @@ class SqlStore(Routing):
             return [UsageRow(*row) for row in rows]
 
     def records(
-        self, tenant_id: str, limit: int, before_id: str | None = None
+        self,
+        tenant_id: str,
+        limit: int,
+        before_id: str | None = None,
+        *,
+        environment: Environment | None = None,
     ) -> Sequence[dict[str, Any]]:
         """Single requests, newest first; ids sort by time."""
         chosen = [requests.c.tenant_id == tenant_id]
         if before_id is not None:
             chosen.append(requests.c.id < before_id)
+        if environment is not None:
+            chosen.append(requests.c.environment == environment)
         with self._reading() as connection:
             rows = connection.execute(
                 select(requests).where(*chosen).order_by(requests.c.id.desc()).limit(limit)
@@ -225,19 +178,4 @@ def _apply_claim(connection: Connection, entry: Sequence[Any]) -> None:
         update(idempotency)
         .where(mine)
         .values(status=status, content_type=content_type, sealed_body=base64.b64decode(sealed))
-    )
-
-
-def _key(row: RowMapping) -> KeyRecord:
-    return KeyRecord(
-        id=row["id"],
-        tenant_id=row["tenant_id"],
-        environment=Environment(row["environment"]),
-        name=row["name"],
-        hash=row["hash"],
-        scopes=frozenset(Scope(scope) for scope in row["scopes"].split()),
-        models=None if row["models"] is None else frozenset(row["models"].split()),
-        created_at_us=row["created_at_us"],
-        expires_at_us=row["expires_at_us"],
-        revoked_at_us=row["revoked_at_us"],
     )

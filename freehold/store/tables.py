@@ -28,6 +28,8 @@ tenants = Table(
     Column("id", String, primary_key=True),
     Column("name", String, nullable=False, unique=True),
     Column("created_at_us", BigInteger, nullable=False),
+    Column("isolation", String, nullable=False, server_default="shared"),
+    Column("disabled_at_us", BigInteger),
 )
 
 api_keys = Table(
@@ -43,6 +45,17 @@ api_keys = Table(
     Column("created_at_us", BigInteger, nullable=False),
     Column("expires_at_us", BigInteger),
     Column("revoked_at_us", BigInteger),
+    Column("networks", String),
+    Column("replaced_by", String),
+    Column("rotation_token", String),  # under which it was replaced
+)
+
+# Counted up by each change that others must hear of, in its transaction.
+changes = Table(
+    "changes",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("number", BigInteger, nullable=False),
 )
 
 routes = Table(

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from typer.testing import CliRunner
 
+from freehold.cli.main import app
 from tests.catalog.making import peft_folder
 from tests.cli.conftest import Run
 from tests.installation import Installation, stock_tiny
@@ -170,9 +172,14 @@ def test_an_environments_adapters_are_its_own(
     assert len(place.blobs) == 1
 
 
-def test_a_running_gateway_takes_them_for_its_keys_environment_only(
-    online: Run, tmp_path: Path
+def test_a_running_gateway_takes_them_for_a_keys_own_environment_and_for_its_owner_for_any(
+    online: Run, served: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = str(peft_folder(tmp_path / "a", 17))
-    words = ("adapter", "add", folder, "--base", "tiny", "--environment", "prod", "--json")
-    assert "belongs to dev" in _failed(online(*words), "insufficient_permissions")
+    words = ("adapter", "add", folder, "--base", "tiny", "--env", "prod", "--json")
+    monkeypatch.setenv("FREEHOLD_HOME", str(served.home))
+    monkeypatch.setenv("FREEHOLD_API_KEY", served.key)
+    refused = CliRunner().invoke(app, words)
+    assert "belongs to dev" in _failed(refused, "insufficient_permissions")
+    assert online(*words).exit_code == 0
+    assert online("adapter", "rm", "a", "--env", "prod").exit_code == 0

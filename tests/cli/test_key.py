@@ -8,20 +8,22 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from freehold.cli.main import app
 from freehold.config.home import Home
 from tests.cli.conftest import Run
 from tests.installation import Installation, start, stock_tiny
 
 _FIELDS = {
-    "id", "name", "environment", "scopes", "models", "state", "created_at", "expires_at",
-    "revoked_at",
+    "id", "name", "environment", "scopes", "models", "networks", "state", "created_at",
+    "expires_at", "revoked_at", "replaced_by",
 }  # fmt: skip
 
 
@@ -32,8 +34,8 @@ def _created(run: Run, *words: str) -> dict[str, Any]:
     return found
 
 
-def _listed(run: Run) -> dict[str, dict[str, Any]]:
-    return {key["id"]: key for key in json.loads(run("key", "list", "--json").stdout)}
+def _listed(run: Run, *words: str) -> dict[str, dict[str, Any]]:
+    return {key["id"]: key for key in json.loads(run("key", "list", *words, "--json").stdout)}
 
 
 def _failed(ended: Any, code: str) -> str:
@@ -165,16 +167,83 @@ def test_with_the_gateway_running_a_key_works_at_once_and_ends_at_once(
     assert _status(served, created["key"]) == 401
 
 
-def test_a_running_gateway_makes_keys_of_its_own_environment_only(online: Run) -> None:
-    ended = online("key", "create", "x", "--environment", "prod", "--json")
-    _failed(ended, "insufficient_permissions")
-
-
-def test_at_rest_keys_of_any_environment_are_made(offline: Run) -> None:
+def test_keys_of_any_environment_are_made_and_are_listed_there_only(run: Run) -> None:
+    made = {}
     for environment in ("dev", "staging", "prod"):
-        created = _created(offline, "x", "--environment", environment)
+        created = _created(run, "x", "--env", environment)
         assert created["environment"] == environment
         assert created["key"].startswith(f"fh_{environment}_")
+        made[environment] = created["id"]
+    for environment, key_id in made.items():
+        listed = _listed(run, "--environment", environment)
+        assert key_id in listed
+        assert {key["environment"] for key in listed.values()} == {environment}
+        for other in set(made) - {environment}:
+            _failed(run("key", "revoke", key_id, "--env", other, "--json"), "not_found")
+        assert run("key", "revoke", key_id, "--env", environment).exit_code == 0
+
+
+def test_a_key_of_the_callers_own_acts_in_its_own_environment_only(
+    online: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner of the home is let in everywhere; who comes with a key is not."""
+    key = _created(online, "admin", "--env", "staging", "--scope", "admin", "--scope", "infer")
+
+    def run(*words: str) -> Any:
+        monkeypatch.setenv("FREEHOLD_API_KEY", key["key"])
+        return CliRunner().invoke(app, words)
+
+    assert _created(run, "made")["environment"] == "staging"
+    for other in ("dev", "prod"):
+        refused = run("key", "create", "x", "--env", other, "--json")
+        assert "belongs to staging" in _failed(refused, "insufficient_permissions")
+    _failed(run("key", "list", "--tenant", "nobody", "--json"), "not_found")
+    assert run("key", "list", "--tenant", "default").exit_code == 0
+
+
+def test_a_key_is_replaced_once_however_often_that_is_asked(run: Run) -> None:
+    first = _created(run, "old", "--network", "127.0.0.0/8", "--model", "tiny")
+    words = ("key", "rotate", first["id"], "--grace", "90m", "--token", "t1", "--json")
+    new = json.loads(run(*words).stdout)
+    assert set(new) == _FIELDS | {"key"}
+    assert new["id"] != first["id"]
+    assert (new["name"], new["networks"], new["models"]) == ("old", ["127.0.0.0/8"], ["tiny"])
+    again = json.loads(run(*words).stdout)
+    assert again == {name: value for name, value in new.items() if name != "key"}
+    assert json.loads(run("key", "rotate", first["id"], "--json").stdout) == again
+    other = ("key", "rotate", first["id"], "--token", "t2", "--json")
+    assert new["id"] in _failed(run(*other), "conflict")
+    assert "by an earlier call" in run("key", "rotate", first["id"]).stdout
+
+    old = _listed(run)[first["id"]]
+    assert old["replaced_by"] == new["id"]
+    left = datetime.fromisoformat(old["expires_at"]) - datetime.now(UTC)
+    assert timedelta(minutes=80) < left <= timedelta(minutes=90)
+    assert [each["name"] for each in _listed(run).values()].count("old") == 2
+    run("key", "revoke", new["id"])
+    _failed(run("key", "rotate", new["id"], "--json"), "conflict")
+    _failed(run("key", "rotate", "key_none", "--json"), "not_found")
+
+
+def test_both_keys_work_for_the_grace_and_then_the_new_one(
+    online: Run, served: Installation
+) -> None:
+    old = _created(online, "old")
+    new = json.loads(online("key", "rotate", old["id"], "--json").stdout)
+    assert [_status(served, key["key"]) for key in (old, new)] == [200, 200]
+    last = json.loads(online("key", "rotate", new["id"], "--grace", "0", "--json").stdout)
+    assert [_status(served, key["key"]) for key in (old, new, last)] == [200, 401, 200]
+
+
+@pytest.mark.parametrize("grace", ["soon", "-1h", "1y", "1.5h", ""])
+def test_a_grace_that_is_no_duration_is_wrong_use(offline: Run, grace: str) -> None:
+    assert offline("key", "rotate", "key_x", f"--grace={grace}").exit_code == 2
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/33", "home", "::1/129", "10.0.0"])
+def test_a_network_that_is_none_is_told(run: Run, network: str) -> None:
+    ended = run("key", "create", "x", "--network", network, "--json")
+    assert "is no network" in _failed(ended, "invalid_value")
 
 
 def test_a_new_home_has_no_keys_and_says_how_to_make_one(offline: Run, tmp_path: Path) -> None:

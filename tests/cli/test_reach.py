@@ -132,6 +132,27 @@ def test_the_gateways_own_sentence_is_passed_on(monkeypatch: pytest.MonkeyPatch)
     assert sent == ["Bearer k-1"]
 
 
+def test_the_owner_of_the_home_administers_with_what_the_gateway_wrote_down_and_asks_with_a_key(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sent(path: str) -> str:
+        with _server(200, b"{}") as (url, seen), home.lock():
+            record = {"url": url, "pid": os.getpid(), "operator": "fh_local_x"}
+            write_private(home.gateway_record, json.dumps(record).encode())
+            gateway = reach.require_running(home)
+            gateway.call("GET", path)
+        return seen[0]
+
+    assert sent("/admin/v1/keys") == "Bearer fh_local_x"
+    assert sent("/v1/models") == "Bearer fh_dev_admin"
+    home.admin_key.unlink()
+    assert sent("/admin/v1/keys") == "Bearer fh_local_x"
+    assert _code(lambda: sent("/v1/models")) is Code.MISSING_API_KEY
+    monkeypatch.setenv("FREEHOLD_API_KEY", "fh_prod_mine")
+    for path in ("/admin/v1/keys", "/v1/models"):
+        assert sent(path) == "Bearer fh_prod_mine", "who names a key acts with that key"
+
+
 def test_at_rest_the_store_the_keys_and_one_tenant_are_there(home: Home) -> None:
     with reach.offline(home) as (store, keyring, tenant_id):
         wanted = KeyRequest(tenant_id, Environment.DEV, "x", frozenset({Scope.INFER}))

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from freehold.config import load
 from freehold.config.schema import Settings
+from freehold.core.binding import Environment
 from freehold.core.errors import Code, UserError
 
 
@@ -62,6 +63,8 @@ _OTHERS: dict[str, tuple[str, Any]] = {
     "engines.vllm.dtype": ("float16", "float16"),
     "engines.vllm.kv_cache_bytes": ("9000000", 9_000_000),
     "engines.vllm.threads": ("9", 9),
+    "server.environments": ("[prod]", (Environment.PROD,)),
+    "server.trusted_proxies": ("[10.0.0.0/8]", ("10.0.0.0/8",)),
 }
 
 

@@ -22,6 +22,7 @@ _IN_WORDS = {
     "engines.vllm.kv_cache_bytes": "vLLM decides",
     "engines.vllm.python": "the gateway's own",
     "engines.vllm.threads": "all usable cores",
+    "server.environments": "all three",
 }
 
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from freehold.core.engine import AdapterFiles
 from freehold.core.errors import Code, UserError
+from freehold.core.tenant import OwnPool
+from freehold.deploy import reconcile
 from freehold.deploy.adapters import PoolAdapters
 from freehold.deploy.reconcile import PART, steps
 from freehold.engines.fake import FakeClient
@@ -202,3 +204,25 @@ async def test_a_drop_that_failed_is_tried_again_with_the_next_change() -> None:
     adapters.unwant("b")
     await _settled(adapters)
     assert client.has == set()
+
+
+def _own(name: str) -> OwnPool:
+    return OwnPool(name, "shared", "ten_a", "sha256:b", False)
+
+
+_some_names = st.frozensets(st.sampled_from("abcdef"))
+
+
+@given(desired=_some_names, observed=_some_names, used=_some_names)
+def test_pools_of_single_tenants_start_when_wanted_and_stop_when_unused(
+    desired: frozenset[str], observed: frozenset[str], used: frozenset[str]
+) -> None:
+    changes = reconcile.pools({name: _own(name) for name in desired}, observed, used)
+    started, stopped, left = {own.name for own in changes.start}, set(changes.stop), changes.left
+    assert observed | started >= desired, "what is wanted is there"
+    assert (observed | started) - stopped - set(left) == desired, "and nothing else for long"
+    assert stopped.isdisjoint(used), "nobody's requests are cut"
+    assert started.isdisjoint(observed)
+    again = reconcile.pools({name: _own(name) for name in desired}, (observed | started) - stopped)
+    assert again.start == ()
+    assert set(again.stop) == set(left), "in the end"

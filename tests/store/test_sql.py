@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +20,10 @@ from sqlalchemy.exc import IntegrityError
 
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.errors import Code, UserError
+from freehold.core.tenant import IsolationClass, Tenant
 from freehold.core.usage import IdempotencyClaim, Outcome, UsageRow
 from freehold.store import fleet, ledger, sqlite
-from freehold.store.base import ClaimState, Entries, KeyRecord
+from freehold.store.base import ClaimState, Entries, KeyRecord, Replacement
 from freehold.store.sql import SqlStore
 from tests.store.making import adapter, locked, reservation, settlement
 
@@ -89,12 +91,23 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         tenant, [adapter(tenant, f"added by {tenant}", id=f"adp_{uuid4()}")]
     ),
     "remove_adapter": lambda store, tenant: store.remove_adapter(tenant, "adp_ten_a"),
+    "key": lambda store, tenant: store.key(tenant, Environment.DEV, "key_ten_a"),
+    "replace_key": lambda store, tenant: store.replace_key(
+        tenant, "key_ten_a", _key(f"key_{uuid4()}", tenant), 9, "token"
+    ),
+    "standing": lambda store, tenant: store.standing(tenant, ["key_ten_a"]),
+    "tenant": lambda store, tenant: store.tenant(tenant),
+    "holdings": lambda store, tenant: store.holdings(tenant, 1),
+    "set_isolation": lambda store, tenant: store.set_isolation(tenant, IsolationClass.WEIGHTS),
+    "disable_tenant": lambda store, tenant: store.disable_tenant(tenant, 7),
+    "remove_tenant": lambda store, tenant: store.remove_tenant(tenant),
 }  # fmt: skip
 # These take no tenant: a hash proves who asks, a slot is a keyed hash of the tenant,
-# entries and records carry their tenant, and the rest belongs to the installation.
+# entries and records carry their tenant, and the rest belongs to the installation, which
+# `tenants` and `access_number` tell who operates it and its own processes.
 _UNSCOPED = {
-    "add_key", "add_tenant", "apply", "claim", "close", "fact", "key_by_hash", "put_fact",
-    "settle_orphans", "tenant_named",
+    "access_number", "add_key", "add_tenant", "apply", "claim", "close", "fact", "key_by_hash",
+    "put_fact", "settle_orphans", "tenant_named", "tenants",
 }  # fmt: skip
 
 
@@ -120,7 +133,8 @@ def _furnish(store: SqlStore, tenant: str) -> None:
 
 
 def _seen(store: SqlStore, tenant: str) -> str:
-    reads = ("keys", "routes", "adapters", "usage", "records")
+    reads = ("keys", "key", "routes", "adapters", "usage", "records", "tenant", "holdings",
+             "standing")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 
@@ -146,16 +160,27 @@ _names = st.frozensets(st.text("abcXYZ019._/:-", min_size=1, max_size=9), max_si
     environment=st.sampled_from(Environment), name=st.text(st.characters(codec="utf-8")),
     hashed=st.binary(min_size=1), scopes=st.frozensets(st.sampled_from(Scope)),
     models=st.none() | _names, times=st.tuples(*[st.none() | st.integers(0, 2**62)] * 2),
+    networks=st.none() | _names, replaced_by=st.none() | st.just("key_2"),
 )  # fmt: skip
 def test_a_key_comes_back_as_it_went_in(
     store: SqlStore, environment: Environment, name: str, hashed: bytes,
     scopes: frozenset[Scope], models: frozenset[str] | None, times: tuple[int | None, int | None],
+    networks: frozenset[str] | None, replaced_by: str | None,
 ) -> None:  # fmt: skip
     with store._writing() as connection:
         connection.exec_driver_sql("DELETE FROM api_keys")
-    record = KeyRecord("key_1", "ten_a", environment, name, hashed, scopes, models, 5, *times)
+    record = KeyRecord(
+        "key_1", "ten_a", environment, name, hashed, scopes, models, 5, *times, networks,
+        replaced_by,
+    )  # fmt: skip
     store.add_key(record)
     assert store.keys("ten_a") == [record]
+    assert store.keys("ten_a", environment=environment) == [record]
+    assert store.key("ten_a", environment, "key_1") == record
+    for other in set(Environment) - {environment}:
+        assert store.keys("ten_a", environment=other) == []
+        assert store.key("ten_a", other, "key_1") is None
+        assert store.revoke_key("ten_a", "key_1", 7, environment=other) is None
     assert store.key_by_hash(hashed) == record
     assert store.key_by_hash(hashed + b"x") is None
 
@@ -183,8 +208,133 @@ def test_a_tenant_is_found_by_its_name_which_is_given_once(store: SqlStore) -> N
     store.add_tenant("ten_a", "a", 1)
     assert store.tenant_named("a") == "ten_a"
     assert store.tenant_named("A") is None
-    with pytest.raises(IntegrityError):
+    with pytest.raises(UserError) as refused:
         store.add_tenant("ten_b", "a", 1)
+    assert refused.value.code is Code.CONFLICT
+    assert store.tenants() == [Tenant("ten_a", "a", IsolationClass.SHARED, 1)]
+
+
+def test_a_tenant_keeps_its_class_and_the_first_time_that_it_was_disabled(store: SqlStore) -> None:
+    store.add_tenant("ten_a", "a", 1, IsolationClass.DEDICATED)
+    changed = store.set_isolation("ten_a", IsolationClass.WEIGHTS)
+    assert changed == store.tenant("ten_a") == Tenant("ten_a", "a", IsolationClass.WEIGHTS, 1)
+    for at_us in (5, 9):
+        disabled = store.disable_tenant("ten_a", at_us)
+        assert disabled is not None
+        assert (disabled.disabled_at_us, disabled.is_active) == (5, False)
+    assert store.disable_tenant("ten_a", None) == changed
+    assert store.set_isolation("ten_b", IsolationClass.SHARED) is None
+    assert store.disable_tenant("ten_b", 1) is None
+
+
+def test_a_key_is_replaced_once_and_ends_when_it_was_told_to_or_sooner(store: SqlStore) -> None:
+    for key_id, ends in (("key_1", None), ("key_2", 50), ("key_3", 500)):
+        store.add_key(_key(key_id, expires_at_us=ends))
+        new = _key(f"{key_id}_new", hash=f"new {key_id}".encode())
+        first = store.replace_key("ten_a", key_id, new, 100, "t")
+        assert first == Replacement(True, "t", new)
+        late = _key(f"{key_id}_late", hash=f"late {key_id}".encode())
+        assert store.replace_key("ten_a", key_id, late, 70, "u") == Replacement(False, "t", new)
+        old = store.key("ten_a", Environment.DEV, key_id)
+        assert old is not None
+        assert (old.expires_at_us, old.replaced_by) == (min(ends or 100, 100), new.id)
+    assert len(store.keys("ten_a")) == 6
+
+
+def test_two_rotations_at_once_make_one_key(store: SqlStore) -> None:
+    store.add_key(_key())
+    made = [_key(f"key_new_{number}", hash=b"%d" % number) for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        done = list(threads.map(lambda new: store.replace_key("ten_a", "key_1", new, 9, ""), made))
+    assert [each.is_new for each in done if each].count(True) == 1
+    assert len({each.by.id for each in done if each and each.by}) == 1
+    assert len(store.keys("ten_a")) == 2
+
+
+def test_a_revoked_key_is_not_replaced(store: SqlStore) -> None:
+    store.add_key(_key())
+    store.revoke_key("ten_a", "key_1", 5)
+    assert store.replace_key("ten_a", "key_1", _key("key_2", hash=b"2"), 9, "") == Replacement(
+        False, "", None
+    )
+    assert [key.id for key in store.keys("ten_a")] == ["key_1"]
+
+
+def test_whatever_others_must_hear_of_is_counted(store: SqlStore) -> None:
+    """And what concerns nobody's access is not: a new key, a route, a request."""
+
+    def counted(change: Callable[[], object]) -> int:
+        before = store.access_number()
+        change()
+        return store.access_number() - before
+
+    assert counted(lambda: store.add_tenant("ten_a", "a", 1)) == 1
+    assert counted(lambda: store.set_isolation("ten_a", IsolationClass.DEDICATED)) == 1
+    assert counted(lambda: store.disable_tenant("ten_a", 1)) == 1
+    assert counted(lambda: store.add_key(_key())) == 0
+    assert counted(lambda: store.replace_key("ten_a", "key_1", _key("k", hash=b"2"), 9, "")) == 1
+    assert counted(lambda: store.revoke_key("ten_a", "key_1", 1)) == 1
+    assert counted(lambda: store.put_routes("ten_a", Environment.DEV, [])) == 0
+    assert counted(lambda: _used(store, "req_1")) == 0
+    assert counted(lambda: store.remove_tenant("ten_a")) == 1
+
+
+def test_keys_stand_until_they_are_revoked_or_their_tenant_is_disabled(store: SqlStore) -> None:
+    store.add_tenant("ten_a", "a", 1)
+    for key_id in ("key_1", "key_2"):
+        store.add_key(_key(key_id))
+    both = frozenset({"key_1", "key_2"})
+    assert store.standing("ten_a", [*both, "key_3"]) == both
+    store.revoke_key("ten_a", "key_1", 5)
+    assert store.standing("ten_a", both) == {"key_2"}
+    store.disable_tenant("ten_a", 5)
+    assert store.standing("ten_a", both) == frozenset()
+    store.disable_tenant("ten_a", None)
+    assert store.standing("ten_a", both) == {"key_2"}
+    store.remove_tenant("ten_a")
+    assert store.standing("ten_a", both) == frozenset()
+
+
+def test_what_a_tenant_has_is_told_and_gone_with_it(store: SqlStore) -> None:
+    for tenant in ("ten_a", "ten_b"):
+        _furnish(store, tenant)
+    store.add_key(_key("key_old", expires_at_us=9, hash=b"old"))
+    store.add_key(_key("key_revoked", revoked_at_us=9, hash=b"revoked"))
+    held = [(each.kind, each.name, each.environment) for each in store.holdings("ten_a", 10)]
+    assert held == [
+        ("route", "a person's", "dev"), ("adapter", "a ten_a", "dev"),
+        ("key", "name of ten_a", "dev"),
+    ]  # fmt: skip
+    other = _seen(store, "ten_b")
+    assert store.remove_tenant("ten_a")
+    assert not store.remove_tenant("ten_a")
+    assert [*store.holdings("ten_a", 1), *store.keys("ten_a")] == []
+    assert store.routes("ten_a", Environment.DEV) == []
+    assert len(store.records("ten_a", 10)) == 1, "what it used stays"
+    assert _seen(store, "ten_b") == other
+
+
+def test_those_with_engines_of_their_own_are_apart_from_those_that_share(store: SqlStore) -> None:
+    for tenant, isolation in (("ten_a", "shared"), ("ten_b", "dedicated"), ("ten_c", "weights")):
+        store.add_tenant(tenant, tenant, 1, IsolationClass(isolation))
+        store.add_adapters(tenant, [adapter(tenant)])
+        named = adapter(tenant).digest
+        store.set_route(tenant, replace(_route(tenant, "x"), adapter_digest=named))
+    shared = {adapter("ten_a").digest}
+    assert fleet.wanted_adapters(store, "sha256:b") == shared
+    assert fleet.wanted_adapters(store, "sha256:b", "ten_b") == {adapter("ten_b").digest}
+    assert not fleet.is_wanted(store, "sha256:b", adapter("ten_b").digest)
+    assert fleet.is_wanted(store, "sha256:b", adapter("ten_b").digest, "ten_b")
+
+    def apart(*environments: Environment) -> set[tuple[str, str]]:
+        found = fleet.bases_apart(store, environments)
+        return {(tenant.id, base) for tenant, base in found}
+
+    both = {("ten_b", "sha256:b"), ("ten_c", "sha256:b")}
+    assert apart(*Environment) == apart(Environment.DEV) == both
+    assert apart(Environment.PROD) == set()
+    store.disable_tenant("ten_b", 5)
+    assert apart(*Environment) == both - {("ten_b", "sha256:b")}
 
 
 def test_a_fact_is_replaced(store: SqlStore) -> None:

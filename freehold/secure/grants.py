@@ -1,0 +1,49 @@
+"""Nobody grants what they do not have."""
+
+from dataclasses import replace
+
+from freehold.core.binding import Principal, Scope
+from freehold.core.errors import Code, UserError
+from freehold.secure.keys import KeyRequest
+from freehold.secure.network import covers
+
+
+def attenuated(grantor: Principal, wanted: KeyRequest) -> KeyRequest:
+    """The key that `grantor` may make of what is wanted: what is left open is as narrow
+    as the grantor's own. Raises `UserError(FORBIDDEN)` naming the first thing that is
+    more than the grantor has."""
+    _check_place(grantor, wanted)
+    if not (grantor.is_local or wanted.scopes <= grantor.scopes):
+        raise _refused("A key can only be given scopes that you have.", "scopes")
+    models = grantor.models if wanted.models is None else wanted.models
+    if grantor.models is not None and models is not None and not models <= grantor.models:
+        raise _refused("A key can only be given models that you may use.", "models")
+    networks = grantor.networks if wanted.networks is None else wanted.networks
+    if not covers(grantor.networks, networks):
+        raise _refused("A key can only be given networks within your own.", "networks")
+    ends = grantor.expires_at_us if wanted.expires_at_us is None else wanted.expires_at_us
+    if grantor.expires_at_us is not None and ends is not None and ends > grantor.expires_at_us:
+        raise _refused("A key cannot be valid for longer than your own.", "expires_in_days")
+    return replace(wanted, models=models, networks=networks, expires_at_us=ends)
+
+
+def _check_place(grantor: Principal, wanted: KeyRequest) -> None:
+    """In which tenant and environment the key would be."""
+    if wanted.environment is not grantor.environment and not grantor.is_local:
+        raise _refused(
+            f"Your key belongs to {grantor.environment}: make keys for {wanted.environment} "
+            "with a key of that environment.",
+            "environment",
+        )
+    is_own = wanted.tenant_id == grantor.tenant_id
+    is_operator = grantor.is_local or Scope.OPERATE in grantor.scopes
+    if not (is_own or is_operator):
+        raise _refused("A key can only be made for your own tenant.", "tenant")
+    if Scope.OPERATE in wanted.scopes and not is_own:
+        raise _refused("Who operates the installation has a key of your own tenant.", "scopes")
+    if wanted.sha256 is not None and not is_operator:
+        raise _refused("Only who operates the installation takes over keys by hash.", "sha256")
+
+
+def _refused(message: str, param: str) -> UserError:
+    return UserError(Code.FORBIDDEN, message, param=param)

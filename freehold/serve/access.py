@@ -1,0 +1,116 @@
+"""Follows what becomes of keys and tenants, in this process and in every other on the same
+database: a count there is looked at a few times a second. What lost its right is cut."""
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+
+from freehold.core.errors import Code, UserError
+from freehold.core.tenant import Tenant
+from freehold.deploy.pools import Pools
+from freehold.secure.keys import Keyring
+from freehold.serve.directory import Directory
+from freehold.serve.tenants import Tenants
+from freehold.serve.watch import Watch
+from freehold.store.base import TenantStore
+
+_logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.25
+# After a change: a request that was let in before it may take its place among the running
+# ones a moment later.
+_LOOKS_AGAIN = 8
+_RETRY = 40  # looks
+
+
+class Access:
+    """`pools` follow before requests are led otherwise, and once they are."""
+
+    def __init__(
+        self,
+        store: TenantStore,
+        keyring: Keyring,
+        tenants: Tenants,
+        directory: Directory,
+        watch: Watch,
+        pools: Pools,
+        routes_change: asyncio.Lock,
+    ) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._tenants = tenants
+        self._directory = directory
+        self._watch = watch
+        self._pools = pools
+        self._routes_change = routes_change
+        self._number = store.access_number()
+        self._again = 0
+        self._following = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def refresh(self) -> None:
+        """Returns when this process goes by what the database says now."""
+        async with self._following:
+            self._number = await asyncio.to_thread(self._store.access_number)
+            self._keyring.changed()
+            found = await asyncio.to_thread(self._tenants.read)
+            differing = self._tenants.differing(found)
+            if differing:
+                await self._cut()  # first of all: engines may take their time
+                async with self._routes_change:
+                    await self._lead(found, differing)
+            await self._cut()
+            self._again = _LOOKS_AGAIN
+
+    async def _lead(self, found: Sequence[Tenant], differing: Collection[str]) -> None:
+        await self._pools.prepare()
+        self._tenants.show(found)
+        for tenant_id in differing:
+            await asyncio.to_thread(self._directory.reload, tenant_id)
+        await self._pools.settle()
+
+    async def _run(self) -> None:
+        look = 0
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            look += 1
+            try:
+                await self._look(look)
+            except UserError as error:  # the next look may do better
+                _logger.warning("access_not_followed", extra={"reason": error.message})
+
+    async def _look(self, look: int) -> None:
+        if await asyncio.to_thread(self._store.access_number) != self._number:
+            await self.refresh()
+        elif self._again:
+            self._again -= 1
+            await self._cut()
+        elif look % _RETRY == 0 and self._pools.has_failed:
+            await self._pools.start_missing()
+
+    async def _cut(self) -> None:
+        """Stops the running requests of keys that were revoked and tenants disabled."""
+        running: dict[str, set[str]] = {}
+        for exchange in self._watch.running():
+            principal = exchange.binding.principal
+            running.setdefault(principal.tenant_id, set()).add(principal.id)
+        for tenant_id, key_ids in running.items():
+            standing = await asyncio.to_thread(self._store.standing, tenant_id, key_ids)
+            for exchange in self._watch.running():
+                principal = exchange.binding.principal
+                if principal.id in key_ids and principal.id not in standing:
+                    exchange.stop(_ended())
+
+
+def _ended() -> UserError:
+    return UserError(
+        Code.ACCESS_ENDED, "The key of this request was revoked, or its tenant disabled."
+    )

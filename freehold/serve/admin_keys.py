@@ -1,0 +1,163 @@
+"""`/admin/v1/keys`: the keys of a tenant's environment."""
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from freehold.config.schema import Name
+from freehold.core.binding import Environment, Principal
+from freehold.core.binding import Scope as Right
+from freehold.core.clock import Clock
+from freehold.core.errors import UserError
+from freehold.core.secret import Secret
+from freehold.secure.grants import attenuated
+from freehold.secure.keys import KeyRequest
+from freehold.secure.network import network
+from freehold.secure.rotation import LONGEST_GRACE_S, Rotation, no_key, rotate
+from freehold.serve.admin import body_of, parsed, query, rfc3339
+from freehold.serve.gateway import Gateway
+from freehold.serve.owner import Owner, OwnQuery, owner
+from freehold.serve.routes import Reference
+from freehold.serve.wire import Receive, Scope, Send, reply_json
+from freehold.store.base import KeyRecord
+
+_MAX_DAYS = 3660
+_DAY_S = 86_400
+
+
+class NewKey(BaseModel):
+    """A key to be made; what is left out is as the maker's own key has it. `networks` are
+    those that it may be used from, in CIDR. `sha256` (64 hex digits) takes over a key of
+    another gateway that kept this hash of it; then no key is shown, its owner has it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    tenant: Reference | None = None
+    environment: Environment | None = None
+    scopes: Annotated[tuple[Right, ...], Field(min_length=1, max_length=8)] = (Right.INFER,)
+    models: Annotated[tuple[Name, ...], Field(max_length=1000)] | None = None
+    networks: (
+        Annotated[
+            tuple[Annotated[str, Field(min_length=2, max_length=60)], ...],
+            Field(min_length=1, max_length=64),
+        ]
+        | None
+    ) = None
+    expires_in_days: Annotated[int, Field(ge=1, le=_MAX_DAYS, strict=True)] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+
+    @field_validator("networks")
+    @classmethod
+    def _in_one_way(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is None:
+            return None
+        try:
+            return tuple(str(network(each)) for each in value)
+        except UserError as error:
+            raise ValueError(error.message.removesuffix(".")) from None
+
+
+class KeyRotation(BaseModel):
+    """For how long the old key goes on, and perhaps a token of the caller's: the same call
+    gets the same new key, whose secret only the first one is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    grace_s: Annotated[int, Field(ge=0, le=LONGEST_GRACE_S, strict=True)] = _DAY_S
+    token: Annotated[str, Field(pattern=r"^[!-~]{1,128}$")] | None = None
+    tenant: Reference | None = None
+    environment: Environment | None = None
+
+    def of(self, owner: Owner, key_id: str) -> Rotation:
+        return Rotation(*owner, key_id, self.grace_s, self.token or "")
+
+
+class KeysAdmin:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def listing(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        tenant_id, environment = self._owner(principal, query(OwnQuery, scope))
+        records = await asyncio.to_thread(
+            self._gateway.store.keys, tenant_id, environment=environment
+        )
+        await reply_json(send, {"data": [shown_key(record) for record in records]})
+
+    async def create(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        raw = await body_of(self._gateway, scope, receive, principal, key)
+        wanted = parsed(NewKey, raw)
+        request = key_request(wanted, self._owner(principal, wanted), self._gateway.clock)
+        request = attenuated(principal, request)
+        record, minted = await asyncio.to_thread(self._gateway.keyring.mint, request)
+        await reply_json(send, shown_key(record, minted), status=201)
+
+    async def revoke(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        tenant_id, environment = self._owner(principal, query(OwnQuery, scope))
+        key_id = scope["path_params"]["key_id"]
+        record = await asyncio.to_thread(
+            self._gateway.keyring.revoke, tenant_id, key_id, environment=environment
+        )
+        if record is None:
+            raise no_key()
+        await self._gateway.access.refresh()
+        await reply_json(send, shown_key(record))
+
+    async def rotate(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        raw = await body_of(self._gateway, scope, receive, principal, key)
+        wanted = parsed(KeyRotation, raw)
+        asked = wanted.of(self._owner(principal, wanted), scope["path_params"]["key_id"])
+        record, minted = await asyncio.to_thread(rotate, self._gateway.keyring, asked, principal)
+        await reply_json(send, shown_key(record, minted))
+
+    def _owner(self, principal: Principal, asked: NewKey | KeyRotation | OwnQuery) -> Owner:
+        return owner(self._gateway, principal, asked.tenant, asked.environment)
+
+
+def key_request(wanted: NewKey, owner: Owner, clock: Clock) -> KeyRequest:
+    expires_at_us = None
+    if wanted.expires_in_days is not None:
+        expires_at_us = clock.wall_us() + wanted.expires_in_days * _DAY_S * 1_000_000
+    return KeyRequest(
+        tenant_id=owner[0],
+        environment=owner[1],
+        name=wanted.name,
+        scopes=frozenset(wanted.scopes),
+        models=None if wanted.models is None else frozenset(wanted.models),
+        expires_at_us=expires_at_us,
+        sha256=bytes.fromhex(wanted.sha256) if wanted.sha256 else None,
+        networks=None if wanted.networks is None else frozenset(wanted.networks),
+    )
+
+
+def shown_key(record: KeyRecord, secret: Secret | None = None) -> dict[str, Any]:
+    now_us = time.time_ns() // 1000
+    state = "active"
+    if record.revoked_at_us is not None:
+        state = "revoked"
+    elif record.expires_at_us is not None and record.expires_at_us <= now_us:
+        state = "expired"
+    shown = {
+        "id": record.id,
+        "name": record.name,
+        "environment": record.environment.value,
+        "scopes": sorted(record.scopes),
+        "models": None if record.models is None else sorted(record.models),
+        "networks": None if record.networks is None else sorted(record.networks),
+        "state": state,
+        "created_at": rfc3339(record.created_at_us),
+        "expires_at": rfc3339(record.expires_at_us),
+        "revoked_at": rfc3339(record.revoked_at_us),
+        "replaced_by": record.replaced_by,
+    }
+    return shown if secret is None else {**shown, "key": secret.reveal()}

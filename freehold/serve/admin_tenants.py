@@ -1,0 +1,173 @@
+"""`/admin/v1/tenants`: for those who operate the installation."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from freehold.core.binding import Environment, Principal
+from freehold.core.errors import Code, UserError
+from freehold.core.ids import new_id
+from freehold.core.tenant import DEFAULT_TENANT, Holding, IsolationClass, Tenant
+from freehold.serve.admin import body_of, parsed, query, rfc3339
+from freehold.serve.gateway import Gateway
+from freehold.serve.owner import no_tenant
+from freehold.serve.wire import Receive, Scope, Send, reply_json
+
+
+class NewTenant(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # Small letters only, which no id consists of.
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    isolation: IsolationClass = IsolationClass.SHARED
+
+
+class TenantChange(BaseModel):
+    """What is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    isolation: IsolationClass | None = None
+    disabled: Annotated[bool, Field(strict=True)] | None = None
+
+
+class RemovalQuery(BaseModel):
+    """`force` removes what there is left too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    force: bool = False
+
+
+class TenantsAdmin:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def listing(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        found = await asyncio.to_thread(self._gateway.store.tenants)
+        await reply_json(send, {"data": [shown_tenant(each) for each in found]})
+
+    async def create(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        raw = await body_of(self._gateway, scope, receive, principal, key)
+        wanted = parsed(NewTenant, raw)
+        made = Tenant(new_id("ten"), wanted.name, wanted.isolation, self._gateway.clock.wall_us())
+        await asyncio.to_thread(
+            self._gateway.store.add_tenant,
+            made.id,
+            made.name,
+            made.created_at_us,
+            made.isolation,
+        )
+        await self._gateway.access.refresh()
+        await reply_json(send, shown_tenant(made), status=201)
+
+    async def get(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        tenant = await self._asked(scope)
+        held = await self._held(tenant)
+        await reply_json(send, shown_tenant(tenant) | {"holdings": shown_holdings(held)})
+
+    async def change(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway = self._gateway
+        raw = await body_of(gateway, scope, receive, principal, key)
+        wanted = parsed(TenantChange, raw)
+        tenant: Tenant | None = await self._asked(scope)
+        if tenant is not None and wanted.disabled is not None:
+            at_us = gateway.clock.wall_us() if wanted.disabled else None
+            if wanted.disabled:
+                check_not_default(tenant)
+            tenant = await asyncio.to_thread(gateway.store.disable_tenant, tenant.id, at_us)
+        if tenant is not None and wanted.isolation is not None:
+            tenant = await asyncio.to_thread(
+                gateway.store.set_isolation, tenant.id, wanted.isolation
+            )
+        await gateway.access.refresh()
+        if tenant is None:
+            raise no_tenant(scope["path_params"]["tenant"])
+        await reply_json(send, shown_tenant(tenant))
+
+    async def remove(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        asked = query(RemovalQuery, scope)
+        tenant = await self._asked(scope)
+        check_not_default(tenant)
+        held = await self._held(tenant)
+        if not asked.force:
+            check_empty(tenant, held)
+        await self._remove(tenant, held)
+        await reply_json(send, shown_tenant(tenant) | {"holdings": shown_holdings(held)})
+
+    async def _remove(self, tenant: Tenant, held: Sequence[Holding]) -> None:
+        """Its requests are cut first; each step can be done again after a crash."""
+        gateway = self._gateway
+        at_us = gateway.clock.wall_us()
+        await asyncio.to_thread(gateway.store.disable_tenant, tenant.id, at_us)
+        await gateway.access.refresh()
+        for each in held:
+            place = (tenant.id, Environment(each.environment))
+            if each.kind == "route":
+                await gateway.routes.remove(*place, each.name)
+            elif each.kind == "adapter":
+                await gateway.routes.remove_adapter(*place, each.name)
+        await asyncio.to_thread(gateway.store.remove_tenant, tenant.id)
+        await gateway.access.refresh()
+
+    async def _asked(self, scope: Scope) -> Tenant:
+        reference = scope["path_params"]["tenant"]
+        for tenant in await asyncio.to_thread(self._gateway.store.tenants):
+            if reference in (tenant.name, tenant.id):
+                return tenant
+        raise no_tenant(reference)
+
+    async def _held(self, tenant: Tenant) -> Sequence[Holding]:
+        now_us = self._gateway.clock.wall_us()
+        return await asyncio.to_thread(self._gateway.store.holdings, tenant.id, now_us)
+
+
+def check_not_default(tenant: Tenant) -> None:
+    if tenant.name == DEFAULT_TENANT:
+        raise UserError(
+            Code.CONFLICT,
+            f"The tenant {DEFAULT_TENANT} is that of those who operate the installation: revoke "
+            "its keys, or remove its routes, instead.",
+        )
+
+
+def check_empty(tenant: Tenant, held: Sequence[Holding]) -> None:
+    if held:
+        counts = Counter(each.kind for each in held)
+        shown = ", ".join(f"{count} {kind}s" for kind, count in sorted(counts.items()))
+        raise UserError(
+            Code.CONFLICT,
+            f"{tenant.name} still has {shown}: see "
+            f"`freehold tenant show {tenant.name}`, and remove all with --force.",
+        )
+
+
+def shown_tenant(tenant: Tenant) -> dict[str, Any]:
+    return {
+        "id": tenant.id,
+        "name": tenant.name,
+        "isolation": tenant.isolation.value,
+        "state": "active" if tenant.is_active else "disabled",
+        "created_at": rfc3339(tenant.created_at_us),
+        "disabled_at": rfc3339(tenant.disabled_at_us),
+    }
+
+
+def shown_holdings(held: Sequence[Holding]) -> list[dict[str, str]]:
+    return [
+        {"kind": each.kind, "id": each.id, "name": each.name, "environment": each.environment}
+        for each in held
+    ]

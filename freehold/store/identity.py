@@ -1,0 +1,272 @@
+"""Tenants and their keys, and the count that tells every process when to look again."""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from freehold.core.binding import Environment, Scope
+from freehold.core.errors import Code, UserError
+from freehold.core.tenant import Holding, IsolationClass, Tenant
+from freehold.store.base import KeyRecord, Replacement
+from freehold.store.database import Database
+from freehold.store.tables import adapters, api_keys, changes, routes, tenants
+
+_ACCESS = "access"
+
+
+class Identity(Database):
+    def access_number(self) -> int:
+        with self._reading() as connection:
+            number = select(changes.c.number).where(changes.c.name == _ACCESS)
+            return connection.scalar(number) or 0
+
+    # tenants
+
+    def tenants(self) -> Sequence[Tenant]:
+        with self._reading() as connection:
+            rows = connection.execute(select(tenants).order_by(tenants.c.created_at_us)).mappings()
+            return [_tenant(row) for row in rows]
+
+    def tenant(self, tenant_id: str) -> Tenant | None:
+        with self._reading() as connection:
+            return _one_tenant(connection, tenant_id)
+
+    def tenant_named(self, name: str) -> str | None:
+        with self._reading() as connection:
+            return connection.scalar(select(tenants.c.id).where(tenants.c.name == name))
+
+    def add_tenant(
+        self,
+        tenant_id: str,
+        name: str,
+        at_us: int,
+        isolation: IsolationClass = IsolationClass.SHARED,
+    ) -> None:
+        new = {"id": tenant_id, "name": name, "created_at_us": at_us, "isolation": isolation}
+        try:
+            with self._writing() as connection:
+                connection.execute(insert(tenants).values(**new))
+                count_change(connection)
+        except IntegrityError:
+            raise UserError(
+                Code.CONFLICT,
+                f"There is a tenant {name[:80]!r} already: choose another name.",
+                param="name",
+            ) from None
+
+    def set_isolation(self, tenant_id: str, isolation: IsolationClass) -> Tenant | None:
+        with self._writing() as connection:
+            other = (tenants.c.id == tenant_id) & (tenants.c.isolation != isolation)
+            if connection.execute(
+                update(tenants).where(other).values(isolation=isolation)
+            ).rowcount:
+                count_change(connection)
+            return _one_tenant(connection, tenant_id)
+
+    def disable_tenant(self, tenant_id: str, at_us: int | None) -> Tenant | None:
+        mine = tenants.c.id == tenant_id
+        if at_us is not None:  # the first time stays
+            mine &= tenants.c.disabled_at_us.is_(None)
+        with self._writing() as connection:
+            if connection.execute(
+                update(tenants).where(mine).values(disabled_at_us=at_us)
+            ).rowcount:
+                count_change(connection)
+            return _one_tenant(connection, tenant_id)
+
+    def holdings(self, tenant_id: str, now_us: int) -> Sequence[Holding]:
+        living = and_(
+            api_keys.c.tenant_id == tenant_id,
+            api_keys.c.revoked_at_us.is_(None),
+            or_(api_keys.c.expires_at_us.is_(None), api_keys.c.expires_at_us > now_us),
+        )
+        theirs = (routes.c.tenant_id == tenant_id) & routes.c.managed.is_(False)
+        asked = (
+            ("route", select(routes.c.id, routes.c.alias, routes.c.environment).where(theirs)),
+            (
+                "adapter",
+                select(adapters.c.id, adapters.c.name, adapters.c.environment).where(
+                    adapters.c.tenant_id == tenant_id
+                ),
+            ),
+            ("key", select(api_keys.c.id, api_keys.c.name, api_keys.c.environment).where(living)),
+        )
+        with self._reading() as connection:
+            return [
+                Holding(kind, *row)
+                for kind, statement in asked
+                for row in connection.execute(statement)
+            ]
+
+    def remove_tenant(self, tenant_id: str) -> bool:
+        with self._writing() as connection:
+            for table in (adapters, routes, api_keys):
+                connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
+            found = connection.execute(delete(tenants).where(tenants.c.id == tenant_id)).rowcount
+            if found:
+                count_change(connection)
+        return bool(found)
+
+    # keys
+
+    def key_by_hash(self, hashed: bytes) -> KeyRecord | None:
+        with self._reading() as connection:
+            row = (
+                connection.execute(select(api_keys).where(api_keys.c.hash == hashed))
+                .mappings()
+                .first()
+            )
+        return _key(row) if row else None
+
+    def keys(
+        self, tenant_id: str, *, environment: Environment | None = None
+    ) -> Sequence[KeyRecord]:
+        mine = api_keys.c.tenant_id == tenant_id
+        if environment is not None:
+            mine &= api_keys.c.environment == environment
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(api_keys).where(mine).order_by(api_keys.c.created_at_us, api_keys.c.id)
+            ).mappings()
+            return [_key(row) for row in rows]
+
+    def key(self, tenant_id: str, environment: Environment, key_id: str) -> KeyRecord | None:
+        with self._reading() as connection:
+            return _one_key(connection, _mine(tenant_id, environment, key_id))
+
+    def add_key(self, record: KeyRecord) -> None:
+        try:
+            with self._writing() as connection:
+                _insert_key(connection, record)
+        except IntegrityError:
+            raise UserError(Code.CONFLICT, "This key is already known: nothing changed.") from None
+
+    def revoke_key(
+        self, tenant_id: str, key_id: str, at_us: int, *, environment: Environment | None = None
+    ) -> KeyRecord | None:
+        mine = _mine(tenant_id, environment, key_id)
+        with self._writing() as connection:
+            if connection.execute(
+                update(api_keys)
+                .where(mine, api_keys.c.revoked_at_us.is_(None))
+                .values(revoked_at_us=at_us)
+            ).rowcount:
+                count_change(connection)
+            return _one_key(connection, mine)
+
+    def replace_key(
+        self, tenant_id: str, key_id: str, new: KeyRecord, until_us: int, token: str
+    ) -> Replacement | None:
+        """In one transaction, and by a conditional update, so that two at once make one."""
+        mine = _mine(tenant_id, new.environment, key_id)
+        sooner = or_(api_keys.c.expires_at_us.is_(None), api_keys.c.expires_at_us > until_us)
+        with self._writing() as connection:
+            is_first = connection.execute(
+                update(api_keys)
+                .where(mine, api_keys.c.replaced_by.is_(None), api_keys.c.revoked_at_us.is_(None))
+                .values(replaced_by=new.id, rotation_token=token)
+            ).rowcount
+            if is_first:
+                connection.execute(
+                    update(api_keys).where(mine, sooner).values(expires_at_us=until_us)
+                )
+                _insert_key(connection, new)
+                count_change(connection)
+            row = connection.execute(select(api_keys).where(mine)).mappings().first()
+            if row is None:
+                return None
+            by = _one_key(connection, _mine(tenant_id, None, row["replaced_by"]))
+        return Replacement(bool(is_first), row["rotation_token"] or "", by)
+
+    def standing(self, tenant_id: str, key_ids: Collection[str]) -> frozenset[str]:
+        living = select(api_keys.c.id).where(
+            api_keys.c.tenant_id == tenant_id,
+            api_keys.c.id.in_(key_ids),
+            api_keys.c.revoked_at_us.is_(None),
+        )
+        with self._reading() as connection:
+            tenant = _one_tenant(connection, tenant_id)
+            if tenant is None or not tenant.is_active:
+                return frozenset()
+            return frozenset(connection.scalars(living))
+
+
+def count_change(connection: Connection) -> None:
+    counted = update(changes).where(changes.c.name == _ACCESS)
+    connection.execute(counted.values(number=changes.c.number + 1))
+
+
+def _mine(
+    tenant_id: str, environment: Environment | None, key_id: str | None
+) -> ColumnElement[bool]:
+    mine = (api_keys.c.id == key_id) & (api_keys.c.tenant_id == tenant_id)
+    return mine if environment is None else mine & (api_keys.c.environment == environment)
+
+
+def _one_tenant(connection: Connection, tenant_id: str) -> Tenant | None:
+    row = connection.execute(select(tenants).where(tenants.c.id == tenant_id)).mappings().first()
+    return _tenant(row) if row else None
+
+
+def _one_key(connection: Connection, mine: ColumnElement[bool]) -> KeyRecord | None:
+    row = connection.execute(select(api_keys).where(mine)).mappings().first()
+    return _key(row) if row else None
+
+
+def _insert_key(connection: Connection, record: KeyRecord) -> None:
+    connection.execute(
+        insert(api_keys).values(
+            id=record.id,
+            tenant_id=record.tenant_id,
+            environment=record.environment,
+            name=record.name,
+            hash=record.hash,
+            scopes=" ".join(sorted(record.scopes)),
+            models=_joined(record.models),
+            created_at_us=record.created_at_us,
+            expires_at_us=record.expires_at_us,
+            revoked_at_us=record.revoked_at_us,
+            networks=_joined(record.networks),
+            replaced_by=record.replaced_by,
+        )
+    )
+
+
+def _joined(names: frozenset[str] | None) -> str | None:
+    return None if names is None else " ".join(sorted(names))
+
+
+def _split(text: str | None) -> frozenset[str] | None:
+    return None if text is None else frozenset(text.split())
+
+
+def _key(row: RowMapping) -> KeyRecord:
+    return KeyRecord(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        environment=Environment(row["environment"]),
+        name=row["name"],
+        hash=row["hash"],
+        scopes=frozenset(Scope(scope) for scope in row["scopes"].split()),
+        models=_split(row["models"]),
+        created_at_us=row["created_at_us"],
+        expires_at_us=row["expires_at_us"],
+        revoked_at_us=row["revoked_at_us"],
+        networks=_split(row["networks"]),
+        replaced_by=row["replaced_by"],
+    )
+
+
+def _tenant(row: RowMapping) -> Tenant:
+    return Tenant(**{**row, "isolation": IsolationClass(row["isolation"])})
