@@ -1,0 +1,255 @@
+"""Not yours is not there: for every operation and every kind of thing that it can name, the
+answer for another tenant's is, byte for byte, that for one which nobody has.
+
+The table must name every operation, so that a new one cannot come without its row.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_asyncio
+
+from freehold.catalog.adapters import stage
+from freehold.core.binding import Environment, Scope
+from freehold.secure.keys import KeyRequest
+from freehold.serve import app
+from tests.catalog.making import peft_folder
+from tests.harness import Running, running
+from tests.serve.test_adapters import _stock
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_THEIRS = "ten_theirs"
+Request = tuple[str, Any]  # path and query, body
+Probe = Callable[[str], Request]
+
+_MESSAGES = [{"role": "user", "content": "x"}]
+# What each operation can be asked about, by the kind of thing; {} is its name. `tenant` is
+# named in each that takes one.
+_OWNED = "?tenant={}"
+_TABLE: dict[tuple[str, str], dict[str, Request]] = {
+    ("POST", "/v1/chat/completions"): {
+        "alias": ("/v1/chat/completions", {"model": "{}", "messages": _MESSAGES})
+    },
+    ("POST", "/v1/completions"): {
+        "alias": ("/v1/completions", {"model": "{}", "prompt": "x"})
+    },
+    ("POST", "/v1/embeddings"): {"alias": ("/v1/embeddings", {"model": "{}", "input": "x"})},
+    ("POST", "/v1/responses"): {"alias": ("/v1/responses", {"model": "{}", "input": "x"})},
+    ("GET", "/v1/models"): {},
+    ("GET", "/v1/models/{alias:path}"): {"alias": ("/v1/models/{}", None)},
+    ("GET", "/openapi.json"): {},
+    ("GET", "/admin/v1/status"): {},
+    ("GET", "/admin/v1/models"): {},
+    ("GET", "/admin/v1/tenants"): {},
+    ("POST", "/admin/v1/tenants"): {"tenant": ("/admin/v1/tenants", {"name": "{}"})},
+    ("GET", "/admin/v1/tenants/{tenant}"): {
+        "tenant": ("/admin/v1/tenants/{}", None), "tenant id": ("/admin/v1/tenants/{}", None),
+    },
+    ("PATCH", "/admin/v1/tenants/{tenant}"): {
+        "tenant": ("/admin/v1/tenants/{}", {"disabled": True}),
+        "tenant id": ("/admin/v1/tenants/{}", {"isolation": "weights"}),
+    },
+    ("DELETE", "/admin/v1/tenants/{tenant}"): {
+        "tenant": ("/admin/v1/tenants/{}?force=true", None),
+        "tenant id": ("/admin/v1/tenants/{}", None),
+    },
+    ("GET", "/admin/v1/keys"): {
+        "tenant": ("/admin/v1/keys" + _OWNED, None),
+        "tenant id": ("/admin/v1/keys" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/keys"): {
+        "tenant": ("/admin/v1/keys", {"name": "x", "tenant": "{}"}),
+        "tenant id": ("/admin/v1/keys", {"name": "x", "tenant": "{}"}),
+        "key hash": ("/admin/v1/keys", {"name": "x", "sha256": "{}"}),
+    },
+    ("DELETE", "/admin/v1/keys/{key_id}"): {
+        "key": ("/admin/v1/keys/{}", None),
+        "tenant": ("/admin/v1/keys/key_x" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/keys/{key_id}/rotate"): {
+        "key": ("/admin/v1/keys/{}/rotate", {}),
+        "tenant": ("/admin/v1/keys/key_x/rotate", {"tenant": "{}"}),
+    },
+    ("GET", "/admin/v1/adapters"): {
+        "adapter": ("/admin/v1/adapters?after={}", None),
+        "tenant": ("/admin/v1/adapters" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/adapters"): {
+        "tenant": (
+            "/admin/v1/adapters",
+            {"upload": "0" * 32, "base": "fake-model", "name": "x", "tenant": "{}"},
+        ),
+    },
+    ("GET", "/admin/v1/adapters/{adapter}"): {
+        "adapter": ("/admin/v1/adapters/{}", None), "digest": ("/admin/v1/adapters/{}", None),
+        "tenant": ("/admin/v1/adapters/x" + _OWNED, None),
+    },
+    ("DELETE", "/admin/v1/adapters/{adapter}"): {
+        "adapter": ("/admin/v1/adapters/{}", None), "digest": ("/admin/v1/adapters/{}", None),
+        "tenant": ("/admin/v1/adapters/x" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/routes"): {
+        "alias": ("/admin/v1/routes?after={}", None),
+        "tenant": ("/admin/v1/routes" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/routes"): {
+        "adapter": (
+            "/admin/v1/routes", {"alias": "new", "base": "fake-model", "adapter": "{}"}
+        ),
+        "digest": (
+            "/admin/v1/routes", {"alias": "new", "base": "fake-model", "adapter": "{}"}
+        ),
+        "tenant": ("/admin/v1/routes", {"alias": "x", "base": "fake-model", "tenant": "{}"}),
+    },
+    ("GET", "/admin/v1/routes/{alias:path}"): {
+        "alias": ("/admin/v1/routes/{}", None),
+        "tenant": ("/admin/v1/routes/x" + _OWNED, None),
+    },
+    ("DELETE", "/admin/v1/routes/{alias:path}"): {
+        "alias": ("/admin/v1/routes/{}", None),
+        "tenant": ("/admin/v1/routes/x" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/usage"): {
+        "key": ("/admin/v1/usage?key={}", None),
+        "tenant": ("/admin/v1/usage" + _OWNED, None),
+        "tenant id": ("/admin/v1/usage" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/requests"): {
+        "request": ("/admin/v1/requests?before={}", None),
+        "tenant": ("/admin/v1/requests" + _OWNED, None),
+        "tenant id": ("/admin/v1/requests" + _OWNED, None),
+    },
+}  # fmt: skip
+_CASES = [(*operation, kind) for operation, kinds in _TABLE.items() for kind in kinds]
+
+
+class House:
+    """Two tenants: `mine` asks, `theirs` has one of each kind."""
+
+    def __init__(self, world: Running, mine: str, theirs: Mapping[str, str]) -> None:
+        self.world = world
+        self.mine = mine
+        self.theirs = theirs
+        # Of the same shape and length, and nobody's.
+        self.absent = {
+            "alias": "absent-bot", "adapter": "absent-lora", "digest": f"sha256:{'0' * 64}",
+            "key": "key_" + "0" * 26, "key hash": "0" * 64, "tenant": "absent-co",
+            "tenant id": "ten_absent", "request": "req_" + "0" * 26,
+        }  # fmt: skip
+
+    async def ask(self, method: str, request: Request, name: str) -> tuple[int, str]:
+        path, body = request
+        if isinstance(body, dict):
+            body = {key: name if value == "{}" else value for key, value in body.items()}
+        headers = {"authorization": f"Bearer {self.mine}"}
+        async with httpx2.AsyncClient(
+            base_url=self.world.url, headers=headers, verify=False
+        ) as client:
+            answer = await client.request(method, path.replace("{}", name), json=body)
+        return answer.status_code, answer.text.replace(name, "NAME")
+
+    def all_of_theirs(self) -> str:
+        """What the store has of them; a lost or changed bit shows."""
+        self.world.gateway.ledger.flush()
+        store = self.world.gateway.store
+        return repr([
+            store.tenant(_THEIRS), store.keys(_THEIRS), store.records(_THEIRS, 100),
+            *(store.routes(_THEIRS, each) for each in Environment),
+            *(store.adapters(_THEIRS, each, 100) for each in Environment),
+        ])  # fmt: skip
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    async with running(_stock(folder / "home")) as world:
+        await world.replica.ensure_ready(20)
+        for tenant_id, name in ((_THEIRS, "secret-co"), ("ten_mine", "my-co")):
+            world.gateway.store.add_tenant(tenant_id, name, 1)
+        await world.gateway.access.refresh()
+        mine, theirs = _key(world, "ten_mine", "my-key"), _key(world, _THEIRS, "secret-key")
+        headers = {"authorization": f"Bearer {theirs}"}
+        async with httpx2.AsyncClient(base_url=world.url, headers=headers, verify=False) as client:
+            ticket = stage(world.home.path, peft_folder(folder / "a", 8))
+            body = {"upload": ticket, "base": "fake-model", "name": "secret-lora"}
+            added = await client.post("/admin/v1/adapters", json=body)
+            body = {"alias": "secret-bot", "base": "fake-model", "adapter": "secret-lora"}
+            assert (await client.post("/admin/v1/routes", json=body)).status_code == 200
+            asked = {"model": "secret-bot", "messages": _MESSAGES}
+            done = await client.post("/v1/chat/completions", json=asked)
+            assert done.status_code == 200, done.text
+        yield House(world, mine, {
+            "alias": "secret-bot", "adapter": "secret-lora", "digest": added.json()["digest"],
+            "key": "key_" + theirs.split("_")[2],
+            "key hash": hashlib.sha256(theirs.encode()).hexdigest(),
+            "tenant": "secret-co", "tenant id": _THEIRS,
+            "request": done.headers["x-freehold-request-id"],
+        })  # fmt: skip
+
+
+def _key(world: Running, tenant_id: str, name: str) -> str:
+    wanted = KeyRequest(tenant_id, Environment.DEV, name, frozenset({Scope.INFER, Scope.ADMIN}))
+    _, key = world.gateway.keyring.mint(wanted)
+    assert key is not None
+    return key.reveal()
+
+
+async def test_the_table_names_every_operation_and_nothing_else(house: House) -> None:
+    there = {(each.method, each.path) for each in app.operations(house.world.gateway)}
+    assert set(_TABLE) == there
+    for _, path, kind in _CASES:
+        assert kind in house.theirs, path
+    for (_, path), kinds in _TABLE.items():
+        named = {"alias:path": "alias", "key_id": "key", "adapter": "adapter", "tenant": "tenant"}
+        for parameter, kind in named.items():
+            assert f"{{{parameter}}}" not in path or kind in kinds, path
+
+
+@pytest.mark.parametrize(("method", "path", "kind"), _CASES)
+async def test_what_is_somebody_elses_looks_as_if_it_were_not_there(
+    house: House, method: str, path: str, kind: str
+) -> None:
+    request, before = _TABLE[method, path][kind], house.all_of_theirs()
+    theirs = await house.ask(method, request, house.theirs[kind])
+    absent = await house.ask(method, request, house.absent[kind])
+    assert theirs == absent
+    assert theirs[0] in (403, 404) or method == "GET"
+    assert house.all_of_theirs() == before
+
+
+@pytest.mark.parametrize(("method", "path"), [each for each in _TABLE if "{" not in each[1]])
+async def test_no_answer_tells_of_anything_of_another_tenants(
+    house: House, method: str, path: str
+) -> None:
+    """Also not in lists, nor to who sends nothing."""
+    answer = await house.ask(method, (path, None if method == "GET" else {}), "NOTHING")
+    for kind, name in house.theirs.items():
+        assert name not in answer[1], kind
+    assert not re.search("secret-(bot|co|key|lora)", answer[1])
+
+
+async def test_the_same_names_are_free_for_everybody(house: House) -> None:
+    """A refusal would tell that somebody has them."""
+    ticket = stage(
+        house.world.home.path,
+        await asyncio.to_thread(peft_folder, house.world.home.path.parent / "b", 8),
+    )
+    headers = {"authorization": f"Bearer {house.mine}"}
+    async with httpx2.AsyncClient(
+        base_url=house.world.url, headers=headers, verify=False
+    ) as client:
+        body = {"upload": ticket, "base": "fake-model", "name": "secret-lora"}
+        added = await client.post("/admin/v1/adapters", json=body)
+        assert added.status_code == 201, "the same files, under the same name"
+        body = {"alias": "secret-bot", "base": "fake-model"}
+        assert (await client.post("/admin/v1/routes", json=body)).status_code == 200
+        for path in ("routes/secret-bot", "adapters/secret-lora"):
+            assert (await client.delete(f"/admin/v1/{path}")).status_code == 200
+    theirs = {route.alias for route in house.world.gateway.store.routes(_THEIRS, Environment.DEV)}
+    assert theirs == {"secret-bot"}
