@@ -162,6 +162,7 @@ async def running(
         ws="none",
         lifespan="off",
         log_config=None,
+        proxy_headers=False,
         timeout_keep_alive=keep_alive_s,  # type: ignore[arg-type]
     )
     server_process = _Server(config)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from freehold.catalog.blobs import disk_error
@@ -24,6 +24,14 @@ def copied(files: Mapping[str, Path], main: Path, folder: Path) -> Path:
     except OSError as error:
         raise disk_error(error, folder) from None
     return folder / main.name
+
+
+def forget_others(cache: Path, tenant_ids: Collection[str]) -> None:
+    """Removes what a process that was killed has left of other tenants."""
+    folder = cache / "tenants"
+    for each in folder.iterdir() if folder.exists() else ():
+        if each.name not in tenant_ids:
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -189,6 +189,7 @@ async def _serve(
             store.put_routes(tenant_id, Environment.DEV, managed)
         places = {card.digest: (serving[card.name].engine, card.name) for card in cards}
         fleet.place_routes(store, places, settings.server.environments)
+        wiring.clear_copies(home, settings, store, serving)
         gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
         try:
             facts = banner.Facts(url, cards, first_key, orphans, as_json)

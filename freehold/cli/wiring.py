@@ -10,7 +10,7 @@ import psutil
 
 import freehold
 from freehold.catalog.adapters import Adapters
-from freehold.catalog.own_weights import copied, own_cache
+from freehold.catalog.own_weights import copied, forget_others, own_cache
 from freehold.catalog.store import ModelStore
 from freehold.config.home import Home
 from freehold.config.schema import Settings
@@ -123,6 +123,14 @@ def desired_pools(
         for tenant, base in fleet.bases_apart(store, environments)
         if base in shared
     ]
+
+
+def clear_copies(
+    home: Home, settings: Settings, store: SqlStore, serving: Mapping[str, Pool]
+) -> None:
+    """Copies of weights that no tenant is promised any more."""
+    wanted = desired_pools(store, serving, settings.server.environments)
+    forget_others(home.cache, {own.tenant_id for own in wanted if own.has_own_weights})
 
 
 def _let_go(home: Home, gone: OwnPool, left: Sequence[OwnPool]) -> None:

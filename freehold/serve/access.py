@@ -86,6 +86,8 @@ class Access:
                 await self._look(look)
             except UserError as error:  # the next look may do better
                 _logger.warning("access_not_followed", extra={"reason": error.message})
+            except Exception:  # what is revoked must be heard of after any surprise
+                _logger.exception("access_not_followed")
 
     async def _look(self, look: int) -> None:
         if await asyncio.to_thread(self._store.access_number) != self._number:

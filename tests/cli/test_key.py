@@ -235,6 +235,16 @@ def test_both_keys_work_for_the_grace_and_then_the_new_one(
     assert [_status(served, key["key"]) for key in (old, new, last)] == [200, 401, 200]
 
 
+def test_a_key_is_bound_to_its_networks_whatever_a_header_says(
+    online: Run, served: Installation
+) -> None:
+    for network, expected in (("127.0.0.0/8", 200), ("192.0.2.0/24", 403)):
+        key = _created(online, "bound", "--network", network)["key"]
+        headers = {"authorization": f"Bearer {key}", "x-forwarded-for": "192.0.2.7"}
+        answer = httpx2.get(f"{served.url}/v1/models", headers=headers, trust_env=False)
+        assert answer.status_code == expected
+
+
 @pytest.mark.parametrize("grace", ["soon", "-1h", "1y", "1.5h", ""])
 def test_a_grace_that_is_no_duration_is_wrong_use(offline: Run, grace: str) -> None:
     assert offline("key", "rotate", "key_x", f"--grace={grace}").exit_code == 2

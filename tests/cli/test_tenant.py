@@ -154,7 +154,10 @@ def test_what_was_set_at_rest_is_served_by_the_next_start(
     at_rest.said("tenant", "create", "acme", "--isolation", "weights")
     at_rest.said("route", "set", "bot", "--base", "tiny", "--tenant", "acme", "--env", "prod")
     key = at_rest.said("key", "create", "k", "--tenant", "acme", "--env", "prod")["key"]
+    left = at_rest.home / "cache" / "tenants" / "ten_of_before" / "weights"
+    left.mkdir(parents=True)
     gateway = begin(at_rest.home, "--engine", "fake", "--model", "tiny")
+    assert not left.parent.exists(), "of a gateway that was killed"
     body = {"model": "bot", "messages": [{"role": "user", "content": "hello"}]}
     answer = httpx2.post(
         f"{gateway.url}/v1/chat/completions", json=body, timeout=60, trust_env=False,
