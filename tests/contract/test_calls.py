@@ -190,10 +190,12 @@ async def test_a_prompt_that_is_too_long_is_refused_as_such(
 async def test_a_prompt_without_text_is_answered_or_refused_and_the_engine_lives(
     running: Running,
 ) -> None:
+    code = None
     try:
         await running.ask(COMPLETIONS, prompt="", max_tokens=1)
     except UserError as refused:
-        assert refused.code is Code.INVALID_VALUE
+        code = refused.code
+    assert code in (None, Code.INVALID_VALUE)
     assert (await running.ask(COMPLETIONS, prompt="a", max_tokens=1)).chunks
 
 
