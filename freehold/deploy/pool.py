@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -179,13 +179,18 @@ class Pool:
 
     @property
     def is_used(self) -> bool:
-        """Whether a request is bound to it."""
+        """Whether a request is bound to it; told of a tenant's own pool only."""
         return self._users > 0
 
+    def used(self, adapter: str | None) -> AbstractContextManager[None]:
+        """From binding to settling: a tenant's own pool that nobody wants any more waits for
+        this, and so do the replicas with dropping the adapter."""
+        if self.own is not None:
+            return self._counted(adapter)
+        return nullcontext() if self.adapters is None else self.adapters.used(adapter)
+
     @contextmanager
-    def used(self, adapter: str | None) -> Iterator[None]:
-        """From binding to settling: a pool that nobody wants any more waits for this, and
-        so do the replicas with dropping the adapter."""
+    def _counted(self, adapter: str | None) -> Iterator[None]:
         self._users += 1
         try:
             with nullcontext() if self.adapters is None else self.adapters.used(adapter):

@@ -43,7 +43,7 @@ class Access:
         self._watch = watch
         self._pools = pools
         self._routes_change = routes_change
-        self._number = store.access_number()
+        self._number = -1  # so that the first look follows whatever came meanwhile
         self._again = 0
         self._following = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
