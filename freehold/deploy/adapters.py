@@ -105,14 +105,17 @@ class PoolAdapters:
                 raise
 
     async def align(self, desired: Collection[str]) -> None:
-        """Has what is missing told to the replicas; an engine that cannot take one now is
-        told again when it starts, and one that it refuses is kept apart as ever."""
-        for digest in sorted(set(desired) - self._desired):
+        """Has what is missing told to the replicas that serve; others are told when they
+        start. One that an engine refuses is kept apart, as at a start."""
+        async with self._changing:
+            missing = set(desired) - self._desired
+            self._desired |= missing
+            self._leaving -= missing
             try:
-                await self.want(digest)
-            except UserError as error:
-                _logger.error("adapter_not_told", extra={"reason": f"{digest}: {error.message}"})
-                self._desired.add(digest)
+                for step in reconcile.steps(missing, ()) if self._serving() else ():
+                    await self._tell_all(step)
+            except UserError as error:  # the replica says that it lacks one, and is told again
+                _logger.error("adapters_not_told", extra={"reason": error.message})
 
     def forget_others(self, desired: Collection[str]) -> None:
         """Lets go of what is not among them."""

@@ -226,3 +226,34 @@ def test_pools_of_single_tenants_start_when_wanted_and_stop_when_unused(
     again = reconcile.pools({name: _own(name) for name in desired}, (observed | started) - stopped)
     assert again.start == ()
     assert set(again.stop) == set(left), "in the end"
+
+
+async def test_what_is_aligned_is_with_those_that_serve_and_stays_when_others_go() -> None:
+    client = _Client({"bad": "it is bad"})
+    adapters = _adapters("b", serving=[client])
+    await adapters.prepare(client)
+    await adapters.align({"a", "b", "bad"})
+    assert client.has == {"a", "b"}
+    assert "a" in adapters
+    assert adapters.refused == {"bad": "it is bad"}
+    adapters.unwant("a")
+    await adapters.align({"a", "b"})  # before it went
+    adapters.forget_others({"a"})
+    await _settled(adapters)
+    assert client.has == {"a"}
+    client.error = UserError(Code.ENGINE_FAILED, "It died.")
+    await adapters.align({"a", "c"})
+    assert "c" in adapters, "its successor is told"
+    client.error = None
+    await adapters.prepare(client)
+    assert client.has == {"a", "c"}
+
+
+async def test_what_is_aligned_before_any_replica_serves_is_with_the_first() -> None:
+    client = _Client()
+    adapters = _adapters("b")
+    await adapters.align({"a", "b"})
+    adapters.unwant("b")
+    await _settled(adapters)
+    await adapters.prepare(client)
+    assert client.has == {"a"}
