@@ -67,12 +67,14 @@ class Pools:
         if waited:
             await asyncio.wait(waited, timeout=_WAIT_S)
 
-    async def stop_surplus(self) -> None:
-        """Those that requests are still bound to stop when the last one has ended."""
+    async def stop_surplus(self, only: str | None = None) -> None:
+        """Those that requests are still bound to stop when the last one has ended. `only`
+        looks at one: others may be surplus and still be led to, until all are led elsewhere."""
         async with self._changing:
             changes = await self._changes()
-            self._leaving = set(changes.left)
-            for name in changes.stop:
+            meant = {*changes.stop, *changes.left} if only is None else {only}
+            self._leaving = (self._leaving - meant) | (meant & set(changes.left))
+            for name in meant & set(changes.stop):
                 pool = self._serving.pop(name)
                 await pool.stop()
                 if pool.own is not None:
@@ -120,7 +122,7 @@ class Pools:
         """Its last request has: perhaps it only waited for that. Otherwise nothing follows:
         requests may be led there until they are all led elsewhere."""
         if name in self._leaving:
-            self._later(self.stop_surplus())
+            self._later(self.stop_surplus(name))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)

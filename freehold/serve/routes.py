@@ -20,6 +20,7 @@ from freehold.core.engine import Capabilities
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.model import ModelCard
+from freehold.core.tenant import OwnPool
 from freehold.deploy.pool import Pool
 from freehold.deploy.pools import Pools
 from freehold.engines import registry
@@ -192,8 +193,15 @@ class Routes:
             tenant_id = pool.own.tenant_id if pool.own else None
             if not await asyncio.to_thread(self._is_wanted, route.base_digest, digest, tenant_id):
                 pool.adapters.unwant(digest)
-        if pool.own is not None:  # perhaps no route needs it any more
-            await self._fleet.stop_surplus()
+        if pool.own is not None and not self._leads_to(pool.own):
+            await self._fleet.stop_surplus(pool.name)
+
+    def _leads_to(self, own: OwnPool) -> bool:
+        return any(
+            route.pool == own.name
+            for environment in Environment
+            for route in self._directory.routes(own.tenant_id, environment).values()
+        )
 
 
 def no_route(alias: str) -> UserError:
