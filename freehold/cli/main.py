@@ -6,7 +6,20 @@ import sys
 import typer
 
 import freehold
-from freehold.cli import adapter, bench, chat, down, key, model, route, status, tenant, up, usage
+from freehold.cli import (
+    adapter,
+    bench,
+    chat,
+    down,
+    key,
+    model,
+    policy,
+    route,
+    status,
+    tenant,
+    up,
+    usage,
+)
 from freehold.cli.output import Json, console, plain, print_json, stderr
 
 app = typer.Typer(
@@ -27,6 +40,7 @@ app.add_typer(adapter.app, name="adapter")
 app.add_typer(route.app, name="route")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(key.app, name="key")
+app.add_typer(policy.app, name="policy")
 
 
 @app.command()

@@ -226,11 +226,10 @@ def _remove(home: Home, name: str, force: bool) -> dict[str, Any]:
         if not force:
             check_empty(tenant, held)
         for each in held:  # routes first: they name the adapters
-            place = (tenant.id, Environment(each.environment))
             if each.kind == "route":
-                rest.store.remove_route(*place, each.name)
+                rest.store.remove_route(tenant.id, Environment(each.environment), each.name)
             elif each.kind == "adapter":
-                rest.adapters.remove(*place, each.name)
+                rest.adapters.remove(tenant.id, Environment(each.environment), each.name)
         rest.store.remove_tenant(tenant.id)
         shutil.rmtree(own_cache(home.cache, tenant.id), ignore_errors=True)
         return shown_tenant(tenant) | {"holdings": shown_holdings(held)}

@@ -33,6 +33,7 @@ from freehold.serve.access import Access
 from freehold.serve.directory import Directory
 from freehold.serve.gateway import Gateway
 from freehold.serve.metrics import Metrics
+from freehold.serve.policies import LivePolicies
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
 from freehold.serve.tenants import Tenants
@@ -213,6 +214,7 @@ def gateway(
         directory.load(tenant_id, environment)  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)
     watch = Watch(settings.limits, clock, ledger)
+    policies = LivePolicies(store, clock)
     changes = Routes(
         store,
         adapters,
@@ -247,7 +249,8 @@ def gateway(
         pools=serving,
         fleet=own,
         tenants=tenants,
-        access=Access(store, keyring, tenants, directory, watch, own, changes.changing),
+        access=Access(store, keyring, tenants, directory, watch, own, changes.changing, policies),
+        policies=policies,
         proxies=Proxies(trusted) if (trusted := settings.server.trusted_proxies) else None,
         cards=by_digest,
         adapters=adapters,

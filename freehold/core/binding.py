@@ -11,12 +11,15 @@ class Environment(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a key may do. `INFER` uses models, `ADMIN` administers its tenant, `OPERATE`
-    runs the installation: its tenants, and beside `ADMIN` what belongs to any of them."""
+    """What a key may do. `INFER` uses models, `ADMIN` administers its tenant, `AUDIT` reads
+    what an auditor needs and changes nothing, `OPERATE` runs the installation: its tenants,
+    and beside `ADMIN` what belongs to any of them. `OWN` may all of that and write policies."""
 
     INFER = "infer"
     ADMIN = "admin"
+    AUDIT = "audit"
     OPERATE = "operate"
+    OWN = "own"
 
 
 class Priority(StrEnum):
@@ -96,6 +99,7 @@ class Binding:
     stream: bool
     conversation_id: str | None
     client_request_id: str | None
+    address: str | None = None  # where the request comes from
     guard_policy: str | None = None
     residency: str | None = None
     quota_id: str | None = None

@@ -14,6 +14,8 @@ class Code(StrEnum):
     MISSING_API_KEY = "missing_api_key"
     INVALID_API_KEY = "invalid_api_key"
     EXPIRED_API_KEY = "expired_api_key"
+    INVALID_TOKEN = "invalid_token"  # noqa: S105
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105
     FORBIDDEN = "insufficient_permissions"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
     ENVIRONMENT_NOT_SERVED = "environment_not_served"
@@ -34,6 +36,7 @@ class Code(StrEnum):
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "conflict"
+    POLICY_INVALID = "policy_invalid"
     IDEMPOTENCY_IN_FLIGHT = "idempotency_in_flight"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     # what answers
@@ -47,6 +50,7 @@ class Code(StrEnum):
     UPSTREAM_REFUSED = "upstream_refused"
     UPSTREAM_RATE_LIMITED = "upstream_rate_limited"
     IDENTITY_MISMATCH = "identity_mismatch"
+    PROVIDER_UNREACHABLE = "provider_unreachable"
     STORAGE_UNAVAILABLE = "storage_unavailable"
     INTERNAL = "internal_error"
     # the machine and its files; these reach people through the CLI
@@ -60,6 +64,7 @@ class Code(StrEnum):
     LICENCE_NOT_ACCEPTED = "licence_not_accepted"
     SOURCE_UNREACHABLE = "source_unreachable"
     SOURCE_NOT_FOUND = "source_not_found"
+    AUDIT_BROKEN = "audit_broken"
     DISK_FULL = "disk_full"
     NOT_INSTALLED = "not_installed"
 

@@ -56,9 +56,10 @@ class OwnPool:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One thing that a tenant has: what kind, what it is called, and where."""
+    """One thing that a tenant has: what kind, what it is called, and where; a policy is in
+    all environments."""
 
-    kind: str  # key, route, adapter
+    kind: str  # key, route, adapter, policy
     id: str
     name: str
     environment: str

@@ -7,6 +7,8 @@ from freehold.core.errors import Code, UserError
 from freehold.secure.keys import KeyRequest
 from freehold.secure.network import covers
 
+_OF_ALL = frozenset({Scope.OPERATE, Scope.OWN})  # scopes that reach beyond one tenant
+
 
 def attenuated(grantor: Principal, wanted: KeyRequest) -> KeyRequest:
     """The key that `grantor` may make of what is wanted: what is left open is as narrow
@@ -36,10 +38,10 @@ def _check_place(grantor: Principal, wanted: KeyRequest) -> None:
             "environment",
         )
     is_own = wanted.tenant_id == grantor.tenant_id
-    is_operator = grantor.is_local or Scope.OPERATE in grantor.scopes
+    is_operator = grantor.is_local or bool(_OF_ALL & grantor.scopes)
     if not (is_own or is_operator):
         raise _refused("A key can only be made for your own tenant.", "tenant")
-    if Scope.OPERATE in wanted.scopes and not is_own:
+    if _OF_ALL & wanted.scopes and not is_own:
         raise _refused("Who operates the installation has a key of your own tenant.", "scopes")
     if wanted.sha256 is not None and not is_operator:
         raise _refused("Only who operates the installation takes over keys by hash.", "sha256")

@@ -127,7 +127,7 @@ class Keyring:
         which ends with this process."""
         key = Secret(f"{_LOCAL}{_random()}")
         served = [each for each in Environment if each in self.environments]
-        rights = frozenset({Scope.ADMIN, Scope.OPERATE})
+        rights = frozenset({Scope.ADMIN, Scope.AUDIT, Scope.OPERATE, Scope.OWN})
         principal = Principal("local", tenant_id, served[0], rights, None, is_local=True)
         self._local = hashlib.sha256(key.reveal().encode()).digest(), principal
         return key

@@ -1,5 +1,6 @@
-"""Follows what becomes of keys and tenants, in this process and in every other on the same
-database: a count there is looked at a few times a second. What lost its right is cut."""
+"""Follows what becomes of keys, tenants and policies, in this process and in every other on
+the same database: a count there is looked at a few times a second. What lost its right is
+cut."""
 
 import asyncio
 import logging
@@ -10,6 +11,7 @@ from freehold.core.tenant import Tenant
 from freehold.deploy.pools import Pools
 from freehold.secure.keys import Keyring
 from freehold.serve.directory import Directory
+from freehold.serve.policies import LivePolicies
 from freehold.serve.tenants import Tenants
 from freehold.serve.watch import Watch
 from freehold.store.base import TenantStore
@@ -35,6 +37,7 @@ class Access:
         watch: Watch,
         pools: Pools,
         routes_change: asyncio.Lock,
+        policies: LivePolicies,
     ) -> None:
         self._store = store
         self._keyring = keyring
@@ -43,6 +46,7 @@ class Access:
         self._watch = watch
         self._pools = pools
         self._routes_change = routes_change
+        self._policies = policies
         self._number = -1  # so that the first look follows whatever came meanwhile
         self._again = 0
         self._following = asyncio.Lock()
@@ -61,6 +65,7 @@ class Access:
         async with self._following:
             self._number = await asyncio.to_thread(self._store.access_number)
             self._keyring.changed()
+            await asyncio.to_thread(self._policies.reload)
             found = await asyncio.to_thread(self._tenants.read)
             differing = self._tenants.differing(found)
             if differing:
@@ -99,7 +104,8 @@ class Access:
             await self._pools.start_missing()
 
     async def _cut(self) -> None:
-        """Stops the running requests of keys that were revoked and tenants disabled."""
+        """Stops the running requests of keys that were revoked and tenants disabled, and
+        those that the policies do not permit any more."""
         running: dict[str, set[str]] = {}
         for exchange in self._watch.running():
             principal = exchange.binding.principal
@@ -110,9 +116,13 @@ class Access:
                 principal = exchange.binding.principal
                 if principal.id in key_ids and principal.id not in standing:
                     exchange.stop(_ended())
+        for exchange in self._watch.running():
+            if not self._policies.permits(exchange.binding):
+                exchange.stop(_ended())
 
 
 def _ended() -> UserError:
     return UserError(
-        Code.ACCESS_ENDED, "The key of this request was revoked, or its tenant disabled."
+        Code.ACCESS_ENDED,
+        "The key of this request was revoked, its tenant disabled, or a policy forbids it now.",
     )

@@ -58,7 +58,9 @@ class Admin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         asked = query(UsageQuery, scope)
-        tenant_id, environment = owner(self._gateway, principal, asked.tenant, asked.environment)
+        tenant_id, environment = owner(
+            self._gateway, scope, principal, asked.tenant, asked.environment
+        )
         until_us = self._gateway.clock.wall_us() + 1
         midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         since = midnight - timedelta(days=asked.days - 1)
@@ -77,7 +79,9 @@ class Admin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         asked = query(RecordsQuery, scope)
-        tenant_id, environment = owner(self._gateway, principal, asked.tenant, asked.environment)
+        tenant_id, environment = owner(
+            self._gateway, scope, principal, asked.tenant, asked.environment
+        )
         await asyncio.to_thread(self._gateway.ledger.flush)
         rows = await asyncio.to_thread(
             self._gateway.store.records,

@@ -82,7 +82,7 @@ class KeysAdmin:
     async def listing(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        tenant_id, environment = self._owner(principal, query(OwnQuery, scope))
+        tenant_id, environment = self._owner(scope, principal, query(OwnQuery, scope))
         records = await asyncio.to_thread(
             self._gateway.store.keys, tenant_id, environment=environment
         )
@@ -93,7 +93,7 @@ class KeysAdmin:
     ) -> None:
         raw = await body_of(self._gateway, scope, receive, principal, key)
         wanted = parsed(NewKey, raw)
-        request = key_request(wanted, self._owner(principal, wanted), self._gateway.clock)
+        request = key_request(wanted, self._owner(scope, principal, wanted), self._gateway.clock)
         request = attenuated(principal, request)
         record, minted = await asyncio.to_thread(self._gateway.keyring.mint, request)
         await reply_json(send, shown_key(record, minted), status=201)
@@ -101,7 +101,7 @@ class KeysAdmin:
     async def revoke(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        tenant_id, environment = self._owner(principal, query(OwnQuery, scope))
+        tenant_id, environment = self._owner(scope, principal, query(OwnQuery, scope))
         key_id = scope["path_params"]["key_id"]
         record = await asyncio.to_thread(
             self._gateway.keyring.revoke, tenant_id, key_id, environment=environment
@@ -116,12 +116,14 @@ class KeysAdmin:
     ) -> None:
         raw = await body_of(self._gateway, scope, receive, principal, key)
         wanted = parsed(KeyRotation, raw)
-        asked = wanted.of(self._owner(principal, wanted), scope["path_params"]["key_id"])
+        asked = wanted.of(self._owner(scope, principal, wanted), scope["path_params"]["key_id"])
         record, minted = await asyncio.to_thread(rotate, self._gateway.keyring, asked, principal)
         await reply_json(send, shown_key(record, minted))
 
-    def _owner(self, principal: Principal, asked: NewKey | KeyRotation | OwnQuery) -> Owner:
-        return owner(self._gateway, principal, asked.tenant, asked.environment)
+    def _owner(
+        self, scope: Scope, principal: Principal, asked: NewKey | KeyRotation | OwnQuery
+    ) -> Owner:
+        return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
 
 
 def key_request(wanted: NewKey, owner: Owner, clock: Clock) -> KeyRequest:

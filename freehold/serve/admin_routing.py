@@ -51,7 +51,7 @@ class RoutingAdmin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         asked = query(PageQuery, scope)
-        place = self._owner(principal, asked)
+        place = self._owner(scope, principal, asked)
         found = await asyncio.to_thread(
             self._gateway.adapters.page, *place, asked.limit + 1, asked.after
         )
@@ -62,14 +62,14 @@ class RoutingAdmin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         asked = parsed(NewAdapter, await body_of(self._gateway, scope, receive, principal, key))
-        place = self._owner(principal, asked)
+        place = self._owner(scope, principal, asked)
         added = await asyncio.to_thread(self._gateway.adapters.add, *place, asked.wanted())
         await reply_json(send, self._shown(added), status=201)
 
     async def get_adapter(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        place = self._owner(principal, query(OwnQuery, scope))
+        place = self._owner(scope, principal, query(OwnQuery, scope))
         reference = scope["path_params"]["adapter"]
         found = await asyncio.to_thread(self._gateway.adapters.get, *place, reference)
         await reply_json(send, self._shown(found))
@@ -77,7 +77,7 @@ class RoutingAdmin:
     async def remove_adapter(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        place = self._owner(principal, query(OwnQuery, scope))
+        place = self._owner(scope, principal, query(OwnQuery, scope))
         reference = scope["path_params"]["adapter"]
         removed = await self._gateway.routes.remove_adapter(*place, reference)
         await reply_json(send, self._shown(removed))
@@ -91,7 +91,7 @@ class RoutingAdmin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         asked = query(PageQuery, scope)
-        place = self._owner(principal, asked)
+        place = self._owner(scope, principal, asked)
         mine = self._gateway.directory.routes(*place)
         aliases = sorted(alias for alias in mine if alias > asked.after)
         page = [mine[alias] for alias in aliases[: asked.limit]]
@@ -102,13 +102,13 @@ class RoutingAdmin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         wanted = parsed(NewRoute, await body_of(self._gateway, scope, receive, principal, key))
-        place = self._owner(principal, wanted)
+        place = self._owner(scope, principal, wanted)
         await self._reply(send, await self._gateway.routes.set(*place, wanted))
 
     async def get_route(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        place = self._owner(principal, query(OwnQuery, scope))
+        place = self._owner(scope, principal, query(OwnQuery, scope))
         alias = scope["path_params"]["alias"]
         found = self._gateway.directory.routes(*place).get(alias)
         if found is None:
@@ -118,7 +118,7 @@ class RoutingAdmin:
     async def remove_route(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        place = self._owner(principal, query(OwnQuery, scope))
+        place = self._owner(scope, principal, query(OwnQuery, scope))
         await self._reply(
             send, await self._gateway.routes.remove(*place, scope["path_params"]["alias"])
         )
@@ -131,8 +131,10 @@ class RoutingAdmin:
         gateway = self._gateway
         return [shown_route(route, gateway.adapters, gateway.cards) for route in routes]
 
-    def _owner(self, principal: Principal, asked: NewAdapter | NewRoute | OwnQuery) -> Owner:
-        return owner(self._gateway, principal, asked.tenant, asked.environment)
+    def _owner(
+        self, scope: Scope, principal: Principal, asked: NewAdapter | NewRoute | OwnQuery
+    ) -> Owner:
+        return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
 
 
 def shown_adapter(adapter: Adapter, cards: Mapping[str, ModelCard]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""`/admin/v1/tenants`: for those who operate the installation."""
+"""`/admin/v1/tenants`: all of them for those who operate the installation, and for others
+their own."""
 
 import asyncio
 from collections import Counter
@@ -7,13 +8,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from freehold.core.action import TenantItself
 from freehold.core.binding import Environment, Principal
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.tenant import DEFAULT_TENANT, Holding, IsolationClass, Tenant
+from freehold.secure.policy import Decision
 from freehold.serve.admin import body_of, parsed, query, rfc3339
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import no_tenant
+from freehold.serve.policies import refused
 from freehold.serve.wire import Receive, Scope, Send, reply_json
 
 
@@ -50,7 +54,8 @@ class TenantsAdmin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         found = await asyncio.to_thread(self._gateway.store.tenants)
-        await reply_json(send, {"data": [shown_tenant(each) for each in found]})
+        mine = [each for each in found if self._may(scope, principal, each.id)]
+        await reply_json(send, {"data": [shown_tenant(each) for each in mine]})
 
     async def create(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
@@ -58,6 +63,8 @@ class TenantsAdmin:
         raw = await body_of(self._gateway, scope, receive, principal, key)
         wanted = parsed(NewTenant, raw)
         made = Tenant(new_id("ten"), wanted.name, wanted.isolation, self._gateway.clock.wall_us())
+        if not self._may(scope, principal, made.id):  # who may change its own makes no others
+            raise refused(scope["freehold.action"], Decision(False, ()))
         await asyncio.to_thread(
             self._gateway.store.add_tenant,
             made.id,
@@ -71,7 +78,7 @@ class TenantsAdmin:
     async def get(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        tenant = await self._asked(scope)
+        tenant = await self._asked(scope, principal)
         held = await self._held(tenant)
         await reply_json(send, shown_tenant(tenant) | {"holdings": shown_holdings(held)})
 
@@ -81,7 +88,7 @@ class TenantsAdmin:
         gateway = self._gateway
         raw = await body_of(gateway, scope, receive, principal, key)
         wanted = parsed(TenantChange, raw)
-        tenant: Tenant | None = await self._asked(scope)
+        tenant: Tenant | None = await self._asked(scope, principal)
         if tenant is not None and wanted.disabled is not None:
             at_us = gateway.clock.wall_us() if wanted.disabled else None
             if wanted.disabled:
@@ -100,7 +107,7 @@ class TenantsAdmin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         asked = query(RemovalQuery, scope)
-        tenant = await self._asked(scope)
+        tenant = await self._asked(scope, principal)
         check_not_default(tenant)
         held = await self._held(tenant)
         if not asked.force:
@@ -115,20 +122,25 @@ class TenantsAdmin:
         await asyncio.to_thread(gateway.store.disable_tenant, tenant.id, at_us)
         await gateway.access.refresh()
         for each in held:
-            place = (tenant.id, Environment(each.environment))
             if each.kind == "route":
-                await gateway.routes.remove(*place, each.name)
+                await gateway.routes.remove(tenant.id, Environment(each.environment), each.name)
             elif each.kind == "adapter":
+                place = (tenant.id, Environment(each.environment))
                 await gateway.routes.remove_adapter(*place, each.name)
         await asyncio.to_thread(gateway.store.remove_tenant, tenant.id)
         await gateway.access.refresh()
 
-    async def _asked(self, scope: Scope) -> Tenant:
+    async def _asked(self, scope: Scope, principal: Principal) -> Tenant:
         reference = scope["path_params"]["tenant"]
         for tenant in await asyncio.to_thread(self._gateway.store.tenants):
-            if reference in (tenant.name, tenant.id):
+            if reference in (tenant.name, tenant.id) and self._may(scope, principal, tenant.id):
                 return tenant
         raise no_tenant(reference)
+
+    def _may(self, scope: Scope, principal: Principal, tenant_id: str) -> bool:
+        action, address = scope["freehold.action"], scope["freehold.address"]
+        what = TenantItself(tenant_id)
+        return self._gateway.policies.decide(principal, action, what, address).is_allowed
 
     async def _held(self, tenant: Tenant) -> Sequence[Holding]:
         now_us = self._gateway.clock.wall_us()

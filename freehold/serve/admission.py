@@ -3,11 +3,12 @@
 import asyncio
 import re
 
+from freehold.core.action import Action
 from freehold.core.binding import Binding, Isolation, Price, Principal, Priority, Route
 from freehold.core.errors import Code, Fault, UserError
 from freehold.deploy.pool import Pool
-from freehold.secure import authorize
 from freehold.serve.gateway import Gateway
+from freehold.serve.policies import model_not_found, refused
 from freehold.serve.wire import Scope, header
 
 _LABEL = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
@@ -67,7 +68,7 @@ def bind(
     routes = gateway.directory.routes(principal.tenant_id, principal.environment)
     route = routes.get(model)
     if route is None:
-        raise authorize.model_not_found(model)
+        raise model_not_found(model)
     pool = gateway.pools.get(route.pool)
     isolation = _isolation(route, pool)
     if pool is not None and pool.own is not None and pool.own.tenant_id != principal.tenant_id:
@@ -84,9 +85,23 @@ def bind(
         stream=stream,
         conversation_id=_label(scope, b"x-freehold-conversation"),
         client_request_id=None,
+        address=scope["freehold.address"],
     )
-    authorize.may_use(binding)
+    _authorize(gateway, scope, binding)
     return binding
+
+
+def _authorize(gateway: Gateway, scope: Scope, binding: Binding) -> None:
+    """On the route that was found. What is not the principal's own looks like what is not
+    there; what it may not do is said."""
+    decision = gateway.policies.decide(
+        binding.principal, Action.INFER, binding.route, scope["freehold.address"]
+    )
+    if decision.is_allowed:
+        return
+    if decision.is_not_theirs:
+        raise model_not_found(binding.route.alias)
+    raise refused(Action.INFER, decision)
 
 
 def idempotency_key(scope: Scope) -> str | None:

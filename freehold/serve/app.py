@@ -1,7 +1,8 @@
-"""The routes and their order: each operation, the right it needs, its handler.
+"""The routes and their order: each operation, what it does in the words of policies, its
+handler.
 
-Closed unless listed: a path that is not in `operations` does not exist, and every
-path but `OPEN` needs a key with the scope that stands beside it.
+Closed unless listed: a path that is not in `operations` does not exist, and every path
+but `OPEN` needs a key that the policies permit the action which stands beside it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,13 +10,13 @@ from dataclasses import dataclass
 
 from starlette.routing import Route, Router
 
+from freehold.core.action import Action
 from freehold.core.binding import Principal
-from freehold.core.binding import Scope as Right
 from freehold.core.errors import UserError
-from freehold.secure import authorize
 from freehold.serve import admission, openapi
 from freehold.serve.admin import Admin
 from freehold.serve.admin_keys import KeysAdmin
+from freehold.serve.admin_policies import PoliciesAdmin
 from freehold.serve.admin_routing import RoutingAdmin
 from freehold.serve.admin_tenants import TenantsAdmin
 from freehold.serve.door import Door
@@ -36,44 +37,52 @@ OpenHandler = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Operation:
     method: str
     path: str
-    right: Right
+    action: Action
     handler: Handler
 
 
 def operations(gateway: Gateway) -> list[Operation]:
     models, admin, routing = Models(gateway), Admin(gateway), RoutingAdmin(gateway)
     tenants, keys = TenantsAdmin(gateway), KeysAdmin(gateway)
+    policies = PoliciesAdmin(gateway)
     document = openapi.Document()
-    infer, administer, operate = Right.INFER, Right.ADMIN, Right.OPERATE
+    infer, see = Action.INFER, Action.LIST_MODELS
     return [
         Operation("POST", "/v1/chat/completions", infer, Inference(gateway, "chat/completions")),
         Operation("POST", "/v1/completions", infer, Inference(gateway, "completions")),
         Operation("POST", "/v1/embeddings", infer, Inference(gateway, "embeddings")),
         Operation("POST", "/v1/responses", infer, Inference(gateway, "responses")),
-        Operation("GET", "/v1/models", infer, models.listing),
-        Operation("GET", "/v1/models/{alias:path}", infer, models.one),
-        Operation("GET", "/openapi.json", infer, document.serve),
-        Operation("GET", "/admin/v1/status", operate, admin.status),
-        Operation("GET", "/admin/v1/tenants", operate, tenants.listing),
-        Operation("POST", "/admin/v1/tenants", operate, tenants.create),
-        Operation("GET", "/admin/v1/tenants/{tenant}", operate, tenants.get),
-        Operation("PATCH", "/admin/v1/tenants/{tenant}", operate, tenants.change),
-        Operation("DELETE", "/admin/v1/tenants/{tenant}", operate, tenants.remove),
-        Operation("GET", "/admin/v1/models", administer, admin.list_models),
-        Operation("GET", "/admin/v1/keys", administer, keys.listing),
-        Operation("POST", "/admin/v1/keys", administer, keys.create),
-        Operation("DELETE", "/admin/v1/keys/{key_id}", administer, keys.revoke),
-        Operation("POST", "/admin/v1/keys/{key_id}/rotate", administer, keys.rotate),
-        Operation("GET", "/admin/v1/adapters", administer, routing.list_adapters),
-        Operation("POST", "/admin/v1/adapters", administer, routing.add_adapter),
-        Operation("GET", "/admin/v1/adapters/{adapter}", administer, routing.get_adapter),
-        Operation("DELETE", "/admin/v1/adapters/{adapter}", administer, routing.remove_adapter),
-        Operation("GET", "/admin/v1/routes", administer, routing.list_routes),
-        Operation("POST", "/admin/v1/routes", administer, routing.set_route),
-        Operation("GET", "/admin/v1/routes/{alias:path}", administer, routing.get_route),
-        Operation("DELETE", "/admin/v1/routes/{alias:path}", administer, routing.remove_route),
-        Operation("GET", "/admin/v1/usage", administer, admin.usage),
-        Operation("GET", "/admin/v1/requests", administer, admin.records),
+        Operation("GET", "/v1/models", see, models.listing),
+        Operation("GET", "/v1/models/{alias:path}", see, models.one),
+        Operation("GET", "/openapi.json", see, document.serve),
+        Operation("GET", "/admin/v1/status", Action.READ_STATUS, admin.status),
+        Operation("GET", "/admin/v1/tenants", Action.READ_TENANTS, tenants.listing),
+        Operation("POST", "/admin/v1/tenants", Action.CHANGE_TENANTS, tenants.create),
+        Operation("GET", "/admin/v1/tenants/{tenant}", Action.READ_TENANTS, tenants.get),
+        Operation("PATCH", "/admin/v1/tenants/{tenant}", Action.CHANGE_TENANTS, tenants.change),
+        Operation("DELETE", "/admin/v1/tenants/{tenant}", Action.CHANGE_TENANTS, tenants.remove),
+        Operation("GET", "/admin/v1/models", Action.READ_MODELS, admin.list_models),
+        Operation("GET", "/admin/v1/keys", Action.READ_KEYS, keys.listing),
+        Operation("POST", "/admin/v1/keys", Action.CHANGE_KEYS, keys.create),
+        Operation("DELETE", "/admin/v1/keys/{key_id}", Action.CHANGE_KEYS, keys.revoke),
+        Operation("POST", "/admin/v1/keys/{key_id}/rotate", Action.CHANGE_KEYS, keys.rotate),
+        Operation("GET", "/admin/v1/adapters", Action.READ_ADAPTERS, routing.list_adapters),
+        Operation("POST", "/admin/v1/adapters", Action.CHANGE_ADAPTERS, routing.add_adapter),
+        Operation("GET", "/admin/v1/adapters/{adapter}", Action.READ_ADAPTERS, routing.get_adapter),
+        Operation(
+            "DELETE", "/admin/v1/adapters/{adapter}", Action.CHANGE_ADAPTERS, routing.remove_adapter
+        ),
+        Operation("GET", "/admin/v1/routes", Action.READ_ROUTES, routing.list_routes),
+        Operation("POST", "/admin/v1/routes", Action.CHANGE_ROUTES, routing.set_route),
+        Operation("GET", "/admin/v1/routes/{alias:path}", Action.READ_ROUTES, routing.get_route),
+        Operation(
+            "DELETE", "/admin/v1/routes/{alias:path}", Action.CHANGE_ROUTES, routing.remove_route
+        ),
+        Operation("GET", "/admin/v1/policies", Action.READ_POLICIES, policies.listing),
+        Operation("POST", "/admin/v1/policies", Action.CHANGE_POLICIES, policies.put),
+        Operation("DELETE", "/admin/v1/policies/{name}", Action.CHANGE_POLICIES, policies.remove),
+        Operation("GET", "/admin/v1/usage", Action.READ_USAGE, admin.usage),
+        Operation("GET", "/admin/v1/requests", Action.READ_USAGE, admin.records),
     ]
 
 
@@ -88,7 +97,10 @@ class _Guarded:
         try:
             key = admission.credential(scope)
             principal = await admission.authenticate(self._gateway, scope, key)
-            authorize.require(principal, self._operation.right)
+            action = self._operation.action
+            address = admission.peer_of(self._gateway, scope)
+            scope["freehold.action"], scope["freehold.address"] = action, address
+            self._gateway.policies.require_somewhere(principal, action, address)
             await self._operation.handler(scope, receive, send, principal, key)
         except UserError as error:
             self._gateway.metrics.refused.labels(error.code.value).inc()

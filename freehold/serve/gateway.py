@@ -19,6 +19,7 @@ from freehold.secure.network import Proxies
 from freehold.serve.access import Access
 from freehold.serve.directory import Directory
 from freehold.serve.metrics import Metrics
+from freehold.serve.policies import LivePolicies
 from freehold.serve.quarantine import Quarantine
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
@@ -45,6 +46,7 @@ class Gateway:
     fleet: Pools
     tenants: Tenants
     access: Access
+    policies: LivePolicies
     cards: Mapping[str, ModelCard]  # by digest
     adapters: Adapters
     routes: Routes

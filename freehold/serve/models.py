@@ -1,11 +1,12 @@
 """`/v1/models`: the aliases this key may use, and nothing about anybody else's."""
 
+import asyncio
 from typing import Any
 
+from freehold.core.action import Action
 from freehold.core.binding import Principal, Route
-from freehold.core.binding import Scope as Right
-from freehold.secure import authorize
 from freehold.serve.gateway import Gateway
+from freehold.serve.policies import model_not_found
 from freehold.serve.wire import Receive, Scope, Send, reply_json
 
 
@@ -16,25 +17,27 @@ class Models:
     async def listing(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        models = [self._entry(route) for route in self._mine(principal).values()]
+        found = await asyncio.to_thread(self._mine, scope, principal)
+        models = [self._entry(route) for route in found.values()]
         await reply_json(send, {"object": "list", "data": models})
 
     async def one(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         alias = scope["path_params"]["alias"]
-        route = self._mine(principal).get(alias)
+        route = (await asyncio.to_thread(self._mine, scope, principal)).get(alias)
         if route is None:
-            raise authorize.model_not_found(alias)
+            raise model_not_found(alias)
         await reply_json(send, self._entry(route))
 
-    def _mine(self, principal: Principal) -> dict[str, Route]:
-        authorize.require(principal, Right.INFER)
+    def _mine(self, scope: Scope, principal: Principal) -> dict[str, Route]:
+        """Those that a request of this principal, from here and now, would get an answer of."""
         routes = self._gateway.directory.routes(principal.tenant_id, principal.environment)
+        decide, address = self._gateway.policies.decide, scope["freehold.address"]
         return {
             alias: route
             for alias, route in routes.items()
-            if principal.models is None or alias in principal.models
+            if decide(principal, Action.INFER, route, address).is_allowed
         }
 
     def _entry(self, route: Route) -> dict[str, Any]:

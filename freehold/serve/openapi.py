@@ -13,6 +13,7 @@ from freehold.core.errors import Code
 from freehold.serve import bodies, replies
 from freehold.serve.admin import RecordsQuery, UsageQuery
 from freehold.serve.admin_keys import KeyRotation, NewKey
+from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
 from freehold.serve.admin_routing import NewAdapter, PageQuery
 from freehold.serve.admin_tenants import NewTenant, RemovalQuery, TenantChange
 from freehold.serve.errors import HTTP
@@ -232,6 +233,20 @@ _OTHERS = [
         "delete", "/admin/v1/routes/{alias}", "remove_route", "administration",
         "Remove a route that was set; one that hides behind it shows again", replies.Route,
         _WITH_QUERY | {Code.NOT_FOUND, Code.CONFLICT}, query=OwnQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/policies", "list_policies", "administration",
+        "The policies of a tenant, or of the installation", replies.PolicyList,
+        _WITH_QUERY | _OWNED, query=PoliciesQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/policies", "write_policy", "administration",
+        "Write a policy in Cedar, in place of the one of the same name", replies.Policy,
+        _WITH_BODY | _OWNED | {Code.POLICY_INVALID}, NewPolicy, status=201,
+    ),
+    _Entry(
+        "delete", "/admin/v1/policies/{name}", "remove_policy", "administration",
+        "Remove a policy", replies.RemovedPolicy, _WITH_QUERY | _OWNED, query=PoliciesQuery,
     ),
     _Entry(
         "get", "/admin/v1/usage", "usage", "administration",

@@ -2,12 +2,14 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from freehold.core.action import Space
 from freehold.core.binding import Environment, Principal
-from freehold.core.binding import Scope as Right
 from freehold.core.errors import Code, UserError
 from freehold.secure.keys import not_served
 from freehold.serve.gateway import Gateway
+from freehold.serve.policies import refused
 from freehold.serve.routes import Reference
+from freehold.serve.wire import Scope
 
 Owner = tuple[str, Environment]
 
@@ -24,6 +26,7 @@ class OwnQuery(BaseModel):
 
 def owner(
     gateway: Gateway,
+    scope: Scope,
     principal: Principal,
     tenant: str | None = None,
     environment: Environment | None = None,
@@ -41,15 +44,20 @@ def owner(
         )
     if environment not in gateway.keyring.environments:
         raise not_served(environment)
-    if tenant is None:
-        return principal.tenant_id, environment
-    found = gateway.tenants.find(tenant)
-    may = found is not None and (
-        found.id == principal.tenant_id or Right.OPERATE in principal.scopes
-    )
-    if found is None or not may:
-        raise no_tenant(tenant)
-    return found.id, environment
+    tenant_id = principal.tenant_id
+    if tenant is not None:
+        found = gateway.tenants.find(tenant)
+        if found is None:
+            raise no_tenant(tenant)
+        tenant_id = found.id
+    action = scope["freehold.action"]
+    place = Space(tenant_id, environment)
+    decision = gateway.policies.decide(principal, action, place, scope["freehold.address"])
+    if decision.is_allowed:
+        return tenant_id, environment
+    if tenant is None or tenant_id == principal.tenant_id:
+        raise refused(action, decision)
+    raise no_tenant(tenant)
 
 
 def no_tenant(reference: str) -> UserError:

@@ -311,7 +311,7 @@ class Held(BaseModel):
     kind: Literal["adapter", "key", "route"]
     id: str
     name: str
-    environment: Environment
+    environment: str  # `all` for a policy
 
 
 class TenantAndHoldings(Tenant):
@@ -320,6 +320,25 @@ class TenantAndHoldings(Tenant):
 
 class TenantList(BaseModel):
     data: list[Tenant]
+
+
+class Policy(BaseModel):
+    """`tenant` is null for one of the installation."""
+
+    name: str
+    tenant: str | None
+    text: str
+    set_at: str | None
+    set_by: str
+
+
+class PolicyList(BaseModel):
+    data: list[Policy]
+
+
+class RemovedPolicy(BaseModel):
+    name: str
+    removed: bool
 
 
 class Key(BaseModel):

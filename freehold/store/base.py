@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
+from freehold.core.policy import Policy
 from freehold.core.tenant import Holding, IsolationClass, Tenant
 from freehold.core.usage import IdempotencyClaim, StoredReply, UsageRow
 
@@ -67,7 +68,7 @@ class TenantStore(Protocol):
         ...
 
     def holdings(self, tenant_id: str, now_us: int) -> Sequence[Holding]:
-        """What would be lost with it: routes that people set, adapters, living keys."""
+        """What would be lost with it: routes that people set, adapters, living keys, policies."""
         ...
 
     def remove_tenant(self, tenant_id: str) -> bool:
@@ -111,6 +112,22 @@ class KeyStore(Protocol):
         is replaced once: called again, it changes nothing and returns what the first call
         made. Both belong to the environment of `new`."""
         ...
+
+
+class PolicyStore(Protocol):
+    def every_policy(self) -> Sequence[Policy]:
+        """Of the installation and of all tenants: to decide with, and to show to nobody."""
+        ...
+
+    def policies(self, tenant_id: str | None) -> Sequence[Policy]:
+        """A tenant's own, or with None those of the installation."""
+        ...
+
+    def put_policy(self, policy: Policy) -> None:
+        """In place of its tenant's of the same name, if there is one."""
+        ...
+
+    def remove_policy(self, tenant_id: str | None, name: str) -> bool: ...
 
 
 class RouteStore(Protocol):

@@ -9,6 +9,7 @@ from sqlalchemy import (
     and_,
     delete,
     insert,
+    literal,
     or_,
     select,
     update,
@@ -20,7 +21,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.tenant import Holding, IsolationClass, Tenant
 from freehold.store.base import KeyRecord, Replacement
 from freehold.store.database import Database
-from freehold.store.tables import adapters, api_keys, changes, routes, tenants
+from freehold.store.tables import adapters, api_keys, changes, policies, routes, tenants
 
 _ACCESS = "access"
 
@@ -101,6 +102,12 @@ class Identity(Database):
                 ),
             ),
             ("key", select(api_keys.c.id, api_keys.c.name, api_keys.c.environment).where(living)),
+            (
+                "policy",
+                select(policies.c.name, policies.c.name, literal("all")).where(
+                    policies.c.tenant_id == tenant_id
+                ),
+            ),
         )
         with self._reading() as connection:
             return [
@@ -111,7 +118,7 @@ class Identity(Database):
 
     def remove_tenant(self, tenant_id: str) -> bool:
         with self._writing() as connection:
-            for table in (adapters, routes, api_keys):
+            for table in (adapters, routes, api_keys, policies):
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             found = connection.execute(delete(tenants).where(tenants.c.id == tenant_id)).rowcount
             if found:

@@ -12,6 +12,7 @@ from freehold.core.binding import Environment
 from freehold.core.usage import IdempotencyClaim, Outcome, StoredReply, UsageRow
 from freehold.store.base import ClaimState, Entries
 from freehold.store.identity import Identity
+from freehold.store.policies import PolicyTable
 from freehold.store.routing import Routing
 from freehold.store.tables import facts, idempotency, requests
 
@@ -37,7 +38,7 @@ FROM json_each(?) WHERE requests.id = value ->> 1 AND settled_at_us IS NULL
 """
 
 
-class SqlStore(Identity, Routing):
+class SqlStore(Identity, PolicyTable, Routing):
     # facts of this installation
 
     def fact(self, name: str) -> str | None:

@@ -144,3 +144,14 @@ idempotency = Table(
     Column("content_type", String),
     Column("sealed_body", LargeBinary),
 )
+
+# `tenant_id` is empty for those of the whole installation.
+policies = Table(
+    "policies",
+    metadata,
+    Column("tenant_id", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("text", String, nullable=False),
+    Column("set_at_us", BigInteger, nullable=False),
+    Column("set_by", String, nullable=False),
+)

@@ -56,7 +56,7 @@ def _may(who: Principal | KeyRequest, deed: Deed) -> bool:
     """Written anew, for each thing that is done: sets of rights are compared nowhere here."""
     is_far = deed.tenant != who.tenant_id
     return (
-        (not is_far or Scope.OPERATE in who.scopes)
+        (not is_far or bool(who.scopes & {Scope.OPERATE, Scope.OWN}))
         and deed.environment is who.environment
         and deed.scope in who.scopes
         and (who.models is None or deed.model in who.models)

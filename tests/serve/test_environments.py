@@ -52,7 +52,8 @@ _OVERALL = {
     ("GET", "/v1/models"), ("GET", "/openapi.json"), ("GET", "/admin/v1/status"),
     ("GET", "/admin/v1/models"), ("GET", "/admin/v1/tenants"), ("POST", "/admin/v1/tenants"),
     ("GET", "/admin/v1/tenants/{tenant}"), ("PATCH", "/admin/v1/tenants/{tenant}"),
-    ("DELETE", "/admin/v1/tenants/{tenant}"),
+    ("DELETE", "/admin/v1/tenants/{tenant}"), ("GET", "/admin/v1/policies"),
+    ("POST", "/admin/v1/policies"), ("DELETE", "/admin/v1/policies/{name}"),
 }  # fmt: skip
 
 

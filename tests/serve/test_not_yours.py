@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from freehold.catalog.adapters import stage
 from freehold.core.binding import Environment, Scope
+from freehold.core.policy import Policy
 from freehold.secure.keys import KeyRequest
 from freehold.serve import app
 from tests.catalog.making import peft_folder
@@ -32,6 +33,7 @@ _MESSAGES = [{"role": "user", "content": "x"}]
 # What each operation can be asked about, by the kind of thing; {} is its name. `tenant` is
 # named in each that takes one.
 _OWNED = "?tenant={}"
+_PERMIT = "permit (principal, action, resource);"
 _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("POST", "/v1/chat/completions"): {
         "alias": ("/v1/chat/completions", {"model": "{}", "messages": _MESSAGES})
@@ -115,6 +117,18 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "alias": ("/admin/v1/routes/{}", None),
         "tenant": ("/admin/v1/routes/x" + _OWNED, None),
     },
+    ("GET", "/admin/v1/policies"): {
+        "tenant": ("/admin/v1/policies" + _OWNED, None),
+        "tenant id": ("/admin/v1/policies" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/policies"): {
+        "tenant": ("/admin/v1/policies", {"name": "x", "text": _PERMIT, "tenant": "{}"}),
+        "policy": ("/admin/v1/policies", {"name": "{}", "text": _PERMIT}),
+    },
+    ("DELETE", "/admin/v1/policies/{name}"): {
+        "policy": ("/admin/v1/policies/{}", None),
+        "tenant": ("/admin/v1/policies/x" + _OWNED, None),
+    },
     ("GET", "/admin/v1/usage"): {
         "key": ("/admin/v1/usage?key={}", None),
         "tenant": ("/admin/v1/usage" + _OWNED, None),
@@ -140,7 +154,7 @@ class House:
         self.absent = {
             "alias": "absent-bot", "adapter": "absent-lora", "digest": f"sha256:{'0' * 64}",
             "key": "key_" + "0" * 26, "key hash": "0" * 64, "tenant": "absent-co",
-            "tenant id": "ten_absent", "request": "req_" + "0" * 26,
+            "tenant id": "ten_absent", "policy": "absent-rule", "request": "req_" + "0" * 26,
         }  # fmt: skip
 
     async def ask(self, method: str, request: Request, name: str) -> tuple[int, str]:
@@ -160,6 +174,7 @@ class House:
         store = self.world.gateway.store
         return repr([
             store.tenant(_THEIRS), store.keys(_THEIRS), store.records(_THEIRS, 100),
+            store.policies(_THEIRS),
             *(store.routes(_THEIRS, each) for each in Environment),
             *(store.adapters(_THEIRS, each, 100) for each in Environment),
         ])  # fmt: skip
@@ -172,6 +187,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         await world.replica.ensure_ready(20)
         for tenant_id, name in ((_THEIRS, "secret-co"), ("ten_mine", "my-co")):
             world.gateway.store.add_tenant(tenant_id, name, 1)
+        world.gateway.store.put_policy(Policy("secret-rule", _PERMIT, _THEIRS))
         await world.gateway.access.refresh()
         mine, theirs = _key(world, "ten_mine", "my-key"), _key(world, _THEIRS, "secret-key")
         headers = {"authorization": f"Bearer {theirs}"}
@@ -188,7 +204,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             "alias": "secret-bot", "adapter": "secret-lora", "digest": added.json()["digest"],
             "key": "key_" + theirs.split("_")[2],
             "key hash": hashlib.sha256(theirs.encode()).hexdigest(),
-            "tenant": "secret-co", "tenant id": _THEIRS,
+            "tenant": "secret-co", "tenant id": _THEIRS, "policy": "secret-rule",
             "request": done.headers["x-freehold-request-id"],
         })  # fmt: skip
 
@@ -206,7 +222,13 @@ async def test_the_table_names_every_operation_and_nothing_else(house: House) ->
     for _, path, kind in _CASES:
         assert kind in house.theirs, path
     for (_, path), kinds in _TABLE.items():
-        named = {"alias:path": "alias", "key_id": "key", "adapter": "adapter", "tenant": "tenant"}
+        named = {
+            "alias:path": "alias",
+            "key_id": "key",
+            "adapter": "adapter",
+            "tenant": "tenant",
+            "name": "policy",
+        }
         for parameter, kind in named.items():
             assert f"{{{parameter}}}" not in path or kind in kinds, path
 
@@ -231,7 +253,7 @@ async def test_no_answer_tells_of_anything_of_another_tenants(
     answer = await house.ask(method, (path, None if method == "GET" else {}), "NOTHING")
     for kind, name in house.theirs.items():
         assert name not in answer[1], kind
-    assert not re.search("secret-(bot|co|key|lora)", answer[1])
+    assert not re.search("secret-(bot|co|key|lora|rule)", answer[1])
 
 
 async def test_the_same_names_are_free_for_everybody(house: House) -> None:

@@ -190,19 +190,28 @@ async def test_a_tenant_that_is_let_in_again_finds_all_as_it_was(tmp_path: Path)
         assert _text(await _ask(world, key)) == before
 
 
-async def test_only_who_operates_the_installation_sees_or_changes_tenants(tmp_path: Path) -> None:
+async def test_only_who_operates_the_installation_sees_others_or_changes_tenants(
+    tmp_path: Path,
+) -> None:
     async with _house(tmp_path) as (world, _):
         admin = _key(world, Scope.ADMIN, Scope.INFER)
+        world.gateway.store.add_tenant("ten_other", "other", 1)
+        await world.gateway.access.refresh()
         async with httpx2.AsyncClient(
             base_url=world.url, headers={"authorization": f"Bearer {admin}"}
         ) as client:
             for method, path, body in (
-                ("GET", "", None), ("POST", "", {"name": "x"}), ("GET", "/acme", None),
-                ("GET", "/nobody", None), ("PATCH", "/acme", {"disabled": True}),
-                ("DELETE", "/acme?force=true", None),
+                ("POST", "", {"name": "x"}), ("PATCH", "/acme", {"disabled": True}),
+                ("PATCH", "/other", {"disabled": True}), ("DELETE", "/acme?force=true", None),
             ):  # fmt: skip
                 answer = await client.request(method, f"/admin/v1/tenants{path}", json=body)
                 assert _code(answer) == (403, "insufficient_permissions")
+            listed = (await client.get("/admin/v1/tenants")).json()["data"]
+            assert [each["name"] for each in listed] == ["acme"]
+            assert (await client.get("/admin/v1/tenants/acme")).is_success
+            for name in ("nobody", "other", "ten_other"):
+                asked = await client.get(f"/admin/v1/tenants/{name}")
+                assert _code(asked) == (404, "not_found")
             status = await client.get("/admin/v1/status")
             assert _code(status) == (403, "insufficient_permissions")
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.errors import Code, UserError
+from freehold.core.policy import Policy
 from freehold.core.tenant import IsolationClass, Tenant
 from freehold.core.usage import IdempotencyClaim, Outcome, UsageRow
 from freehold.store import fleet, ledger, sqlite
@@ -96,6 +97,8 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         tenant, "key_ten_a", _key(f"key_{uuid4()}", tenant), 9, "token"
     ),
     "standing": lambda store, tenant: store.standing(tenant, ["key_ten_a"]),
+    "policies": lambda store, tenant: store.policies(tenant),
+    "remove_policy": lambda store, tenant: store.remove_policy(tenant, "nights"),
     "tenant": lambda store, tenant: store.tenant(tenant),
     "holdings": lambda store, tenant: store.holdings(tenant, 1),
     "set_isolation": lambda store, tenant: store.set_isolation(tenant, IsolationClass.WEIGHTS),
@@ -106,8 +109,8 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 # entries and records carry their tenant, and the rest belongs to the installation, which
 # `tenants` and `access_number` tell who operates it and its own processes.
 _UNSCOPED = {
-    "access_number", "add_key", "add_tenant", "apply", "claim", "close", "fact", "key_by_hash",
-    "put_fact", "settle_orphans", "tenant_named", "tenants",
+    "access_number", "add_key", "add_tenant", "apply", "claim", "close", "every_policy", "fact",
+    "key_by_hash", "put_fact", "put_policy", "settle_orphans", "tenant_named", "tenants",
 }  # fmt: skip
 
 
@@ -129,12 +132,13 @@ def _furnish(store: SqlStore, tenant: str) -> None:
     store.put_routes(tenant, Environment.DEV, [_route(tenant, "m"), _route(tenant, "n")])
     store.set_route(tenant, _route(tenant, "a person's"))
     store.add_adapters(tenant, [adapter(tenant, f"a {tenant}", id=f"adp_{tenant}")])
+    store.put_policy(Policy("nights", f"of {tenant}", tenant))
     _used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
 
 
 def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "usage", "records", "tenant", "holdings",
-             "standing")  # fmt: skip
+             "standing", "policies")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 
@@ -303,7 +307,7 @@ def test_what_a_tenant_has_is_told_and_gone_with_it(store: SqlStore) -> None:
     held = [(each.kind, each.name, each.environment) for each in store.holdings("ten_a", 10)]
     assert held == [
         ("route", "a person's", "dev"), ("adapter", "a ten_a", "dev"),
-        ("key", "name of ten_a", "dev"),
+        ("key", "name of ten_a", "dev"), ("policy", "nights", "all"),
     ]  # fmt: skip
     other = _seen(store, "ten_b")
     assert store.remove_tenant("ten_a")

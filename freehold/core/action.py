@@ -1,0 +1,55 @@
+"""What a principal may want to do, and with what: the words that policies are written in."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from freehold.core.binding import Environment
+
+
+class Action(StrEnum):
+    INFER = "infer"
+    LIST_MODELS = "list_models"
+    READ_KEYS = "read_keys"
+    CHANGE_KEYS = "change_keys"
+    READ_ROUTES = "read_routes"
+    CHANGE_ROUTES = "change_routes"
+    READ_ADAPTERS = "read_adapters"
+    CHANGE_ADAPTERS = "change_adapters"
+    READ_USAGE = "read_usage"
+    READ_TENANTS = "read_tenants"
+    CHANGE_TENANTS = "change_tenants"
+    READ_POLICIES = "read_policies"
+    CHANGE_POLICIES = "change_policies"
+    READ_MODELS = "read_models"
+    READ_STATUS = "read_status"
+
+
+# What they are about; all others are about a tenant's environment, `INFER` about a route.
+# Policies are a tenant's, or the installation's.
+ON_TENANT = frozenset(
+    {
+        Action.READ_TENANTS,
+        Action.CHANGE_TENANTS,
+        Action.READ_POLICIES,
+        Action.CHANGE_POLICIES,
+    }
+)
+ON_INSTALLATION = frozenset({Action.READ_MODELS, Action.READ_STATUS})
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What all tenants share."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantItself:
+    tenant_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A tenant in one environment: where its keys, routes, adapters and usage are."""
+
+    tenant_id: str
+    environment: Environment

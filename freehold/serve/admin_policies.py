@@ -1,0 +1,108 @@
+"""`/admin/v1/policies`: who may do what, as people wrote it."""
+
+import asyncio
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from freehold.core.action import Installation, TenantItself
+from freehold.core.binding import Principal
+from freehold.core.errors import Code, UserError
+from freehold.core.policy import Policy
+from freehold.secure.policy import MAX_POLICY_CHARACTERS, check
+from freehold.serve.admin import body_of, parsed, query, rfc3339
+from freehold.serve.gateway import Gateway
+from freehold.serve.owner import no_tenant
+from freehold.serve.policies import refused
+from freehold.serve.routes import Reference
+from freehold.serve.wire import Receive, Scope, Send, reply_json
+
+PolicyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+class PoliciesQuery(BaseModel):
+    """Of one tenant, the key's own where it is left out, or of the installation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tenant: Reference | None = None
+    installation: bool = False
+
+
+class NewPolicy(PoliciesQuery):
+    """Cedar. It takes the place of the policy of the same name, or changes nothing."""
+
+    name: PolicyName
+    text: Annotated[str, Field(max_length=MAX_POLICY_CHARACTERS)]
+
+
+class PoliciesAdmin:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def listing(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        owner = self._owner(scope, principal, query(PoliciesQuery, scope))
+        found = await asyncio.to_thread(self._gateway.store.policies, owner)
+        await reply_json(send, {"data": [shown_policy(each) for each in found]})
+
+    async def put(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway = self._gateway
+        raw = await body_of(gateway, scope, receive, principal, key)
+        wanted = parsed(NewPolicy, raw)
+        owner = self._owner(scope, principal, wanted)
+        policy = Policy(
+            wanted.name, wanted.text, owner, gateway.clock.wall_us(), set_by=principal.id
+        )
+        check(policy)
+        await asyncio.to_thread(gateway.store.put_policy, policy)
+        await gateway.access.refresh()
+        await reply_json(send, shown_policy(policy), status=201)
+
+    async def remove(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway, name = self._gateway, scope["path_params"]["name"]
+        owner = self._owner(scope, principal, query(PoliciesQuery, scope))
+        if not await asyncio.to_thread(gateway.store.remove_policy, owner, name):
+            raise no_policy(name)
+        await gateway.access.refresh()
+        await reply_json(send, {"name": name, "removed": True})
+
+    def _owner(self, scope: Scope, principal: Principal, asked: PoliciesQuery) -> str | None:
+        """A tenant's id, or None for the installation."""
+        gateway = self._gateway
+        action, address = scope["freehold.action"], scope["freehold.address"]
+        if asked.installation:
+            gateway.policies.require(principal, action, Installation(), address)
+            return None
+        if asked.tenant is None:
+            return principal.tenant_id  # which was asked about before
+        tenant = gateway.tenants.find(asked.tenant)
+        if tenant is None:
+            raise no_tenant(asked.tenant)
+        decision = gateway.policies.decide(principal, action, TenantItself(tenant.id), address)
+        if not decision.is_allowed:
+            if tenant.id == principal.tenant_id:
+                raise refused(action, decision)
+            raise no_tenant(asked.tenant)
+        return tenant.id
+
+
+def shown_policy(policy: Policy) -> dict[str, Any]:
+    return {
+        "name": policy.name,
+        "tenant": policy.tenant_id,
+        "text": policy.text,
+        "set_at": rfc3339(policy.set_at_us),
+        "set_by": policy.set_by,
+    }
+
+
+def no_policy(name: str) -> UserError:
+    return UserError(
+        Code.NOT_FOUND, f"There is no policy {name[:80]!r}: see `freehold policy list`."
+    )

@@ -1,0 +1,67 @@
+"""The policies that people wrote; what they mean is decided elsewhere."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, RowMapping, delete, insert, select
+
+from freehold.core.policy import Policy
+from freehold.store.database import Database
+from freehold.store.identity import count_change
+from freehold.store.tables import policies
+
+_INSTALLATION = ""
+
+
+class PolicyTable(Database):
+    def every_policy(self) -> Sequence[Policy]:
+        """Of the installation and of all tenants: to decide with, and to show to nobody."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(policies).order_by(policies.c.tenant_id, policies.c.name)
+            ).mappings()
+            return [_policy(row) for row in rows]
+
+    def policies(self, tenant_id: str | None) -> Sequence[Policy]:
+        """A tenant's own, or with None those of the installation."""
+        owned = policies.c.tenant_id == (tenant_id or _INSTALLATION)
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(policies).where(owned).order_by(policies.c.name)
+            ).mappings()
+            return [_policy(row) for row in rows]
+
+    def put_policy(self, policy: Policy) -> None:
+        """In place of its tenant's of the same name, if there is one."""
+        with self._writing() as connection:
+            connection.execute(delete(policies).where(_named(policy.tenant_id, policy.name)))
+            connection.execute(
+                insert(policies).values(
+                    tenant_id=policy.tenant_id or _INSTALLATION,
+                    name=policy.name,
+                    text=policy.text,
+                    set_at_us=policy.set_at_us,
+                    set_by=policy.set_by,
+                )
+            )
+            count_change(connection)
+
+    def remove_policy(self, tenant_id: str | None, name: str) -> bool:
+        with self._writing() as connection:
+            found = connection.execute(delete(policies).where(_named(tenant_id, name))).rowcount
+            if found:
+                count_change(connection)
+        return bool(found)
+
+
+def _named(tenant_id: str | None, name: str) -> ColumnElement[bool]:
+    return (policies.c.tenant_id == (tenant_id or _INSTALLATION)) & (policies.c.name == name)
+
+
+def _policy(row: RowMapping) -> Policy:
+    return Policy(
+        name=row["name"],
+        text=row["text"],
+        tenant_id=row["tenant_id"] or None,
+        set_at_us=row["set_at_us"],
+        set_by=row["set_by"],
+    )
