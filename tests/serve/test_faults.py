@@ -292,7 +292,7 @@ async def test_a_herd_larger_than_the_queue_is_bounded_and_nobody_is_lost(tmp_pa
     """While the model loads: those who find room are served, the rest is told when to
     come back and is served then."""
     limits = LimitSettings(queue_length=100)
-    async with running(tmp_path, "--start-delay=1.5", streams=8, limits=limits) as world:
+    async with running(tmp_path, "--start-delay=6", streams=8, limits=limits) as world:
         async with world.http(limits=httpx2.Limits(max_connections=200)) as client:
 
             async def ask(number: int) -> httpx2.Response:
