@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
+from tokenizers import models
 
 from freehold.engines.openvino import detokenize
 from freehold.engines.openvino.detokenize import Detokenizer, StopStrings
@@ -31,7 +32,7 @@ def tokenizer() -> Tokenizer:
             add_eos=False,
             prefix=SpacePrefix.NONE,
             chat_template=None,
-            library=Library.__new__,
+            library=Library(models.BPE()),
         )
     )
 
