@@ -109,6 +109,7 @@ async def running(
     others: Mapping[str, Engine] | None = None,
     upstreams: Sequence[UpstreamSettings] = (),
     keep_alive_s: float = 75,
+    identity_providers: Sequence[Mapping[str, Any]] = (),
     **server: Any,
 ) -> AsyncIterator[Running]:
     """`model` is what `engine` loads, where that is no fake: it is served as `fake-model`.
@@ -120,6 +121,7 @@ async def running(
             "limits": (limits or LimitSettings(wrong_keys_a_minute=10**6)).model_dump(),
             "server": server,
             "engines": {"default": "fake"},
+            "identity_providers": identity_providers,
             "upstreams": [upstream.model_dump() for upstream in upstreams],
         }
     )

@@ -15,7 +15,7 @@ from freehold.catalog.store import ModelStore
 from freehold.config.home import Home
 from freehold.config.schema import Settings
 from freehold.core.binding import Environment, Route
-from freehold.core.clock import SystemClock
+from freehold.core.clock import Clock, SystemClock
 from freehold.core.engine import AdapterFiles
 from freehold.core.ids import new_id
 from freehold.core.model import ModelCard
@@ -33,6 +33,7 @@ from freehold.serve.access import Access
 from freehold.serve.directory import Directory
 from freehold.serve.gateway import Gateway
 from freehold.serve.metrics import Metrics
+from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
@@ -187,6 +188,13 @@ def _route(
     )
 
 
+def _people(settings: Settings, tenants: Tenants, clock: Clock) -> People | None:
+    providers = settings.identity_providers
+    if not providers:
+        return None
+    return People(providers, tenants, settings.server.environments, clock)
+
+
 def gateway(
     home: Home,
     settings: Settings,
@@ -251,6 +259,7 @@ def gateway(
         tenants=tenants,
         access=Access(store, keyring, tenants, directory, watch, own, changes.changing, policies),
         policies=policies,
+        people=_people(settings, tenants, clock),
         proxies=Proxies(trusted) if (trusted := settings.server.trusted_proxies) else None,
         cards=by_digest,
         adapters=adapters,

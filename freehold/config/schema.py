@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from freehold.core.binding import Environment
+from freehold.core.binding import Environment, Scope
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
 
@@ -146,14 +146,43 @@ class UpstreamSettings(_Section):
         return value.rstrip("/")
 
 
+class AccessRule(_Section):
+    """What the members of a provider's group may do, and where."""
+
+    group: str = Field(min_length=1, max_length=256)
+    scopes: tuple[Scope, ...] = Field((Scope.INFER,), min_length=1)
+    environments: tuple[Environment, ...] = Field((Environment.DEV,), min_length=1)
+
+
+class ProviderSettings(_Section):
+    """An OpenID provider whose tokens are taken like keys, of one tenant."""
+
+    issuer: str = Field(min_length=1, max_length=1000)
+    audiences: tuple[str, ...] = Field(min_length=1)
+    algorithms: tuple[str, ...] = Field(("RS256", "ES256"), min_length=1)
+    groups_claim: str = Field("groups", min_length=1, max_length=100)
+    tenant: str = "default"
+    access: tuple[AccessRule, ...] = ()
+
+
 class Settings(_Section):
     models: tuple[str, ...] = ()  # empty: the default model
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
     engines: EngineSettings = EngineSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
+    identity_providers: tuple[ProviderSettings, ...] = ()
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("identity_providers")
+    @classmethod
+    def _issuers_once(cls, value: tuple[ProviderSettings, ...]) -> tuple[ProviderSettings, ...]:
+        issuers = [each.issuer for each in value]
+        twice = sorted({each for each in issuers if issuers.count(each) > 1})
+        if twice:
+            raise ValueError(f"the issuer {twice[0][:100]!r} is given twice")
+        return value
 
     @model_validator(mode="after")
     def _aliases_once(self) -> "Settings":

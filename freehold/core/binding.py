@@ -42,7 +42,7 @@ class Isolation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: a key, whose `id` is public and never changes. `is_local` is the owner
+    """Who asks: a key or a person, whose `id` is public and never changes. `is_local` is the owner
     of the home on its own machine, to whom all environments belong. `epoch` counts the
     changes to keys and tenants that were known when it was last looked up."""
 
@@ -54,6 +54,7 @@ class Principal:
     networks: frozenset[str] | None = None  # None: from everywhere
     expires_at_us: int | None = None
     is_local: bool = False
+    groups: frozenset[str] | None = None  # of a person; None for a key
     epoch: int = field(default=0, compare=False)
 
 

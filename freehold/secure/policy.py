@@ -228,7 +228,10 @@ class _Entity:
         if principal.models is not None:
             attributes["models"] = sorted(principal.models)
         roles = tuple(_Entity("Role", ROLES[scope], {}) for scope in sorted(principal.scopes))
-        return _Entity("Key", principal.id, attributes, roles)
+        if principal.groups is None:
+            return _Entity("Key", principal.id, attributes, roles)
+        attributes["groups"] = sorted(principal.groups)
+        return _Entity("Person", principal.id, attributes, roles)
 
     @staticmethod
     def of_resource(resource: Resource) -> "_Entity":

@@ -109,12 +109,20 @@ class Access:
         running: dict[str, set[str]] = {}
         for exchange in self._watch.running():
             principal = exchange.binding.principal
+            if principal.groups is not None:  # a person has no key that could be revoked
+                if not self._tenants.is_enabled(principal.tenant_id):
+                    exchange.stop(_ended())
+                continue
             running.setdefault(principal.tenant_id, set()).add(principal.id)
         for tenant_id, key_ids in running.items():
             standing = await asyncio.to_thread(self._store.standing, tenant_id, key_ids)
             for exchange in self._watch.running():
                 principal = exchange.binding.principal
-                if principal.id in key_ids and principal.id not in standing:
+                if (
+                    principal.groups is None
+                    and principal.id in key_ids
+                    and principal.id not in standing
+                ):
                     exchange.stop(_ended())
         for exchange in self._watch.running():
             if not self._policies.permits(exchange.binding):

@@ -8,6 +8,7 @@ from freehold.core.binding import Binding, Isolation, Price, Principal, Priority
 from freehold.core.errors import Code, Fault, UserError
 from freehold.deploy.pool import Pool
 from freehold.serve.gateway import Gateway
+from freehold.serve.people import looks_like_token
 from freehold.serve.policies import model_not_found, refused
 from freehold.serve.wire import Scope, header
 
@@ -36,6 +37,9 @@ def credential(scope: Scope) -> str:
 async def authenticate(gateway: Gateway, scope: Scope, key: str) -> Principal:
     """Known keys are answered from memory; others ask the store, off the loop."""
     peer = peer_of(gateway, scope)
+    if gateway.people is not None and looks_like_token(key):
+        wanted = header(scope, b"x-freehold-environment")
+        return await gateway.people.principal(key, wanted, gateway.keyring.epoch)
     principal = gateway.keyring.cached(key, peer)
     if principal is None:
         principal = await asyncio.to_thread(gateway.keyring.authenticate, key, peer)

@@ -19,6 +19,7 @@ from freehold.secure.network import Proxies
 from freehold.serve.access import Access
 from freehold.serve.directory import Directory
 from freehold.serve.metrics import Metrics
+from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.quarantine import Quarantine
 from freehold.serve.room import Room
@@ -51,6 +52,7 @@ class Gateway:
     adapters: Adapters
     routes: Routes
     describe: Callable[[], dict[str, Any]]  # what `freehold status` shows besides pools
+    people: People | None = None  # None: only keys
     proxies: Proxies | None = None  # whose word about their clients counts
     quarantine: Quarantine = field(default_factory=Quarantine)
     is_draining: bool = False

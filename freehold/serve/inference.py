@@ -106,6 +106,9 @@ class Inference:
         slot = self._gateway.keyring.keyed(
             "idempotency", principal.tenant_id, principal.id, self._endpoint, idempotency_key
         )
+        # A person's next token is another, and must open what this one sealed.
+        if principal.groups is not None:
+            key = self._gateway.keyring.keyed("reply", principal.id)
         return Claim(slot, key, idempotency_key, raw)
 
     def _reservation(self, binding: Binding, claim: Claim | None) -> Reservation:

@@ -37,6 +37,10 @@ class Tenants:
         """By name or id."""
         return self._by_name.get(reference) or self._by_id.get(reference)
 
+    def is_enabled(self, tenant_id: str) -> bool:
+        tenant = self._by_id.get(tenant_id)
+        return tenant is not None and tenant.is_active
+
     def pool(self, route: Route) -> str:
         """Where this route's requests are computed."""
         tenant = self._by_id.get(route.tenant_id)

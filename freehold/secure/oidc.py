@@ -1,0 +1,281 @@
+"""Tokens of an OpenID provider, checked without asking it each time.
+
+A token counts when one of the provider's own keys signed it with an algorithm that the
+settings name, for this audience, now. What a token said is remembered under the SHA-256 of
+all of it, together with its end, which is checked at each use.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import jwt
+import orjson
+
+from freehold.core.clock import Clock
+from freehold.core.errors import Code, UserError
+
+# Signatures with a public key only: with an HMAC whoever can check a token can make one.
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
+LEEWAY_S = 60
+_MAX_TOKEN_CHARACTERS, _MAX_DOCUMENT_BYTES, _MAX_KEYS = 16_384, 1_000_000, 100
+_TYPES = frozenset({None, "jwt", "at+jwt", "application/at+jwt"})  # RFC 9068
+_FETCH_S = 10.0
+_REFRESH_S = 60.0  # between two fetches for a key that is not known
+_MAX_AGE_S = 24 * 3600.0  # keys of a provider that cannot be reached count so long
+_REMEMBERED = 10_000
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """A provider as the settings name it: whose tokens, for whom, signed how."""
+
+    issuer: str
+    audiences: tuple[str, ...]
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    groups_claim: str = "groups"
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token says of its bearer. `subject` is unique within `issuer` only."""
+
+    issuer: str
+    subject: str
+    groups: frozenset[str]
+    email: str | None
+    expires_at_us: int
+
+
+@dataclass(slots=True)
+class _Keys:
+    by_id: Mapping[str | None, jwt.PyJWK]
+    fetched_at_s: float
+
+
+class Provider:
+    """Used on the event loop. Nothing is fetched before the first token comes."""
+
+    def __init__(self, trusted: Trusted, clock: Clock) -> None:
+        """Raises `UserError(CONFIG_INVALID)` for an issuer that is no https URL, and for an
+        algorithm that is not in `ALGORITHMS`."""
+        _check(trusted)
+        self.trusted = trusted
+        self._clock = clock
+        self._keys: _Keys | None = None
+        self._tried_at_s: float | None = None
+        self._fetching = asyncio.Lock()
+        self._known: OrderedDict[bytes, Claims] = OrderedDict()
+
+    async def claims(self, token: str) -> Claims:
+        """Raises `UserError`: `INVALID_TOKEN`, `EXPIRED_TOKEN`, or `PROVIDER_UNREACHABLE`
+        while its keys cannot be fetched and none that count are known."""
+        name = hashlib.sha256(token.encode()).digest()
+        found = self._known.get(name)
+        if found is None:
+            found = await self._read(token)
+            self._known[name] = found
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        if found.expires_at_us + LEEWAY_S * 1_000_000 <= self._clock.wall_us():
+            self._known.pop(name, None)
+            raise _expired()
+        return found
+
+    async def _read(self, token: str) -> Claims:
+        if len(token) > _MAX_TOKEN_CHARACTERS:
+            raise _invalid("it is too long")
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.PyJWTError:
+            raise _invalid("it is not a signed JWT") from None
+        _check_header(header, self.trusted.algorithms)
+        key = await self._key(header.get("kid"))
+        if key.algorithm_name != header["alg"]:
+            raise _invalid("its key is for another algorithm")
+        return self._claims_in(token, key)
+
+    def _claims_in(self, token: str, key: jwt.PyJWK) -> Claims:
+        now_s = self._clock.wall_us() / 1_000_000
+        try:
+            content = jwt.decode(
+                token,
+                key,
+                algorithms=list(self.trusted.algorithms),
+                audience=list(self.trusted.audiences),
+                issuer=self.trusted.issuer,
+                # The times are held against our own clock below.
+                options={
+                    "require": ["exp", "iat", "iss", "aud", "sub"],
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                },
+            )
+        except jwt.PyJWTError as error:
+            raise _invalid(_reason(error)) from None
+        expires = _time(content, "exp")
+        if expires + LEEWAY_S <= now_s:
+            raise _expired()
+        if max(_time(content, "iat"), _time(content, "nbf", missing=0)) > now_s + LEEWAY_S:
+            raise _invalid("it is not valid yet: compare the clocks of provider and gateway")
+        subject = content["sub"]
+        if not subject or len(subject) > 255:  # OpenID Connect Core 1.0, section 2
+            raise _invalid("its subject is empty or too long")
+        return Claims(
+            self.trusted.issuer,
+            subject,
+            _groups(content.get(self.trusted.groups_claim)),
+            content["email"] if isinstance(content.get("email"), str) else None,
+            int(expires * 1_000_000),
+        )
+
+    async def _key(self, id: str | None) -> jwt.PyJWK:
+        now = self._clock.monotonic_s()
+        keys = self._keys
+        if keys is None or now - keys.fetched_at_s > _MAX_AGE_S or id not in keys.by_id:
+            keys = await self._fetched()
+        if keys is None or now - keys.fetched_at_s > _MAX_AGE_S:
+            raise UserError(
+                Code.PROVIDER_UNREACHABLE,
+                f"The keys of {self.trusted.issuer} cannot be fetched, so its tokens cannot be "
+                "checked: try again, or use an API key.",
+                retry_after_s=int(_REFRESH_S),
+            )
+        found = keys.by_id.get(id)
+        if found is None:
+            raise _invalid("its key is not among the provider's")
+        return found
+
+    async def _fetched(self) -> _Keys | None:
+        """New keys, at most once a minute however many tokens name keys that are not there."""
+        async with self._fetching:
+            now = self._clock.monotonic_s()
+            if self._tried_at_s is not None and now - self._tried_at_s < _REFRESH_S:
+                return self._keys
+            self._tried_at_s = now
+            try:
+                self._keys = _Keys(await _keys_of(self.trusted), now)
+            except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError):
+                return self._keys
+            return self._keys
+
+
+async def _keys_of(trusted: Trusted) -> Mapping[str | None, jwt.PyJWK]:
+    timeout = aiohttp.ClientTimeout(total=_FETCH_S)
+    async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as http:
+        address = trusted.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        about = await _document(http, address)
+        if about.get("issuer") != trusted.issuer:
+            raise ValueError("the provider calls itself otherwise")
+        keys_at = about.get("jwks_uri")
+        if not isinstance(keys_at, str) or not _is_safe(keys_at):
+            raise ValueError("the provider's keys are at no https address")
+        found = (await _document(http, keys_at)).get("keys")
+    if not isinstance(found, list):
+        raise ValueError("the provider has no list of keys")
+    made: dict[str | None, jwt.PyJWK] = {}
+    for each in found[:_MAX_KEYS]:
+        if not isinstance(each, dict) or each.get("use", "sig") != "sig":
+            continue
+        if each.get("kty") == "oct":  # a shared secret signs for whoever knows it
+            continue
+        try:
+            made[each.get("kid")] = jwt.PyJWK(each)
+        except jwt.PyJWTError:
+            continue  # of a kind that is not known here: its tokens are refused
+    return made
+
+
+async def _document(http: aiohttp.ClientSession, address: str) -> dict[str, Any]:
+    async with http.get(address, allow_redirects=False) as response:
+        response.raise_for_status()
+        if response.status != 200:
+            raise ValueError("the provider answers with something else")
+        text = bytearray()
+        async for chunk in response.content.iter_chunked(65_536):
+            text += chunk
+            if len(text) > _MAX_DOCUMENT_BYTES:
+                raise ValueError("the provider's answer does not end")
+        found = orjson.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("the provider's answer is no object")
+    return found
+
+
+def _check(trusted: Trusted) -> None:
+    if not _is_safe(trusted.issuer):
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"The issuer {trusted.issuer[:100]!r} must be an https URL: tokens of a provider "
+            "that is asked without TLS prove nothing.",
+        )
+    unknown = [each for each in trusted.algorithms if each not in ALGORITHMS]
+    if unknown or not trusted.algorithms or not trusted.audiences:
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"The provider {trusted.issuer} needs an audience, and algorithms out of "
+            f"{', '.join(ALGORITHMS)}.",
+        )
+
+
+def _check_header(header: Mapping[str, Any], algorithms: Sequence[str]) -> None:
+    if header.get("alg") not in algorithms:
+        raise _invalid("it is signed with an algorithm that is not allowed")
+    kind = header.get("typ")
+    if (kind.lower() if isinstance(kind, str) else kind) not in _TYPES:
+        raise _invalid("it is a token of another kind")
+    if "crit" in header:
+        raise _invalid("it demands an extension that is not known here")
+
+
+def _is_safe(address: str) -> bool:
+    parts = urlsplit(address)
+    if parts.username or parts.password or not parts.hostname:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOCAL)
+
+
+def _time(content: Mapping[str, Any], name: str, missing: float | None = None) -> float:
+    value = content.get(name, missing)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**40:
+        raise _invalid(f"its {name} is no time")
+    return value
+
+
+def _groups(found: Any) -> frozenset[str]:
+    if isinstance(found, str):
+        return frozenset({found})
+    if not isinstance(found, list):
+        return frozenset()
+    return frozenset(each for each in found if isinstance(each, str))
+
+
+def _reason(error: jwt.PyJWTError) -> str:
+    if isinstance(error, jwt.InvalidAudienceError):
+        return "it is for somebody else"
+    if isinstance(error, jwt.InvalidIssuerError):
+        return "it is from another issuer"
+    if isinstance(error, jwt.MissingRequiredClaimError):
+        return f"it does not say {error.claim!r}"
+    if isinstance(error, jwt.InvalidSignatureError):
+        return "its signature is wrong"
+    return "it is not a sound JWT"
+
+
+def no_provider() -> UserError:
+    return _invalid("nobody here trusts its issuer")
+
+
+def _invalid(why: str) -> UserError:
+    return UserError(Code.INVALID_TOKEN, f"This token is not accepted: {why}.")
+
+
+def _expired() -> UserError:
+    return UserError(Code.EXPIRED_TOKEN, "This token has expired: get a new one and try again.")
