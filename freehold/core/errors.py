@@ -64,7 +64,6 @@ class Code(StrEnum):
     LICENCE_NOT_ACCEPTED = "licence_not_accepted"
     SOURCE_UNREACHABLE = "source_unreachable"
     SOURCE_NOT_FOUND = "source_not_found"
-    AUDIT_BROKEN = "audit_broken"
     DISK_FULL = "disk_full"
     NOT_INSTALLED = "not_installed"
 

@@ -65,7 +65,6 @@ HTTP: dict[Code, tuple[int, str]] = {
     Code.LICENCE_NOT_ACCEPTED: (500, _SERVER),
     Code.SOURCE_UNREACHABLE: (500, _SERVER),
     Code.SOURCE_NOT_FOUND: (500, _SERVER),
-    Code.AUDIT_BROKEN: (500, _SERVER),
     Code.DISK_FULL: (507, _SERVER),
     Code.NOT_INSTALLED: (500, _SERVER),
 }
