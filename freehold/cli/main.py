@@ -8,6 +8,7 @@ import typer
 import freehold
 from freehold.cli import (
     adapter,
+    audit,
     bench,
     chat,
     down,
@@ -41,6 +42,7 @@ app.add_typer(route.app, name="route")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(key.app, name="key")
 app.add_typer(policy.app, name="policy")
+app.add_typer(audit.app, name="audit")
 
 
 @app.command()

@@ -7,10 +7,12 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from freehold.config.home import Home, read_or_create_secret
 from freehold.config.schema import Settings
@@ -19,11 +21,13 @@ from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.secret import Secret
 from freehold.core.tenant import DEFAULT_TENANT, Tenant
+from freehold.secure.checkpoints import Checkpoints
 from freehold.secure.keys import PEPPER_BYTES, Keyring
 from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
 
 _CALL_S = 30
+AUDIT_KEY_BYTES = 32
 
 
 class RunningGateway:
@@ -165,8 +169,12 @@ def offline(home: Home) -> Iterator[tuple[SqlStore, Keyring, str]]:
         store = SqlStore(home.database)
         try:
             keyring = open_keyring(home, store, may_create=may_create)
-            recover(store, home.journal)
-            yield store, keyring, default_tenant(store)
+            checkpoints = open_audit(home, store)
+            try:
+                recover(store, home.journal)
+                yield store, keyring, default_tenant(store)
+            finally:
+                checkpoints.close()
         finally:
             store.close()
 
@@ -210,6 +218,36 @@ def open_keyring(
             f"{path} is not the file that this database was made with: restore it from a backup.",
         )
     return keyring
+
+
+def open_audit(home: Home, store: SqlStore, wanted: str | None = None) -> Checkpoints:
+    """From here on every audit record is signed before it is stored. `wanted` is the file;
+    without one it is where it was the last time. Raises `UserError`: `CONFIG_INVALID` for
+    another key than the records were signed with, `AUDIT_BROKEN`, `AUDIT_UNAVAILABLE`."""
+    known = store.fact("audit_key")
+    seed = read_or_create_secret(home.secrets / "audit", AUDIT_KEY_BYTES, may_create=known is None)
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    public = key.public_key().public_bytes_raw().hex()
+    if known is not None and known != public:
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"{home.secrets / 'audit'} is not the key that the audit records were signed with: "
+            "restore it from a backup.",
+        )
+    path = Path(wanted or store.fact("audit_checkpoints") or home.path / "audit" / "checkpoints")
+    try:
+        made = Checkpoints(path.expanduser(), key)
+    except OSError as error:
+        raise UserError(
+            Code.AUDIT_UNAVAILABLE,
+            f"The audit checkpoints {path} cannot be opened ({error.strerror}): make room there, "
+            "or set `audit.checkpoints`.",
+        ) from None
+    for name, value in (("audit_key", public), ("audit_checkpoints", str(path))):
+        if store.fact(name) != value:
+            store.put_fact(name, value)
+    store.witness = lambda records: made.add(records, time.time_ns() // 1000)
+    return made
 
 
 def default_tenant(store: SqlStore) -> str:

@@ -33,6 +33,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard
 from freehold.core.secret import Secret
 from freehold.deploy.pool import Pool
+from freehold.secure.checkpoints import Checkpoints
 from freehold.secure.keys import KeyRequest, Keyring
 from freehold.serve import app, connection
 from freehold.serve.gateway import Gateway
@@ -174,12 +175,15 @@ async def _serve(
     url = _url(settings.server, listener)
     is_new = reach.is_new(home)
     store = SqlStore(home.database)
+    checkpoints: Checkpoints | None = None
     try:
         keyring = reach.open_keyring(home, store, may_create=is_new, settings=settings)
         tenant_id = reach.default_tenant(store)
         operator = keyring.open_locally(tenant_id)
+        checkpoints = reach.open_audit(home, store, settings.audit.checkpoints)
         recover(store, home.journal)
         orphans = store.settle_orphans(time.time_ns() // 1000)
+        checkpoints.check(store.audit_heads())
         first_key = _first_key(home, store, keyring, tenant_id)
         shutil.rmtree(staging(home.path), ignore_errors=True)  # of a command that was killed
         serving = wiring.pools(home, settings, store, ModelStore(home.path), cards)
@@ -200,6 +204,8 @@ async def _serve(
             await gateway.ledger.close()
     finally:
         store.close()
+        if checkpoints is not None:
+            checkpoints.close()
 
 
 async def _run(

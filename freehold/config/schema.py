@@ -146,6 +146,11 @@ class UpstreamSettings(_Section):
         return value.rstrip("/")
 
 
+class AuditSettings(_Section):
+    # Where the signed checkpoints are kept: best on another disk or machine.
+    checkpoints: str | None = None
+
+
 class AccessRule(_Section):
     """What the members of a provider's group may do, and where."""
 
@@ -170,6 +175,7 @@ class Settings(_Section):
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
     engines: EngineSettings = EngineSettings()
+    audit: AuditSettings = AuditSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
     identity_providers: tuple[ProviderSettings, ...] = ()
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$")

@@ -20,6 +20,7 @@ class Action(StrEnum):
     CHANGE_TENANTS = "change_tenants"
     READ_POLICIES = "read_policies"
     CHANGE_POLICIES = "change_policies"
+    READ_AUDIT = "read_audit"
     READ_MODELS = "read_models"
     READ_STATUS = "read_status"
 

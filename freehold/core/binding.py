@@ -101,6 +101,7 @@ class Binding:
     conversation_id: str | None
     client_request_id: str | None
     address: str | None = None  # where the request comes from
+    policies: tuple[str, ...] = ()  # that admitted it
     guard_policy: str | None = None
     residency: str | None = None
     quota_id: str | None = None

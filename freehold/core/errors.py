@@ -51,6 +51,7 @@ class Code(StrEnum):
     UPSTREAM_RATE_LIMITED = "upstream_rate_limited"
     IDENTITY_MISMATCH = "identity_mismatch"
     PROVIDER_UNREACHABLE = "provider_unreachable"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
     STORAGE_UNAVAILABLE = "storage_unavailable"
     INTERNAL = "internal_error"
     # the machine and its files; these reach people through the CLI
@@ -64,6 +65,7 @@ class Code(StrEnum):
     LICENCE_NOT_ACCEPTED = "licence_not_accepted"
     SOURCE_UNREACHABLE = "source_unreachable"
     SOURCE_NOT_FOUND = "source_not_found"
+    AUDIT_BROKEN = "audit_broken"
     DISK_FULL = "disk_full"
     NOT_INSTALLED = "not_installed"
 

@@ -33,6 +33,7 @@ class Reservation:
     priority: str
     stream: bool
     created_at_us: int
+    policies: str | None = None  # that admitted it, with spaces between
     idempotency: "IdempotencyClaim | None" = None
 
 

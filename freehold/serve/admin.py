@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, Field, ValidationError
 
+from freehold.core.audit import Record as AuditRecord
 from freehold.core.binding import Principal
 from freehold.core.errors import Code, UserError
 from freehold.serve import admission
@@ -24,6 +25,13 @@ _Shape = TypeVar("_Shape", bound=BaseModel)
 class UsageQuery(OwnQuery):
     days: Annotated[int, Field(ge=1, le=_MAX_DAYS)] = 30
     key: Annotated[str, Field(max_length=64)] | None = None
+
+
+class AuditQuery(OwnQuery):
+    """Oldest first, from the record after that number on."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    after: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class RecordsQuery(OwnQuery):
@@ -92,11 +100,35 @@ class Admin:
         )
         await reply_json(send, {"data": rows})
 
+    async def audit(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        asked = query(AuditQuery, scope)
+        tenant_id, environment = owner(
+            self._gateway, scope, principal, asked.tenant, asked.environment
+        )
+        await asyncio.to_thread(self._gateway.ledger.flush)
+        found = await asyncio.to_thread(
+            self._gateway.store.audit_records, tenant_id, environment, asked.limit + 1, asked.after
+        )
+        data = [shown_audit(each) for each in found[: asked.limit]]
+        await reply_json(send, {"data": data, "has_more": len(found) > asked.limit})
+
     async def list_models(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         cards = [dataclasses.asdict(card) for card in self._gateway.cards.values()]
         await reply_json(send, {"data": cards})
+
+
+def shown_audit(record: AuditRecord) -> dict[str, Any]:
+    """`body` is the text that was hashed, so that others can check the chain too."""
+    return {
+        "stream": record.stream,
+        "number": record.number,
+        "body": record.body.decode(),
+        "hash": record.hash.hex(),
+    }
 
 
 async def body_of(

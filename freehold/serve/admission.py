@@ -77,7 +77,8 @@ def bind(
     isolation = _isolation(route, pool)
     if pool is not None and pool.own is not None and pool.own.tenant_id != principal.tenant_id:
         raise Fault(f"{route.id} leads into the pool of another tenant")
-    binding = Binding(
+    permitted = _authorize(gateway, principal, route, scope["freehold.address"])
+    return Binding(
         request_id=scope["freehold.request_id"],
         principal=principal,
         route=route,
@@ -90,21 +91,20 @@ def bind(
         conversation_id=_label(scope, b"x-freehold-conversation"),
         client_request_id=None,
         address=scope["freehold.address"],
+        policies=permitted,
     )
-    _authorize(gateway, scope, binding)
-    return binding
 
 
-def _authorize(gateway: Gateway, scope: Scope, binding: Binding) -> None:
-    """On the route that was found. What is not the principal's own looks like what is not
-    there; what it may not do is said."""
-    decision = gateway.policies.decide(
-        binding.principal, Action.INFER, binding.route, scope["freehold.address"]
-    )
+def _authorize(
+    gateway: Gateway, principal: Principal, route: Route, address: str
+) -> tuple[str, ...]:
+    """On the route that was found: which policies permit it. What is not the principal's own
+    looks like what is not there; what it may not do is said."""
+    decision = gateway.policies.decide(principal, Action.INFER, route, address)
     if decision.is_allowed:
-        return
+        return decision.because
     if decision.is_not_theirs:
-        raise model_not_found(binding.route.alias)
+        raise model_not_found(route.alias)
     raise refused(Action.INFER, decision)
 
 

@@ -82,6 +82,7 @@ def operations(gateway: Gateway) -> list[Operation]:
         Operation("POST", "/admin/v1/policies", Action.CHANGE_POLICIES, policies.put),
         Operation("DELETE", "/admin/v1/policies/{name}", Action.CHANGE_POLICIES, policies.remove),
         Operation("GET", "/admin/v1/usage", Action.READ_USAGE, admin.usage),
+        Operation("GET", "/admin/v1/audit", Action.READ_AUDIT, admin.audit),
         Operation("GET", "/admin/v1/requests", Action.READ_USAGE, admin.records),
     ]
 

@@ -52,6 +52,7 @@ HTTP: dict[Code, tuple[int, str]] = {
     Code.UPSTREAM_RATE_LIMITED: (429, _LIMIT),
     Code.IDENTITY_MISMATCH: (502, _SERVER),
     Code.PROVIDER_UNREACHABLE: (503, _SERVER),
+    Code.AUDIT_UNAVAILABLE: (503, _SERVER),
     Code.STORAGE_UNAVAILABLE: (503, _SERVER),
     Code.INTERNAL: (500, _SERVER),
     Code.FILE_INVALID: (400, _REQUEST),
@@ -65,6 +66,7 @@ HTTP: dict[Code, tuple[int, str]] = {
     Code.LICENCE_NOT_ACCEPTED: (500, _SERVER),
     Code.SOURCE_UNREACHABLE: (500, _SERVER),
     Code.SOURCE_NOT_FOUND: (500, _SERVER),
+    Code.AUDIT_BROKEN: (500, _SERVER),
     Code.DISK_FULL: (507, _SERVER),
     Code.NOT_INSTALLED: (500, _SERVER),
 }

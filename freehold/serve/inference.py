@@ -128,6 +128,7 @@ class Inference:
             priority=binding.priority.value,
             stream=binding.stream,
             created_at_us=now_us,
+            policies=" ".join(binding.policies),
             idempotency=claim.as_reserved(now_us) if claim else None,
         )
 

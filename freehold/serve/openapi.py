@@ -11,7 +11,7 @@ import freehold
 from freehold.core.binding import Principal
 from freehold.core.errors import Code
 from freehold.serve import bodies, replies
-from freehold.serve.admin import RecordsQuery, UsageQuery
+from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
 from freehold.serve.admin_keys import KeyRotation, NewKey
 from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
 from freehold.serve.admin_routing import NewAdapter, PageQuery
@@ -252,6 +252,11 @@ _OTHERS = [
         "get", "/admin/v1/usage", "usage", "administration",
         "Usage by key, model and day", replies.UsageList, _WITH_QUERY | _OWNED,
         query=UsageQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/audit", "list_audit_records", "administration",
+        "The audit records of a tenant's environment, a chain of hashes", replies.AuditList,
+        _WITH_QUERY | _OWNED, query=AuditQuery,
     ),
     _Entry(
         "get", "/admin/v1/requests", "requests", "administration",

@@ -332,6 +332,20 @@ class Policy(BaseModel):
     set_by: str
 
 
+class AuditRecord(BaseModel):
+    """`body` is JSON, as it was hashed."""
+
+    stream: str
+    number: int
+    body: str
+    hash: str
+
+
+class AuditList(BaseModel):
+    data: list[AuditRecord]
+    has_more: bool
+
+
 class PolicyList(BaseModel):
     data: list[Policy]
 
@@ -442,6 +456,7 @@ class RequestRecord(BaseModel):
     settled_at_us: int | None
     outcome: Outcome | None
     error_code: str | None
+    policies: str | None
 
 
 class RequestList(BaseModel):

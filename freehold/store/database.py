@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from freehold.core.errors import Code, UserError
 from freehold.store import migrate
 from freehold.store.sqlite import open_reader, open_writer
+from freehold.store.tables import facts
 
 
 class Database:
@@ -36,6 +37,11 @@ class Database:
     def close(self) -> None:
         self._reader.dispose()
         self._writer.dispose()
+
+    def fact(self, name: str) -> str | None:
+        """One of this installation's."""
+        with self._reading() as connection:
+            return connection.scalar(select(facts.c.value).where(facts.c.name == name))
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

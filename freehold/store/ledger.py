@@ -12,6 +12,7 @@ import contextlib
 import logging
 import queue
 import threading
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,18 @@ from freehold.store.claims import Claims
 
 _log = logging.getLogger(__name__)
 _RETRY_S, _APPLY_S, _FLUSH_S = 1.0, 1.0, 30.0
+_SYNC_S = 2.0
 _MAX_BEHIND = 200_000  # entries that the database may lack before new work is refused
+
+
+class _Nudge(Enum):
+    """What the sync thread is told beside those who wait for it."""
+
+    SYNC = auto()
+    LAST = auto()
+
+
+_Wait = asyncio.Future[None] | _Nudge
 
 
 class Ledger:
@@ -34,14 +46,14 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
         self._journal = _journal_in(folder)
         self._claims = Claims(store)
-        self._waiting: queue.SimpleQueue[asyncio.Future[None] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Wait] = queue.SimpleQueue()
         self._refused: list[bytes] = []  # settlements that the disk refused so far
-        self._is_failing = self._is_closing = False
+        self._is_failing = self._is_unproven = self._is_closing = False
         # Entries that the database does not have yet. The lock also spans the append of
         # each, so that no segment is removed whose lines are not among them.
         self._lock = threading.Condition()
         self._entries = Entries()
-        self._appended = self._applied = self._hurried = self._failures = 0
+        self._appended = self._synced = self._applied = self._hurried = self._failures = 0
         self._threads = [
             threading.Thread(target=self._keep_synced, name="ledger-sync", daemon=True),
             threading.Thread(target=self._keep_applied, name="ledger-apply", daemon=True),
@@ -51,9 +63,11 @@ class Ledger:
 
     @property
     def is_writable(self) -> bool:
-        """False while the disk refuses settlements, or the database has not taken
-        any for long; new work is then refused too."""
-        return not self._is_failing and self._appended - self._applied < _MAX_BEHIND
+        """False while the disk refuses settlements, while what proves the audit records
+        cannot be written, or when the database has not taken any for long; new work is
+        then refused too."""
+        is_behind = self._appended - self._applied >= _MAX_BEHIND
+        return not (self._is_failing or self._is_unproven or is_behind)
 
     async def reserve(self, reservation: Reservation) -> ClaimState | None:
         """What the idempotency claim met, None without one; where that is not
@@ -111,7 +125,7 @@ class Ledger:
     async def close(self) -> None:
         """Syncs and applies what there is, then ends both threads."""
         self._is_closing = True
-        self._waiting.put(None)
+        self._waiting.put(_Nudge.LAST)
         await asyncio.to_thread(self._threads[0].join)
         with self._lock:
             self._lock.notify_all()
@@ -142,17 +156,22 @@ class Ledger:
         is_last = False
         while not is_last:
             batch = self._take_waiting()
-            is_last = None in batch
+            is_last = _Nudge.LAST in batch
+            with self._lock:
+                appended = self._appended
             failure = self._sync()
-            self._is_failing = failure is not None
-            futures = [future for future in batch if future is not None]
+            with self._lock:
+                self._is_failing = failure is not None
+                self._synced = self._synced if self._is_failing else appended
+                self._lock.notify_all()
+            futures = [future for future in batch if not isinstance(future, _Nudge)]
             if futures:
                 self._loop.call_soon_threadsafe(_resolve, futures, failure)
         self._journal.close()
 
-    def _take_waiting(self) -> "list[asyncio.Future[None] | None]":
+    def _take_waiting(self) -> "list[_Wait]":
         """All who wait now; after a while nobody, when there is something to retry."""
-        batch: list[asyncio.Future[None] | None] = []
+        batch: list[_Wait] = []
         with contextlib.suppress(queue.Empty):
             batch.append(self._waiting.get(timeout=_RETRY_S if self._is_failing else None))
             while True:
@@ -181,10 +200,20 @@ class Ledger:
                 is_last = self._is_ended
                 closed = self._journal.take_closed()
                 entries, self._entries = self._entries, Entries()
+                self._wait_for_disk(self._appended)
             if self._apply(entries, closed) or is_last:
                 continue
             with self._lock:
                 self._lock.wait_for(lambda: self._is_ended, _RETRY_S)
+
+    def _wait_for_disk(self, count: int) -> None:
+        """What the database and the audit's witness are told must not be lost from the
+        journal with the power. A disk that refuses is not waited for."""
+        if self._synced < count and not self._is_ended:
+            self._waiting.put(_Nudge.SYNC)
+            self._lock.wait_for(
+                lambda: self._synced >= count or self._is_failing or self._is_ended, _SYNC_S
+            )
 
     def _is_hurried(self) -> bool:
         return self._hurried > self._applied or self._is_ended
@@ -198,12 +227,14 @@ class Ledger:
             self._store.apply(entries)
         except FreeholdError as error:
             _log.error("ledger_apply_failed", extra={"reason": error.message})
+            self._is_unproven = error.code is Code.AUDIT_UNAVAILABLE
             self._journal.give_back(closed)
             with self._lock:
                 self._entries = entries.then(self._entries)
                 self._failures += 1
                 self._lock.notify_all()
             return False
+        self._is_unproven = False
         for path in closed:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # a full disk: the segment in use grows on
@@ -254,7 +285,7 @@ def _reserved(entry: Reservation) -> list[Any]:
     return [
         "r", entry.request_id, entry.tenant_id, entry.environment, entry.key_id, entry.alias,
         entry.endpoint, entry.engine, entry.base_digest, entry.adapter_digest,
-        entry.conversation_id, entry.priority, entry.stream, entry.created_at_us,
+        entry.conversation_id, entry.priority, entry.stream, entry.created_at_us, entry.policies,
     ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 `identity.py`, routes and adapters in `routing.py`."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from freehold.core.binding import Environment
 from freehold.core.usage import IdempotencyClaim, Outcome, StoredReply, UsageRow
+from freehold.store.audit import AuditTable, body_of_request
 from freehold.store.base import ClaimState, Entries
 from freehold.store.identity import Identity
 from freehold.store.policies import PolicyTable
@@ -20,10 +21,11 @@ from freehold.store.tables import facts, idempotency, requests
 # each row, and the database reads the entries as they are.
 _RESERVE = """
 INSERT OR IGNORE INTO requests (id, tenant_id, environment, key_id, alias, endpoint, engine,
-  base_digest, adapter_digest, conversation_id, priority, stream, created_at_us,
+  base_digest, adapter_digest, conversation_id, priority, stream, created_at_us, policies,
   tokens_in, tokens_out, tokens_cached, estimated)
 SELECT value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-  value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, 0, 0, 0, 0
+  value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14,
+  0, 0, 0, 0
 FROM json_each(?)
 """
 _MARK = """
@@ -35,15 +37,12 @@ UPDATE requests SET outcome = value ->> 2, tokens_in = value ->> 3, tokens_out =
   tokens_cached = value ->> 5, estimated = value ->> 6, ttft_us = value ->> 7,
   duration_us = value ->> 8, settled_at_us = value ->> 9, error_code = value ->> 10
 FROM json_each(?) WHERE requests.id = value ->> 1 AND settled_at_us IS NULL
+RETURNING *
 """
 
 
-class SqlStore(Identity, PolicyTable, Routing):
+class SqlStore(Identity, PolicyTable, Routing, AuditTable):
     # facts of this installation
-
-    def fact(self, name: str) -> str | None:
-        with self._reading() as connection:
-            return connection.scalar(select(facts.c.value).where(facts.c.name == name))
 
     def put_fact(self, name: str, value: str) -> None:
         with self._writing() as connection:
@@ -59,12 +58,22 @@ class SqlStore(Identity, PolicyTable, Routing):
             for statement, rows in (
                 (_RESERVE, entries.reservations),
                 (_MARK, list(entries.marks.values())),
-                (_SETTLE, list(entries.settlements.values())),
             ):
                 if rows:
                     connection.exec_driver_sql(statement, (orjson.dumps(rows).decode(),))
+            if entries.settlements:
+                self._settle(connection, entries.settlements)
             for entry in entries.claims:
                 _apply_claim(connection, entry)
+
+    def _settle(self, connection: Connection, settlements: Mapping[str, Sequence[Any]]) -> None:
+        """And leaves the audit record of each, in the order in which they were settled."""
+        given = orjson.dumps(list(settlements.values())).decode()
+        rows = connection.exec_driver_sql(_SETTLE, (given,)).mappings()
+        settled = {row["id"]: row for row in rows}
+        self._record(
+            connection, [body_of_request(settled[id]) for id in settlements if id in settled]
+        )
 
     def claim(self, claim: IdempotencyClaim, now_us: int) -> ClaimState | None:
         mine = (idempotency.c.slot == claim.slot) & (idempotency.c.expires_at_us >= now_us)
@@ -84,17 +93,24 @@ class SqlStore(Identity, PolicyTable, Routing):
 
     def settle_orphans(self, now_us: int) -> int:
         with self._writing() as connection:
-            found = connection.execute(
-                update(requests)
-                .where(requests.c.settled_at_us.is_(None))
-                .values(outcome=Outcome.ORPHANED, settled_at_us=now_us, estimated=True)
-            ).rowcount
+            found = (
+                connection.execute(
+                    update(requests)
+                    .where(requests.c.settled_at_us.is_(None))
+                    .values(outcome=Outcome.ORPHANED, settled_at_us=now_us, estimated=True)
+                    .returning(requests)
+                )
+                .mappings()
+                .all()
+            )
+            by_id = sorted(found, key=lambda row: row["id"])
+            self._record(connection, map(body_of_request, by_id))
             connection.execute(
                 delete(idempotency).where(
                     idempotency.c.sealed_body.is_(None) | (idempotency.c.expires_at_us < now_us)
                 )
             )
-        return found
+        return len(found)
 
     # reports
 

@@ -123,6 +123,7 @@ requests = Table(
     Column("settled_at_us", BigInteger),
     Column("outcome", String),
     Column("error_code", String),
+    Column("policies", String),  # that admitted it
     Index("requests_by_tenant_and_time", "tenant_id", "created_at_us"),
 )
 # Small however many rows there are: what a start has to sweep.
@@ -154,4 +155,14 @@ policies = Table(
     Column("text", String, nullable=False),
     Column("set_at_us", BigInteger, nullable=False),
     Column("set_by", String, nullable=False),
+)
+
+# By stream (a tenant's environment), a chain of hashes; rows are only ever added.
+audit = Table(
+    "audit",
+    metadata,
+    Column("stream", String, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("body", String, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
 )

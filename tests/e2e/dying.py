@@ -11,6 +11,7 @@ from typing import Any
 from freehold.cli.main import main
 from freehold.config import load
 from freehold.engines.openai_http import OpenAIHttp
+from freehold.secure.checkpoints import Checkpoints
 from freehold.serve.exchange import Exchange
 from freehold.store.journal import Journal
 from freehold.store.ledger import Ledger
@@ -112,6 +113,17 @@ def _applied() -> None:
     SqlStore.apply = apply  # type: ignore[method-assign]
 
 
+def _signed() -> None:
+    """The checkpoints have the audit record, the database does not."""
+    original = Checkpoints.add
+
+    def add(*arguments: Any, **named: Any) -> None:
+        original(*arguments, **named)
+        _die()
+
+    Checkpoints.add = add  # type: ignore[method-assign]
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "reserved": _reserved,
     "dispatched": _dispatched,
@@ -119,6 +131,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "answered": _answered,
     "written": _written,
     "settled": _settled,
+    "signed": _signed,
     "applying": _applying,
     "applied": _applied,
 }

@@ -3,6 +3,7 @@ counted twice, what was running is settled once by the next start, retries are s
 and no engine is left over."""
 
 import contextlib
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from tests.installation import Installation, share, stock_tiny
 
 _FAKE = ("--engine", "fake", "--model", "tiny")
 _ORPHANED = ("reserved", "dispatched", "streaming", "answered")
-_SETTLED = ("written", "settled", "applying", "applied")
+_SETTLED = ("written", "settled", "signed", "applying", "applied")
 
 
 Begin = Callable[..., Installation]
@@ -53,6 +54,13 @@ def _records(gateway: Installation) -> list[dict[str, Any]]:
     answer = httpx2.get(f"{gateway.url}/admin/v1/requests", headers=headers)
     rows: list[dict[str, Any]] = answer.json()["data"]
     return rows[::-1]
+
+
+def _is_on_record(gateway: Installation, count: int) -> None:
+    """Each has one audit record, and the chain is whole."""
+    ended = gateway.run("audit", "verify", "--json")
+    found = json.loads(ended.stdout)
+    assert found == {"records": count, "streams": 1, "findings": []}
 
 
 def _dies_with_all_engines(gateway: Installation, engines: list[psutil.Process]) -> None:
@@ -108,7 +116,9 @@ def test_a_killed_gateway_counts_each_request_once(
     if is_settled:
         assert retried.startswith(got)
     assert _whole(after, prompt, "key-2")[0] == retried
-    assert len(_records(after)) == (2 if is_settled else 3)
+    count = 2 if is_settled else 3
+    assert len(_records(after)) == count
+    _is_on_record(after, count)
 
 
 def test_a_gateway_killed_while_its_model_loads_leaves_no_engine(

@@ -29,6 +29,7 @@ ALIASES = ("llama", "poet")
 ON_SPACE = {
     Action.LIST_MODELS, Action.READ_KEYS, Action.CHANGE_KEYS, Action.READ_ROUTES,
     Action.CHANGE_ROUTES, Action.READ_ADAPTERS, Action.CHANGE_ADAPTERS, Action.READ_USAGE,
+    Action.READ_AUDIT,
 }  # fmt: skip
 ON_TENANT = {
     Action.READ_TENANTS, Action.CHANGE_TENANTS, Action.READ_POLICIES, Action.CHANGE_POLICIES,

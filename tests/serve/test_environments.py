@@ -39,6 +39,7 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
     ("DELETE", "/admin/v1/routes/{alias:path}"): ("/admin/v1/routes/spare-{env}", None),
     ("GET", "/admin/v1/usage"): ("/admin/v1/usage", None),
     ("GET", "/admin/v1/requests"): ("/admin/v1/requests", None),
+    ("GET", "/admin/v1/audit"): ("/admin/v1/audit", None),
 }  # fmt: skip
 _ASKING: dict[tuple[str, str], Any] = {
     ("POST", "/v1/chat/completions"): {"messages": _MESSAGES},

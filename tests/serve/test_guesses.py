@@ -129,7 +129,7 @@ async def test_headers_about_who_one_is_change_nothing(tmp_path: Path) -> None:
         for name, value in itertools.product(names, values):
             answer = await _get(client, key, "/admin/v1/keys", **{name: value})
             assert (answer.status_code, answer.json()) == (200, plain.json())
-            operates = await _get(client, key, "/admin/v1/tenants", **{name: value})
+            operates = await _get(client, key, "/admin/v1/status", **{name: value})
             assert _code(operates) == (403, "insufficient_permissions")
 
 

@@ -134,6 +134,10 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "tenant": ("/admin/v1/usage" + _OWNED, None),
         "tenant id": ("/admin/v1/usage" + _OWNED, None),
     },
+    ("GET", "/admin/v1/audit"): {
+        "tenant": ("/admin/v1/audit" + _OWNED, None),
+        "tenant id": ("/admin/v1/audit" + _OWNED, None),
+    },
     ("GET", "/admin/v1/requests"): {
         "request": ("/admin/v1/requests?before={}", None),
         "tenant": ("/admin/v1/requests" + _OWNED, None),

@@ -48,7 +48,7 @@ async def test_a_request_is_in_the_database_with_all_that_was_said_of_it(
 ) -> None:
     told = reservation(
         "req_1", base_digest="sha256:b", adapter_digest="sha256:a", conversation_id="c-1",
-        priority="batch", stream=False,
+        priority="batch", stream=False, policies="freehold/a b/c",
     )  # fmt: skip
     await book.reserve(told)
     await book.settle(
@@ -64,7 +64,7 @@ async def test_a_request_is_in_the_database_with_all_that_was_said_of_it(
         "priority": "batch", "stream": False, "created_at_us": 1_000_000,
         "tokens_in": 3, "tokens_out": 7, "tokens_cached": 1, "estimated": False,
         "ttft_us": 10, "duration_us": 20, "settled_at_us": 2_000_000,
-        "outcome": "engine_failed", "error_code": "engine_failed",
+        "outcome": "engine_failed", "error_code": "engine_failed", "policies": "freehold/a b/c",
     }  # fmt: skip
 
 

@@ -97,6 +97,7 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         tenant, "key_ten_a", _key(f"key_{uuid4()}", tenant), 9, "token"
     ),
     "standing": lambda store, tenant: store.standing(tenant, ["key_ten_a"]),
+    "audit_records": lambda store, tenant: store.audit_records(tenant, "dev", 10),
     "policies": lambda store, tenant: store.policies(tenant),
     "remove_policy": lambda store, tenant: store.remove_policy(tenant, "nights"),
     "tenant": lambda store, tenant: store.tenant(tenant),
@@ -109,8 +110,9 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 # entries and records carry their tenant, and the rest belongs to the installation, which
 # `tenants` and `access_number` tell who operates it and its own processes.
 _UNSCOPED = {
-    "access_number", "add_key", "add_tenant", "apply", "claim", "close", "every_policy", "fact",
-    "key_by_hash", "put_fact", "put_policy", "settle_orphans", "tenant_named", "tenants",
+    "access_number", "add_key", "add_tenant", "apply", "audit_heads", "audit_trail", "claim",
+    "close", "every_policy", "fact", "key_by_hash", "put_fact", "put_policy", "settle_orphans",
+    "tenant_named", "tenants",
 }  # fmt: skip
 
 
@@ -138,7 +140,7 @@ def _furnish(store: SqlStore, tenant: str) -> None:
 
 def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "usage", "records", "tenant", "holdings",
-             "standing", "policies")  # fmt: skip
+             "standing", "policies", "audit_records")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 

@@ -1,0 +1,194 @@
+"""`freehold audit`: who used what, and whether the records are whole."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from freehold.cli import reach
+from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, stderr, table
+from freehold.cli.owner import EnvironmentOption, Of, TenantOption
+from freehold.config import load
+from freehold.config.home import Home
+from freehold.core.errors import Code, UserError
+from freehold.secure import audit, checkpoints
+from freehold.secure.ocsf import event
+from freehold.store.audit import AuditReader
+
+app = typer.Typer(no_args_is_help=True, help="Who used what, and whether the records are whole.")
+_PATH = "/admin/v1/audit"
+_PAGE = 1000
+_SETTLES_S = 2.0  # a running gateway signs records a moment before it stores them
+
+
+class Format(StrEnum):
+    JSONL = "jsonl"
+    OCSF = "ocsf"
+
+
+@app.command(name="list")
+def list_(
+    after: Annotated[int, typer.Option(min=0, help="Records after this number.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=_PAGE)] = 50,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Audit records of a tenant's environment, oldest first."""
+    with errors_in_a_sentence(as_json):
+        found = _page(load.home(), Of(tenant, environment), after, limit)
+    if as_json:
+        print_json([{**each, "body": orjson.loads(each["body"])} for each in found])
+        return
+    rows = []
+    for each in found:
+        body = orjson.loads(each["body"])
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(body["at_us"] / 1e6))
+        digests = " ".join(str(body[name])[7:19] for name in ("base", "adapter") if body[name])
+        rows.append(
+            [str(each["number"]), at, body["principal"], body["model"], digests, body["outcome"]]
+        )
+    table(["number", "at (UTC)", "principal", "model", "base, adapter", "outcome"], rows, "None.")
+
+
+@app.command()
+def export(
+    format_: Annotated[Format, typer.Option("--format", help="jsonl, or ocsf for a SIEM.")] = (
+        Format.JSONL
+    ),
+    after: Annotated[int, typer.Option(min=0, help="Records after this number.")] = 0,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Write all audit records of a tenant's environment to standard output, one a line."""
+    with errors_in_a_sentence(False):
+        home, of = load.home(), Of(tenant, environment)
+        while page := _page(home, of, after, _PAGE):
+            for each in page:
+                body = orjson.loads(each["body"])
+                if format_ is Format.OCSF:
+                    shown = event(each["stream"], each["number"], body)
+                else:
+                    shown = each
+                sys.stdout.write(orjson.dumps(shown).decode() + "\n")
+            after = page[-1]["number"]
+
+
+@app.command()
+def key(as_json: Json = False) -> None:
+    """The public key that the checkpoints are signed with: for whoever audits."""
+    with errors_in_a_sentence(as_json), _reader(load.home(), None) as reader:
+        public = _public_key(reader, None).public_bytes_raw().hex()
+    if as_json:
+        print_json({"public_key": public})
+    else:
+        typer.echo(public)
+
+
+@app.command()
+def verify(
+    database: Annotated[
+        Path | None, typer.Option(help="A copy of freehold.db; else this home's.")
+    ] = None,
+    checkpoints_: Annotated[
+        Path | None, typer.Option("--checkpoints", help="A copy of the checkpoints' file.")
+    ] = None,
+    public_key: Annotated[
+        str | None, typer.Option(help="As `freehold audit key` told it, in hex.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every record against its chain and the signed checkpoints, without a gateway;
+    names the first bad record of each stream and fails when there is one."""
+    with errors_in_a_sentence(as_json):
+        home = load.home()
+        with _reader(home, database) as reader, stderr.status("Verifying…"):
+            counts, findings = _verified(reader, checkpoints_, public_key)
+            if findings and database is None and home.is_locked():
+                time.sleep(_SETTLES_S)
+                counts, findings = _verified(reader, checkpoints_, public_key)
+    if as_json:
+        print_json(
+            {
+                "records": sum(counts.values()),
+                "streams": len(counts),
+                "findings": [
+                    {"stream": f.stream, "number": f.number, "what": f.what} for f in findings
+                ],
+            }
+        )
+    else:
+        for found in findings:
+            console.print(f"Record {found.number} of {found.stream} {found.what}.")
+        console.print(f"{sum(counts.values())} records in {len(counts)} streams are sound.")
+    if findings:
+        raise typer.Exit(1)
+
+
+def _verified(
+    reader: AuditReader, path: Path | None, public_key: str | None
+) -> tuple[dict[str, int], list[audit.Finding]]:
+    """How many records of each stream are sound, and what is not."""
+    key = _public_key(reader, public_key)
+    file = path or Path(reader.fact("audit_checkpoints") or "")
+    try:
+        signed = checkpoints.signed(file, key)
+    except OSError as error:
+        raise UserError(
+            Code.AUDIT_BROKEN,
+            f"The checkpoints {file} cannot be read ({error.strerror}): name their file by "
+            "--checkpoints.",
+        ) from None
+    counts, findings = {}, []
+    for stream in sorted(signed.hashes.keys() | reader.audit_heads().keys()):
+        counts[stream], found = audit.verify(
+            stream,
+            reader.audit_trail(stream),
+            signed.hashes.get(stream, []),
+            signed.first.get(stream, 1),
+        )
+        if found is not None:
+            findings.append(found)
+    return counts, findings
+
+
+def _public_key(reader: AuditReader, given: str | None) -> Ed25519PublicKey:
+    text = given or reader.fact("audit_key") or ""
+    try:
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
+    except ValueError:
+        raise UserError(
+            Code.INVALID_VALUE,
+            "The public key must be 64 hex digits, as `freehold audit key` tells it.",
+        ) from None
+
+
+@contextlib.contextmanager
+def _reader(home: Home, database: Path | None) -> Iterator[AuditReader]:
+    path = database or home.database
+    if not path.exists():
+        raise UserError(Code.NOT_FOUND, f"There is no database {path}: name one by --database.")
+    reader = AuditReader(path)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def _page(home: Home, of: Of, after: int, limit: int) -> list[dict[str, Any]]:
+    from freehold.serve.admin import shown_audit
+
+    gateway = reach.running(home)
+    if gateway is not None:
+        query = {**of.named(), "after": after, "limit": limit}
+        found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=query)["data"]
+        return found
+    with reach.offline(home) as (store, _, _):
+        return [shown_audit(each) for each in store.audit_records(*of.resting(store), limit, after)]

@@ -1,0 +1,50 @@
+"""The audit chain: records that cannot be changed, dropped or moved without being found out.
+
+Each stream (a tenant's environment, or the installation) counts its records from 1, and
+each record's hash covers the one before it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+INSTALLATION = "installation"
+BEGINNING = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`body` is JSON, exactly as it was hashed."""
+
+    stream: str
+    number: int
+    body: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a stream's chain ends: how many records, and the hash of the last."""
+
+    number: int = 0
+    hash: bytes = BEGINNING
+
+
+def stream_of(tenant_id: str, environment: str) -> str:
+    return f"{tenant_id}/{environment}"
+
+
+def link(previous: bytes, stream: str, number: int, body: bytes) -> bytes:
+    """SHA-256(previous || stream || NUL || number || NUL || body); the names of streams hold
+    no NUL."""
+    return hashlib.sha256(b"%b%b\0%d\0%b" % (previous, stream.encode(), number, body)).digest()
+
+
+def chained(stream: str, head: Head, bodies: Sequence[bytes]) -> list[Record]:
+    """The next records after `head`."""
+    made = []
+    previous = head.hash
+    for number, body in enumerate(bodies, head.number + 1):
+        previous = link(previous, stream, number, body)
+        made.append(Record(stream, number, body, previous))
+    return made

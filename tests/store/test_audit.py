@@ -1,0 +1,130 @@
+"""Each settled request leaves one audit record, in the transaction that settles it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freehold.core.audit import Head, Record, chained
+from freehold.core.errors import Code, UserError
+from freehold.store import ledger
+from freehold.store.base import Entries
+from freehold.store.sql import SqlStore
+from tests.store.making import reservation, settlement
+
+
+@pytest.fixture(name="store")
+def _store(tmp_path: Path) -> Iterator[SqlStore]:
+    store = SqlStore(tmp_path / "freehold.db")
+    yield store
+    store.close()
+
+
+def _entries(*made: list[Any]) -> Entries:
+    entries = Entries()
+    for entry in made:
+        entries.add(entry)
+    return entries
+
+
+def _use(store: SqlStore, id: str, tenant: str = "ten_a", environment: str = "dev") -> None:
+    asked = reservation(
+        id, tenant_id=tenant, environment=environment, policies="freehold/users-use-models",
+        base_digest="sha256:b", adapter_digest="sha256:a",
+    )  # fmt: skip
+    store.apply(_entries(ledger._reserved(asked), ledger._settled(settlement(id))))
+
+
+def _bodies(records: Sequence[Record]) -> list[dict[str, Any]]:
+    return [json.loads(record.body) for record in records]
+
+
+def test_a_record_says_who_used_what_and_by_which_policies(store: SqlStore) -> None:
+    _use(store, "req_1")
+    (body,) = _bodies(store.audit_records("ten_a", "dev", 10))
+    assert body == {
+        "v": 1, "kind": "request", "id": "req_1", "at_us": 2_000_000, "began_at_us": 1_000_000,
+        "principal": "key_1", "endpoint": "chat/completions", "model": "m", "engine": "fake",
+        "base": "sha256:b", "adapter": "sha256:a", "policies": ["freehold/users-use-models"],
+        "outcome": "ok", "error": None, "tokens_in": 3, "tokens_out": 7, "tokens_cached": 1,
+        "estimated": False,
+    }  # fmt: skip
+
+
+def test_each_tenants_environment_has_a_chain_of_its_own(store: SqlStore) -> None:
+    for number in range(3):
+        _use(store, f"req_a{number}")
+        _use(store, f"req_p{number}", environment="prod")
+        _use(store, f"req_b{number}", tenant="ten_b")
+    for tenant, environment, first in (
+        ("ten_a", "dev", "a"),
+        ("ten_a", "prod", "p"),
+        ("ten_b", "dev", "b"),
+    ):
+        found = store.audit_records(tenant, environment, 10)
+        assert [body["id"] for body in _bodies(found)] == [f"req_{first}{n}" for n in range(3)]
+        assert found == chained(found[0].stream, Head(), [each.body for each in found])
+    assert set(store.audit_heads()) == {"ten_a/dev", "ten_a/prod", "ten_b/dev"}
+    assert store.audit_records("ten_a", "dev", 1, after=1)[0].number == 2
+    assert store.audit_records("ten_c", "dev", 10) == []
+
+
+def test_what_is_applied_twice_is_recorded_once(store: SqlStore) -> None:
+    for _ in range(3):
+        _use(store, "req_1")
+    assert len(store.audit_records("ten_a", "dev", 10)) == 1
+
+
+def test_records_come_in_the_order_of_the_settlements(store: SqlStore) -> None:
+    names = ["req_c", "req_a", "req_d", "req_b"]
+    asked = [ledger._reserved(reservation(name)) for name in sorted(names)]
+    store.apply(_entries(*asked, *(ledger._settled(settlement(name)) for name in names)))
+    found = _bodies(store.audit_records("ten_a", "dev", 10))
+    assert [body["id"] for body in found] == names
+
+
+def test_what_a_dead_process_left_open_is_recorded_too(store: SqlStore) -> None:
+    both = [ledger._reserved(reservation(name)) for name in ("req_b", "req_a")]
+    store.apply(_entries(*both))
+    assert store.settle_orphans(77) == 2
+    found = _bodies(store.audit_records("ten_a", "dev", 10))
+    assert [(body["id"], body["outcome"]) for body in found] == [
+        ("req_a", "orphaned"), ("req_b", "orphaned"),
+    ]  # fmt: skip
+
+
+def test_the_witness_hears_first_and_without_it_nothing_happens(store: SqlStore) -> None:
+    heard: list[Record] = []
+    is_full = True
+
+    def witness(records: Sequence[Record]) -> None:
+        if is_full:
+            raise OSError(28, "No space left on device")
+        assert store.audit_records("ten_a", "dev", 10) == []
+        heard.extend(records)
+
+    store.witness = witness
+    with pytest.raises(UserError) as refused:
+        _use(store, "req_1")
+    assert refused.value.code is Code.AUDIT_UNAVAILABLE
+    assert refused.value.retry_after_s
+    assert store.records("ten_a", 10) == []
+    assert store.audit_records("ten_a", "dev", 10) == []
+    is_full = False
+    _use(store, "req_1")
+    assert store.audit_records("ten_a", "dev", 10) == heard
+
+
+def test_a_record_that_is_made_again_after_a_crash_is_the_same(tmp_path: Path) -> None:
+    """The checkpoints had it, the database did not, and the journal is applied again."""
+    heard: list[list[Record]] = []
+    for name, at_us in (("one", 5), ("two", 9)):
+        store = SqlStore(tmp_path / f"{name}.db")
+        store.witness = lambda records: heard.append(list(records))
+        asked = [ledger._reserved(reservation(id)) for id in ("req_1", "req_2")]
+        store.apply(_entries(*asked, ledger._settled(settlement("req_1"))))
+        store.settle_orphans(at_us)
+        store.close()
+    assert heard[:2] == heard[2:]
