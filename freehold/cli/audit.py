@@ -66,9 +66,11 @@ def export(
     after: Annotated[int, typer.Option(min=0, help="Records after this number.")] = 0,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
+    as_json: Json = False,
 ) -> None:
-    """Write all audit records of a tenant's environment to standard output, one a line."""
-    with errors_in_a_sentence(False):
+    """Write all audit records of a tenant's environment to standard output, one a line:
+    JSON in either format."""
+    with errors_in_a_sentence(as_json):
         home, of = load.home(), Of(tenant, environment)
         while page := _page(home, of, after, _PAGE):
             for each in page:

@@ -94,11 +94,16 @@ def schema(
     default: Annotated[
         bool, typer.Option("--default", help="The policies that come with Freehold.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """What policies can speak of, as a Cedar schema."""
     from freehold.secure.policy import default_text, schema_text
 
-    typer.echo(default_text() if default else schema_text(), nl=False)
+    text = default_text() if default else schema_text()
+    if as_json:
+        print_json({"text": text})
+    else:
+        typer.echo(text, nl=False)
 
 
 @app.command()

@@ -124,18 +124,39 @@ class Signed:
 
 
 def read(path: Path, key: Ed25519PublicKey) -> Iterator[Line]:
-    """The lines of a file, each checked. Raises `UserError(AUDIT_BROKEN)` naming the first
-    that is not as it was signed. A last line without its end was cut off by a crash, and
-    its records never came into the database."""
-    previous, number = _FIRST, 0
+    """The lines of a file. Raises `UserError(AUDIT_BROKEN)` naming the first that is not as
+    it was signed, at the end at the latest: each line holds the digest of the one before,
+    so that the last signature stands for all. A last line without its end was cut off by a
+    crash, and its records never came into the database."""
+    previous, last = _FIRST, b""
+    for number, text in enumerate(_whole_lines(path), 1):
+        line = _line_in(text, number, previous)
+        if line is None:
+            raise _first_wrong(path, key)
+        previous, last = line.digest, text
+        yield line
+    if last and not _is_signed(last, key):
+        raise _first_wrong(path, key)
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         for text in file:
-            if not text.endswith(b"\n"):
-                return
-            number += 1
-            line = _checked(text, number, previous, key)
-            previous = line.digest
-            yield line
+            if text.endswith(b"\n"):
+                yield text
+
+
+def _first_wrong(path: Path, key: Ed25519PublicKey) -> UserError:
+    """Looks for it with all signatures, which takes its time."""
+    previous, number = _FIRST, 0
+    for number, text in enumerate(_whole_lines(path), 1):
+        if not _is_signed(text, key):
+            return _broken(number, "is not as it was signed, or was signed by another key")
+        line = _line_in(text, number, previous)
+        if line is None:
+            return _broken(number, "does not follow the one before it: lines are missing or moved")
+        previous = line.digest
+    return _broken(number, "changed while it was read")
 
 
 def signed(path: Path, key: Ed25519PublicKey) -> Signed:
@@ -168,21 +189,30 @@ def _line(
     return b"%b %b\n" % (signature, content), hashlib.sha256(content).hexdigest()
 
 
-def _checked(text: bytes, number: int, previous: str, key: Ed25519PublicKey) -> Line:
+def _is_signed(text: bytes, key: Ed25519PublicKey) -> bool:
     signature, _, content = text[:-1].partition(b" ")
     try:
         key.verify(base64.b64decode(signature, validate=True), content)
-        found: dict[str, Any] = orjson.loads(content)
     except (InvalidSignature, ValueError):
-        raise _broken(number, "is not as it was signed, or was signed by another key") from None
-    if found["number"] != number or found["previous"] != previous:
-        raise _broken(number, "does not follow the one before it: lines are missing or moved")
-    streams = {
-        stream: (each["first"], _split(base64.b64decode(each["hashes"])))
-        for stream, each in found["streams"].items()
-    }
-    digest = hashlib.sha256(content).hexdigest()
-    return Line(number, found["at_us"], streams, digest, len(text))
+        return False
+    return True
+
+
+def _line_in(text: bytes, number: int, previous: str) -> Line | None:
+    """None for one that is not the line of that number after that one."""
+    content = text[:-1].partition(b" ")[2]
+    try:
+        found: dict[str, Any] = orjson.loads(content)
+        if found["number"] != number or found["previous"] != previous:
+            return None
+        streams = {
+            stream: (each["first"], _split(base64.b64decode(each["hashes"])))
+            for stream, each in found["streams"].items()
+        }
+        at_us = found["at_us"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Line(number, at_us, streams, hashlib.sha256(content).hexdigest(), len(text))
 
 
 def _split(hashes: bytes) -> list[bytes]:

@@ -191,12 +191,16 @@ def _lines_changed(lines: list[bytes]) -> dict[str, tuple[int, list[bytes]]]:
         "swapped": (2, [lines[0], lines[2], lines[1], *lines[3:]]),
         "twice": (3, [*lines[:2], lines[1], *lines[2:]]),
         "the first is gone": (1, lines[1:]),
-        "no base64": (2, [lines[0], b"?" + lines[1], *lines[2:]]),
+        "no base64": (4, [*lines[:3], b"?" + lines[3]]),
+        "the last signature": (
+            4,
+            [*lines[:3], lines[2].split(b" ")[0] + b" " + lines[3].split(b" ")[1]],
+        ),
         "empty": (2, [lines[0], b"\n", *lines[2:]]),
     }
 
 
-@pytest.mark.parametrize("what", list(_lines_changed([b""] * 4)))
+@pytest.mark.parametrize("what", list(_lines_changed([b"a b"] * 4)))
 def test_a_changed_line_is_named(path: Path, records: list[Record], what: str) -> None:
     _write(path, *_split(records, 5, 9, 12))
     number, lines = _lines_changed(path.read_bytes().splitlines(keepends=True))[what]
