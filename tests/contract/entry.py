@@ -35,6 +35,7 @@ class Promise(StrEnum):
     REFUSES = "it refuses values that make no sense"
     FORM_AND_TOOLS = "it keeps to a form while the model may choose a tool"
     KEEPS_NOTHING = "it finds nothing of an earlier call that came without a salt"
+    SAME_IN_ANY_BATCH = "an answer does not depend on the others that are computed with it"
     HELD_TEXT = "text that could have begun a stop sequence comes when the answer ends first"
 
 

@@ -35,6 +35,7 @@ class Entry(LocalEntry):
         "max_tokens": 400,
     }
     cannot: Mapping[Promise, str] = {
+        Promise.SAME_IN_ANY_BATCH: "sums in bfloat16 differ with the batch, and near ties fall",
         Promise.FORM_AND_TOOLS: "one schema says what a call is, a second cannot hold beside it",
     }
 
