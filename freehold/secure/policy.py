@@ -45,7 +45,7 @@ class Circumstances:
     weekday: int
 
 
-_ANY = Circumstances(None, 0, 0)
+ANY = Circumstances(None, 0, 0)  # where no policy looks at them
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +85,15 @@ class Policies:
         self._set = cedarpy.PolicySet.from_json_str(
             json.dumps({"staticPolicies": statements, "templates": {}, "templateLinks": []})
         )
-        # As long as no policy looks at them they need not be told apart.
-        self._mind_circumstances = '"Var": "context"' in json.dumps(statements)
+        # As long as no policy looks at them they need neither be found out nor told apart.
+        self.minds_circumstances = '"Var": "context"' in json.dumps(statements)
         self._known: OrderedDict[Question, Decision] = OrderedDict()
         self._lock = threading.Lock()
 
     def decide(self, question: Question) -> Decision:
         """At most microseconds for a question asked before."""
-        if not self._mind_circumstances:
-            question = replace(question, circumstances=_ANY)
+        if not self.minds_circumstances and question.circumstances is not ANY:
+            question = replace(question, circumstances=ANY)
         found = self._known.get(question)
         if found is None:
             found = self._evaluate(question)
@@ -132,9 +132,7 @@ def circumstances(clock: Clock, address: str | None) -> Circumstances:
 def check(policy: Policy) -> None:
     """Raises `UserError(POLICY_INVALID)` with the first fault: the syntax, a word that the
     schema does not have, an attribute that may be missing, a template."""
-    if policy.name == DEFAULT_NAME:
-        raise _invalid(policy, "the policies that come with Freehold have its name")
-    _parsed(policy)
+    _own(policy)
 
 
 def schema_text() -> str:
@@ -143,6 +141,13 @@ def schema_text() -> str:
 
 def default_text() -> str:
     return _file("default.cedar")
+
+
+def _own(policy: Policy) -> Mapping[str, Any]:
+    """The statements of one that a person wrote."""
+    if policy.name == DEFAULT_NAME:
+        raise _invalid(policy, "the policies that come with Freehold have its name")
+    return _parsed(policy)
 
 
 def _parsed(policy: Policy) -> Mapping[str, Any]:
@@ -193,8 +198,7 @@ def _within(tenant_id: str) -> dict[str, Any]:
 def _joined(own: Sequence[Policy]) -> Mapping[str, Any]:
     statements = dict(_parsed(Policy(DEFAULT_NAME, default_text())))
     for policy in own:
-        check(policy)
-        found = _parsed(policy)
+        found = _own(policy)
         if any(name in statements for name in found):
             raise _invalid(policy, "another policy has its name")
         statements.update(found)

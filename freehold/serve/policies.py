@@ -13,7 +13,7 @@ from freehold.core.action import (
 from freehold.core.binding import Binding, Principal
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
-from freehold.secure.policy import Decision, Policies, Question, Resource, circumstances
+from freehold.secure.policy import ANY, Decision, Policies, Question, Resource, circumstances
 from freehold.store.base import PolicyStore
 
 _logger = logging.getLogger(__name__)
@@ -27,22 +27,27 @@ class LivePolicies:
         more: the start ends there rather than without it."""
         self._store = store
         self._clock = clock
-        self._now = Policies(store.every_policy())
+        self._written = store.every_policy()
+        self._now = Policies(self._written)
 
     def reload(self) -> None:
-        """May block. What cannot be read leaves the policies as they were."""
+        """May block. What cannot be read leaves the policies as they were, and where nobody
+        wrote any what was decided stays known."""
+        written = self._store.every_policy()
+        if written == self._written:
+            return
         try:
-            self._now = Policies(self._store.every_policy())
-        except UserError as error:
-            if error.code is not Code.POLICY_INVALID:
-                raise
+            self._now = Policies(written)
+            self._written = written
+        except UserError as error:  # one does not hold: it is in the store all the same
             _logger.error("policies_not_reloaded", extra={"reason": error.message})
 
     def decide(
         self, principal: Principal, action: Action, resource: Resource, address: str | None = None
     ) -> Decision:
-        when = circumstances(self._clock, address)
-        return self._now.decide(Question(principal, action, resource, when))
+        now = self._now
+        when = circumstances(self._clock, address) if now.minds_circumstances else ANY
+        return now.decide(Question(principal, action, resource, when))
 
     def permits(self, binding: Binding) -> bool:
         """Whether a request that was admitted still would be."""

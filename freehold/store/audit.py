@@ -104,7 +104,7 @@ def body_of_request(row: Any) -> tuple[str, bytes]:
         "engine": row["engine"],
         "base": row["base_digest"],
         "adapter": row["adapter_digest"],
-        "policies": (row["policies"] or "").split() or [],
+        "policies": (row["policies"] or "").split(),
         "outcome": row["outcome"],
         "error": row["error_code"],
         "tokens_in": row["tokens_in"],

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from freehold.cli.main import app
 from tests.catalog.making import peft_folder
 from tests.cli.conftest import Run
+from tests.cli.spoken import failed
 from tests.installation import Installation, stock_tiny
 
 _FIELDS = {
@@ -54,13 +54,6 @@ def resting(home: Path, commands: Callable[[Path], Run]) -> Place:
     return Place(commands(home), home)
 
 
-def _failed(ended: Result, code: str) -> str:
-    assert ended.exit_code == 1, ended.output
-    error = json.loads(ended.stdout)["error"]
-    assert error["code"] == code, error
-    return str(error["message"])
-
-
 def _sha256(content: bytes) -> str:
     """By a tool that everybody has."""
     ended = subprocess.run(["sha256sum"], input=content, capture_output=True, check=True)
@@ -91,8 +84,8 @@ def test_an_adapter_goes_through_its_whole_life(place: Place, tmp_path: Path) ->
     assert removed == {"removed": "support-v1", "digest": added["digest"]}
     assert place.blobs == before
     assert place.said("adapter", "list") == []
-    _failed(place.run("adapter", "show", "support-v1", "--json"), "not_found")
-    _failed(place.run("adapter", "rm", added["digest"], "--json"), "not_found")
+    failed(place.run("adapter", "show", "support-v1", "--json"), "not_found")
+    failed(place.run("adapter", "rm", added["digest"], "--json"), "not_found")
 
 
 def test_the_digest_is_the_one_that_any_tool_computes(place: Place, tmp_path: Path) -> None:
@@ -114,7 +107,7 @@ def test_the_rank_is_limited_by_the_engine_that_will_serve_the_base(
     for engine, other in (("vllm", "openvino"), ("openvino", "vllm")):
         limits = f"{engine}: {{max_rank: 1}}, {other}: {{max_rank: 8}}"
         settings.write_text(f"engines: {{default: {engine}, {limits}}}\n")
-        assert f"`engines.{engine}.max_rank`" in _failed(place.run(*words), "file_refused")
+        assert f"`engines.{engine}.max_rank`" in failed(place.run(*words), "file_refused")
     settings.write_text(f"engines: {{default: llama_cpp, {limits}}}\n")
     assert place.said(*words[:-1])["rank"] == 2
 
@@ -123,7 +116,7 @@ def test_what_is_refused_leaves_nothing_and_says_why(place: Place, tmp_path: Pat
     before = place.blobs
 
     def refused(code: str, *words: str, base: str = "tiny") -> str:
-        said = _failed(place.run("adapter", "add", *words, "--base", base, "--json"), code)
+        said = failed(place.run("adapter", "add", *words, "--base", base, "--json"), code)
         assert place.blobs == before
         assert not list((place.home / "cache" / "adapters").glob("*"))
         return said
@@ -150,9 +143,9 @@ def test_a_name_never_changes_what_it_stands_for(place: Place, tmp_path: Path) -
     first, second = (str(peft_folder(tmp_path / str(seed), seed)) for seed in (14, 15))
     place.said("adapter", "add", first, "--base", "tiny", "--name", "mine")
     words = ("adapter", "add", second, "--base", "tiny", "--name", "mine", "--json")
-    assert "mine is another adapter" in _failed(place.run(*words), "conflict")
+    assert "mine is another adapter" in failed(place.run(*words), "conflict")
     words = ("adapter", "add", first, "--base", "tiny", "--name", "again", "--json")
-    assert "stored already, as mine" in _failed(place.run(*words), "conflict")
+    assert "stored already, as mine" in failed(place.run(*words), "conflict")
     place.said("adapter", "rm", "mine")
 
 
@@ -180,6 +173,6 @@ def test_a_running_gateway_takes_them_for_a_keys_own_environment_and_for_its_own
     monkeypatch.setenv("FREEHOLD_HOME", str(served.home))
     monkeypatch.setenv("FREEHOLD_API_KEY", served.key)
     refused = CliRunner().invoke(app, words)
-    assert "belongs to dev" in _failed(refused, "insufficient_permissions")
+    assert "belongs to dev" in failed(refused, "insufficient_permissions")
     assert online(*words).exit_code == 0
     assert online("adapter", "rm", "a", "--env", "prod").exit_code == 0

@@ -2,29 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from click.testing import Result
 
 from tests.cli.conftest import Run
+from tests.cli.spoken import failed, said
 
 # Of a tenant of its own, so that the gateway which others use goes on serving them.
 _CLOSED = '@id("closed") forbid (principal, action, resource) when { context.minute < 360 };\n'
-
-
-def _failed(ended: Result, code: str) -> str:
-    assert ended.exit_code == 1, ended.output
-    error = json.loads(ended.stdout)["error"]
-    assert error["code"] == code, error
-    return str(error["message"])
-
-
-def _said(run: Run, *words: str) -> Any:
-    ended = run(*words, "--json")
-    assert ended.exit_code == 0, ended.output
-    return json.loads(ended.stdout)
 
 
 @pytest.fixture
@@ -36,40 +22,40 @@ def policy(tmp_path: Path) -> str:
 
 def test_a_policy_is_written_shown_replaced_and_removed(run: Run, policy: str) -> None:
     tenant = f"acme-{uuid4().hex[:8]}"
-    _said(run, "tenant", "create", tenant)
+    said(run, "tenant", "create", tenant)
     of = ("--tenant", tenant)
-    assert _said(run, "policy", "list", *of) == []
-    written = _said(run, "policy", "set", "nights", policy, *of)
+    assert said(run, "policy", "list", *of) == []
+    written = said(run, "policy", "set", "nights", policy, *of)
     assert (written["name"], written["text"]) == ("nights", _CLOSED)
     assert written["tenant"].startswith("ten_")
-    assert _said(run, "policy", "list", *of) == [written]
+    assert said(run, "policy", "list", *of) == [written]
     assert run("policy", "show", "nights", *of).stdout == _CLOSED
     Path(policy).write_text("permit (principal, action, resource);")
-    _said(run, "policy", "set", "nights", policy, *of)
-    (again,) = _said(run, "policy", "list", *of)
+    said(run, "policy", "set", "nights", policy, *of)
+    (again,) = said(run, "policy", "list", *of)
     assert again["text"] == "permit (principal, action, resource);"
     assert "nights" in run("policy", "list", *of).stdout
-    assert _said(run, "policy", "rm", "nights", *of) == {"name": "nights", "removed": True}
+    assert said(run, "policy", "rm", "nights", *of) == {"name": "nights", "removed": True}
     for words in (("show", "nights"), ("rm", "nights")):
-        _failed(run("policy", *words, *of, "--json"), "not_found")
+        failed(run("policy", *words, *of, "--json"), "not_found")
     assert "default ones hold" in run("policy", "list", *of).stdout
 
 
 def test_a_wrong_policy_is_refused_and_the_right_one_stays(run: Run, policy: str) -> None:
     tenant = f"acme-{uuid4().hex[:8]}"
-    _said(run, "tenant", "create", tenant)
+    said(run, "tenant", "create", tenant)
     of = ("--tenant", tenant)
-    _said(run, "policy", "set", "nights", policy, *of)
-    for text, said in (("forbid (", "unexpected"), ("", "at least one")):
+    said(run, "policy", "set", "nights", policy, *of)
+    for text, why in (("forbid (", "unexpected"), ("", "at least one")):
         Path(policy).write_text(text)
-        assert said in _failed(
+        assert why in failed(
             run("policy", "set", "nights", policy, *of, "--json"), "policy_invalid"
         )
-        assert said in _failed(run("policy", "check", policy, "--json"), "policy_invalid")
+        assert why in failed(run("policy", "check", policy, "--json"), "policy_invalid")
     assert run("policy", "show", "nights", *of).stdout == _CLOSED
     assert "Traceback" not in run("policy", "set", "nights", "/nowhere", *of).output
-    _failed(run("policy", "set", "nights", "/nowhere", *of, "--json"), "file_invalid")
-    _failed(run("policy", "list", "--tenant", "nobody", "--json"), "not_found")
+    failed(run("policy", "set", "nights", "/nowhere", *of, "--json"), "file_invalid")
+    failed(run("policy", "list", "--tenant", "nobody", "--json"), "not_found")
     both = run("policy", "list", "--tenant", tenant, "--installation")
     assert both.exit_code == 2
     assert "choose one" in both.output
@@ -103,6 +89,6 @@ def test_policies_are_tried_on_cases_before_they_count(
     found = json.loads(offline("policy", "test", str(cases), "--json").stdout)
     assert [each["right"] for each in found] == [True, False]
     cases.write_text("- {expect: maybe}\n")
-    _failed(offline("policy", "test", str(cases), "--json"), "policy_invalid")
+    failed(offline("policy", "test", str(cases), "--json"), "policy_invalid")
     cases.write_text("{: :")
-    _failed(offline("policy", "test", str(cases), "--json"), "file_invalid")
+    failed(offline("policy", "test", str(cases), "--json"), "file_invalid")

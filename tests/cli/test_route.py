@@ -1,13 +1,11 @@
 """`freehold route`, on a running gateway and on a resting home, and from one to the other."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from click.testing import Result
 
 from freehold.catalog.pull import pull
 from freehold.catalog.store import ModelStore
@@ -15,6 +13,7 @@ from freehold.engines import registry
 from freehold.engines.fake import tokens_for
 from tests.catalog.making import U32, decoder_bytes, key, peft_folder, write
 from tests.cli.conftest import Run
+from tests.cli.spoken import failed
 from tests.cli.test_adapter import Place, place, resting
 from tests.installation import Installation
 
@@ -23,13 +22,6 @@ _FIELDS = {
     "id", "alias", "environment", "engine", "base", "base_digest", "adapter", "adapter_digest",
     "managed", "created_at",
 }  # fmt: skip
-
-
-def _failed(ended: Result, code: str) -> str:
-    assert ended.exit_code == 1, ended.output
-    error = json.loads(ended.stdout)["error"]
-    assert error["code"] == code, error
-    return str(error["message"])
 
 
 def _answer(gateway: Installation, model: str) -> tuple[int, Any]:
@@ -68,12 +60,12 @@ def test_a_route_goes_through_its_whole_life(place: Place, adapter: str) -> None
     assert moved in place.said("route", "list")
     assert "routed" in place.run("route", "list").stdout
     assert adapter in place.run("route", "show", "live").stdout
-    refused = _failed(place.run("adapter", "rm", "routed", "--json"), "conflict")
+    refused = failed(place.run("adapter", "rm", "routed", "--json"), "conflict")
     assert "these routes name: live" in refused
 
     assert place.said("route", "rm", "live") == {"removed": "live"}
-    _failed(place.run("route", "show", "live", "--json"), "not_found")
-    _failed(place.run("route", "rm", "live", "--json"), "not_found")
+    failed(place.run("route", "show", "live", "--json"), "not_found")
+    failed(place.run("route", "rm", "live", "--json"), "not_found")
 
 
 def test_what_is_refused_changes_nothing(place: Place, adapter: str) -> None:
@@ -84,9 +76,9 @@ def test_what_is_refused_changes_nothing(place: Place, adapter: str) -> None:
         "not_found": ("kept", "--base", "tiny", "--adapter", "no-such-one"),
         "invalid_value": ("not an alias!", "--base", "tiny"),
     }.items():
-        _failed(place.run("route", "set", *words, "--json"), code)
+        failed(place.run("route", "set", *words, "--json"), code)
     for alias in ("../../v1/models", "..", "%2e%2e", "a/b", "none"):
-        _failed(place.run("route", "rm", alias, "--json"), "not_found")
+        failed(place.run("route", "rm", alias, "--json"), "not_found")
     assert place.said("route", "list") == before
     place.said("route", "rm", "kept")
 
@@ -110,7 +102,7 @@ def test_a_running_gateway_follows_at_once(
     assert _answer(served, "tiny") == (200, _said(digest))
     place.said("route", "rm", "tiny")
     assert _answer(served, "tiny") == (200, _said(None))
-    assert "is served" in _failed(place.run("route", "rm", "tiny", "--json"), "conflict")
+    assert "is served" in failed(place.run("route", "rm", "tiny", "--json"), "conflict")
     place.said("adapter", "rm", "at-once")
 
 
@@ -139,7 +131,7 @@ def test_an_engine_without_adapters_refuses_and_names_those_with(
     folder = str(peft_folder(tmp_path / "adapter", 24))
     place.said("adapter", "add", folder, "--base", "embeds", "--name", "a")
     words = ("route", "set", "live", "--base", "embeds", "--adapter", "a", "--json")
-    said = _failed(place.run(*words), "unsupported_parameter")
+    said = failed(place.run(*words), "unsupported_parameter")
     assert "The engine fake cannot" in said
     assert ", ".join(registry.with_adapters()) in said
     place.said("route", "set", "live", "--base", "embeds")

@@ -3,33 +3,19 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import httpx2
 import pytest
-from click.testing import Result
 
 from tests.catalog.making import peft_folder
 from tests.cli.conftest import Run
+from tests.cli.spoken import failed, said
 from tests.cli.test_adapter import Place, place, resting
 from tests.installation import Installation
 
 __all__ = ["place"]  # the fixture
 _FIELDS = {"id", "name", "isolation", "state", "created_at", "disabled_at"}
-
-
-def _failed(ended: Result, code: str) -> str:
-    assert ended.exit_code == 1, ended.output
-    error = json.loads(ended.stdout)["error"]
-    assert error["code"] == code, error
-    return str(error["message"])
-
-
-def _said(run: Run, *words: str) -> Any:
-    ended = run(*words, "--json")
-    assert ended.exit_code == 0, ended.output
-    return json.loads(ended.stdout)
 
 
 @pytest.fixture
@@ -46,34 +32,34 @@ def _status(gateway: Installation, key: str) -> tuple[int, str]:
 
 
 def test_a_tenant_lives_from_its_making_to_its_end(run: Run, name: str) -> None:
-    made = _said(run, "tenant", "create", name)
+    made = said(run, "tenant", "create", name)
     assert set(made) == _FIELDS
     assert made["id"].startswith("ten_")
     assert (made["isolation"], made["state"], made["disabled_at"]) == ("shared", "active", None)
-    assert made in _said(run, "tenant", "list")
+    assert made in said(run, "tenant", "list")
     for reference in (name, made["id"]):
-        assert _said(run, "tenant", "show", reference) == made | {"holdings": []}
-    assert "choose another" in _failed(run("tenant", "create", name, "--json"), "conflict")
+        assert said(run, "tenant", "show", reference) == made | {"holdings": []}
+    assert "choose another" in failed(run("tenant", "create", name, "--json"), "conflict")
 
-    changed = _said(run, "tenant", "set", name, "--isolation", "dedicated")
+    changed = said(run, "tenant", "set", name, "--isolation", "dedicated")
     assert changed == made | {"isolation": "dedicated"}
-    disabled = _said(run, "tenant", "disable", name)
+    disabled = said(run, "tenant", "disable", name)
     assert disabled["state"] == "disabled"
-    assert _said(run, "tenant", "disable", name) == disabled
-    assert _said(run, "tenant", "enable", name) == changed
+    assert said(run, "tenant", "disable", name) == disabled
+    assert said(run, "tenant", "enable", name) == changed
     assert name in run("tenant", "list").stdout
     assert "dedicated" in run("tenant", "show", name).stdout
 
-    assert _said(run, "tenant", "rm", name) == changed | {"holdings": []}
-    _failed(run("tenant", "show", name, "--json"), "not_found")
-    assert name not in {each["name"] for each in _said(run, "tenant", "list")}
+    assert said(run, "tenant", "rm", name) == changed | {"holdings": []}
+    failed(run("tenant", "show", name, "--json"), "not_found")
+    assert name not in {each["name"] for each in said(run, "tenant", "list")}
 
 
 def test_a_tenant_with_something_left_goes_only_by_force_and_says_what_goes(
     place: Place, tmp_path: Path, name: str
 ) -> None:
     run = place.run
-    _said(run, "tenant", "create", name)
+    said(run, "tenant", "create", name)
     blobs = place.blobs
     mine = ("--tenant", name, "--env", "prod")
     folder = str(peft_folder(tmp_path / "adapter", 31))
@@ -84,56 +70,56 @@ def test_a_tenant_with_something_left_goes_only_by_force_and_says_what_goes(
     assert place.said("route", "show", "bot", *mine)["adapter"] == "own"
     for elsewhere in (("--tenant", name), ("--env", "prod"), ()):
         assert "own" not in {each["name"] for each in place.said("adapter", "list", *elsewhere)}
-        _failed(run("route", "show", "bot", *elsewhere, "--json"), "not_found")
+        failed(run("route", "show", "bot", *elsewhere, "--json"), "not_found")
         assert key["id"] not in {each["id"] for each in place.said("key", "list", *elsewhere)}
     assert place.said("usage", *mine) == []
 
-    refused = _failed(run("tenant", "rm", name, "--json"), "conflict")
+    refused = failed(run("tenant", "rm", name, "--json"), "conflict")
     assert "1 adapters, 1 keys, 1 routes" in refused
     ended = run("tenant", "rm", name)
     assert ended.exit_code == 1
     for shown in ("own", "bot", "a key", "prod"):
         assert shown in ended.stdout, "listed first"
-    removed = _said(run, "tenant", "rm", name, "--force")
+    removed = said(run, "tenant", "rm", name, "--force")
     told = {(each["kind"], each["name"], each["environment"]) for each in removed["holdings"]}
     assert told == {("adapter", "own", "prod"), ("route", "bot", "prod"), ("key", "a key", "prod")}
     assert place.blobs == blobs, "the files went with their last adapter"
-    _failed(run("route", "list", *mine, "--json"), "not_found")
+    failed(run("route", "list", *mine, "--json"), "not_found")
 
 
 def test_a_running_gateway_lets_a_disabled_tenant_in_no_more(
     online: Run, served: Installation, name: str
 ) -> None:
-    _said(online, "tenant", "create", name)
-    key = _said(online, "key", "create", "k", "--tenant", name)["key"]
+    said(online, "tenant", "create", name)
+    key = said(online, "key", "create", "k", "--tenant", name)["key"]
     assert _status(served, key) == (200, "")
-    _said(online, "tenant", "disable", name)
+    said(online, "tenant", "disable", name)
     assert _status(served, key) == (403, "tenant_disabled")
-    _said(online, "tenant", "enable", name)
+    said(online, "tenant", "enable", name)
     assert _status(served, key) == (200, "")
-    _said(online, "tenant", "rm", name, "--force")
+    said(online, "tenant", "rm", name, "--force")
     assert _status(served, key) == (401, "invalid_api_key")
 
 
 def test_the_tenant_of_the_operators_stays(run: Run) -> None:
     for words in (("disable", "default"), ("rm", "default"), ("rm", "default", "--force")):
-        assert "operate" in _failed(run("tenant", *words, "--json"), "conflict")
-    assert _said(run, "tenant", "show", "default")["state"] == "active"
+        assert "operate" in failed(run("tenant", *words, "--json"), "conflict")
+    assert said(run, "tenant", "show", "default")["state"] == "active"
 
 
 @pytest.mark.parametrize(
     "bad", ["", "Acme", "ten_01M8A67BRP21BRZ4513N1GB647", "a b", "x" * 64, "-a"]
 )
 def test_what_cannot_be_a_name_is_told(offline: Run, bad: str) -> None:
-    _failed(offline("tenant", "create", "--json", "--", bad), "invalid_value")
+    failed(offline("tenant", "create", "--json", "--", bad), "invalid_value")
 
 
 @pytest.mark.parametrize("noun", ["key", "route", "adapter"])
 def test_a_tenant_that_is_not_there_is_told(run: Run, noun: str) -> None:
-    message = _failed(run(noun, "list", "--tenant", "nobody", "--json"), "not_found")
+    message = failed(run(noun, "list", "--tenant", "nobody", "--json"), "not_found")
     assert "nobody" in message
-    _failed(run("tenant", "set", "nobody", "--isolation", "weights", "--json"), "not_found")
-    _failed(run("tenant", "rm", "nobody", "--json"), "not_found")
+    failed(run("tenant", "set", "nobody", "--isolation", "weights", "--json"), "not_found")
+    failed(run("tenant", "rm", "nobody", "--json"), "not_found")
 
 
 @pytest.mark.parametrize(
