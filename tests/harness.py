@@ -110,6 +110,7 @@ async def running(
     upstreams: Sequence[UpstreamSettings] = (),
     keep_alive_s: float = 75,
     identity_providers: Sequence[Mapping[str, Any]] = (),
+    prices: Mapping[str, Any] | None = None,
     **server: Any,
 ) -> AsyncIterator[Running]:
     """`model` is what `engine` loads, where that is no fake: it is served as `fake-model`.
@@ -122,6 +123,7 @@ async def running(
             "server": server,
             "engines": {"default": "fake"},
             "identity_providers": identity_providers,
+            "prices": prices or {},
             "upstreams": [upstream.model_dump() for upstream in upstreams],
         }
     )

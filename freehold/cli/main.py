@@ -13,8 +13,10 @@ from freehold.cli import (
     chat,
     down,
     key,
+    limit,
     model,
     policy,
+    price,
     route,
     status,
     tenant,
@@ -41,6 +43,8 @@ app.add_typer(adapter.app, name="adapter")
 app.add_typer(route.app, name="route")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(key.app, name="key")
+app.add_typer(limit.app, name="limit")
+app.add_typer(price.app, name="price")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
 

@@ -70,6 +70,12 @@ def rate(value: float) -> str:
     return f"{value:,.0f} tokens/s"
 
 
+def money(micro: int) -> str:
+    """In the settings' currency, to the smallest part that there is."""
+    whole, parts = divmod(micro, 1_000_000)
+    return f"{whole:,}.{f'{parts:06d}'.rstrip('0').ljust(2, '0')}"
+
+
 def size(value: int) -> str:
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if value >= scale:

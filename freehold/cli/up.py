@@ -227,6 +227,8 @@ async def _run(
     write_private(home.gateway_record, _record(facts.url, gateway.settings.server, operator))
     try:
         if await _ready_or_stopped(shared, stop, told):
+            with told.status("Measuring what a token costs here…"):
+                await wiring.measure_prices(gateway, home, facts.cards)
             await banner.show(gateway, home, facts)
             # What there is now stays; looking through it again and again stopped all
             # requests for 70 ms at a time.

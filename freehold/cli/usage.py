@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from freehold.cli import reach
-from freehold.cli.output import Json, errors_in_a_sentence, print_json, table
+from freehold.cli.output import Json, errors_in_a_sentence, money, print_json, table
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
 from freehold.config.home import Home
@@ -39,6 +39,7 @@ def usage(
             "tokens in",
             "cached",
             "tokens out",
+            "cost",
         ],
         [
             [
@@ -51,6 +52,7 @@ def usage(
                 row["tokens_in"],
                 row["tokens_cached"],
                 row["tokens_out"],
+                money(row["cost"]) + (" and unpriced" if row["unpriced"] else ""),
             ]
             for row in rows
         ],

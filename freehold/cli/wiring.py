@@ -24,17 +24,23 @@ from freehold.deploy.adapters import PoolAdapters
 from freehold.deploy.autotune import Records, rank_limits, settings_for
 from freehold.deploy.pool import Pool, RemoteMember
 from freehold.deploy.pools import Pools
+from freehold.deploy.probe import read_machine
 from freehold.deploy.replica import Replica
+from freehold.deploy.speed import Speed, Speeds
+from freehold.deploy.speed import measure as measure_speed
 from freehold.engines import registry, remote
 from freehold.engines.base import LocalModel
+from freehold.operate import pricing
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
 from freehold.serve.access import Access
 from freehold.serve.directory import Directory
 from freehold.serve.gateway import Gateway
+from freehold.serve.limits import Limits
 from freehold.serve.metrics import Metrics
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
+from freehold.serve.prices import Prices
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
 from freehold.serve.tenants import Tenants
@@ -188,6 +194,52 @@ def _route(
     )
 
 
+def prices(
+    home: Home, settings: Settings, cards: Sequence[ModelCard], serving: Mapping[str, Pool]
+) -> Prices:
+    """What is known without asking an engine; the others' is measured once they serve."""
+    machine = read_machine()
+    made = Prices(pricing.machine_cost(settings.prices, settings.currency, machine))
+    given = {each.model: each for each in settings.prices.models}
+    rate = pricing.for_a_dollar(settings.prices, settings.currency)
+    for upstream in settings.upstreams:
+        for model in upstream.models:
+            own = given.get(model.alias)
+            price = (
+                pricing.of_settings(own)
+                if own is not None
+                else pricing.published(upstream.base_url, model.upstream_name, rate)
+            )
+            if price is not None:
+                made.put(upstream.name, model.upstream_name, price)
+    speeds = Speeds(home.cache, machine)
+    for card in cards:
+        if card.name in given:
+            made.put("", card.digest, pricing.of_settings(given[card.name]))
+        elif (speed := speeds.find(card, serving[card.name].engine)) is not None:
+            _price_here(made, card, speed)
+    return made
+
+
+def _price_here(made: Prices, card: ModelCard, speed: Speed) -> None:
+    if made.machine is not None:
+        made.put("", card.digest, pricing.of_machine(made.machine, speed))
+
+
+async def measure_prices(gateway: Gateway, home: Home, cards: Sequence[ModelCard]) -> None:
+    """What tokens cost on this machine, of the models that have no price yet."""
+    speeds = Speeds(home.cache, read_machine())
+    priced = {digest for engine, digest, _ in gateway.prices.rows() if not engine}
+    for card in cards:
+        if card.digest in priced:
+            continue
+        pool = gateway.pools[card.name]
+        speed = await measure_speed(pool, card)
+        if speed is not None:
+            speeds.keep(card, pool.engine, speed)
+            _price_here(gateway.prices, card, speed)
+
+
 def _people(settings: Settings, tenants: Tenants, clock: Clock) -> People | None:
     providers = settings.identity_providers
     if not providers:
@@ -221,6 +273,7 @@ def gateway(
     for tenant_id, environment in fleet.homes_of_routes(store):
         directory.load(tenant_id, environment)  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)
+    held = Limits(store, ledger, clock, settings.currency)
     watch = Watch(settings.limits, clock, ledger)
     policies = LivePolicies(store, clock)
     changes = Routes(
@@ -257,12 +310,16 @@ def gateway(
         pools=serving,
         fleet=own,
         tenants=tenants,
-        access=Access(store, keyring, tenants, directory, watch, own, changes.changing, policies),
+        access=Access(
+            store, keyring, tenants, directory, watch, own, changes.changing, policies, held
+        ),
         policies=policies,
         people=_people(settings, tenants, clock),
         proxies=Proxies(trusted) if (trusted := settings.server.trusted_proxies) else None,
         cards=by_digest,
         adapters=adapters,
+        limits=held,
+        prices=prices(home, settings, cards, serving),
         routes=changes,
         describe=describe,
     )

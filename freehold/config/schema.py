@@ -1,6 +1,7 @@
 """The shape of `freehold.yaml`: frozen, closed, every value checked at the door."""
 
 import ipaddress
+from decimal import Decimal
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -146,6 +147,55 @@ class UpstreamSettings(_Section):
         return value.rstrip("/")
 
 
+Money = Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=9)]
+
+
+class ModelPrice(_Section):
+    """What a model costs, for a million tokens, in the settings' currency. `cached` is for
+    the tokens of a prompt that a cache knew; without it they cost as all others."""
+
+    model: Name  # an alias of an upstream's, or a model that is served here
+    input: Money
+    output: Money = Decimal(0)
+    cached: Money | None = None
+
+
+class MachineSettings(_Section):
+    """What the machine costs that models run on: by the hour, where it is rented, else what
+    it was bought for and what keeps it running. `busy` is the share of its time in which it
+    answers: the rest has to be earned too."""
+
+    per_hour: Money | None = None
+    purchase: Money | None = None
+    lifetime_years: float = Field(4, gt=0, le=50)
+    watts: float = Field(0, ge=0)
+    per_kwh: Money = Decimal(0)
+    per_month: Money = Decimal(0)  # housing, support
+    busy: float = Field(0.25, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "MachineSettings":
+        if self.per_hour is not None and self.purchase is not None:
+            raise ValueError("give per_hour for a rented machine or purchase for an own one")
+        return self
+
+
+class PriceSettings(_Section):
+    models: tuple[ModelPrice, ...] = ()
+    machine: MachineSettings = MachineSettings()
+    # Of the settings' currency for a dollar, in which published prices are.
+    for_a_dollar: Money | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _models_once(cls, value: tuple[ModelPrice, ...]) -> tuple[ModelPrice, ...]:
+        names = [each.model for each in value]
+        twice = sorted({each for each in names if names.count(each) > 1})
+        if twice:
+            raise ValueError(f"the price of {twice[0]!r} is given twice")
+        return value
+
+
 class AuditSettings(_Section):
     # Where the signed checkpoints are kept: best on another disk or machine.
     checkpoints: str | None = None
@@ -178,6 +228,7 @@ class Settings(_Section):
     audit: AuditSettings = AuditSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
     identity_providers: tuple[ProviderSettings, ...] = ()
+    prices: PriceSettings = PriceSettings()
     currency: str = Field("USD", pattern=r"^[A-Z]{3}$")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

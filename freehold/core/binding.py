@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from freehold.core.price import Price
+
 
 class Environment(StrEnum):
     DEV = "dev"
@@ -55,15 +57,13 @@ class Principal:
     expires_at_us: int | None = None
     is_local: bool = False
     groups: frozenset[str] | None = None  # of a person; None for a key
+    lineage: str | None = None  # the first of the keys that replaced one another
     epoch: int = field(default=0, compare=False)
 
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Micro-units of the configured currency per million tokens."""
-
-    input_per_mtok: int = 0
-    output_per_mtok: int = 0
+    @property
+    def account(self) -> str:
+        """Whose use it is: that of a key goes on with the key that replaces it."""
+        return self.lineage or self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Binding:
     route: Route
     isolation: Isolation
     cache_salt: str
-    price: Price
+    price: Price | None  # None: nobody said what it costs
     priority: Priority
     endpoint: str
     stream: bool
@@ -104,5 +104,4 @@ class Binding:
     policies: tuple[str, ...] = ()  # that admitted it
     guard_policy: str | None = None
     residency: str | None = None
-    quota_id: str | None = None
     audit_stream: str | None = None

@@ -22,6 +22,9 @@ class Code(StrEnum):
     TENANT_DISABLED = "tenant_disabled"
     ACCESS_ENDED = "access_ended"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
+    RATE_LIMITED = "rate_limit_exceeded"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    PRICE_UNKNOWN = "price_unknown"
     HOST_NOT_ALLOWED = "host_not_allowed"
     # what is asked
     INVALID_JSON = "invalid_json"

@@ -34,6 +34,8 @@ class Reservation:
     stream: bool
     created_at_us: int
     policies: str | None = None  # that admitted it, with spaces between
+    account: str | None = None  # whose use it is, where that is not the key itself
+    price: str | None = None  # as `Price.written` has it
     idempotency: "IdempotencyClaim | None" = None
 
 
@@ -55,6 +57,7 @@ class Settlement:
     duration_us: int
     settled_at_us: int
     error_code: str | None = None
+    cost: int | None = None  # in micro-units; None where nobody knows the price
     claim_slot: str | None = None  # the idempotency claim to fill or to give back
     replay: "StoredReply | None" = None
 
@@ -91,3 +94,5 @@ class UsageRow:
     tokens_in: int
     tokens_out: int
     tokens_cached: int
+    cost: int = 0  # micro-units, of the requests whose price was known
+    unpriced: int = 0  # requests whose price was not

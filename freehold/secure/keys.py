@@ -44,6 +44,7 @@ class KeyRequest:
     expires_at_us: int | None = None
     sha256: bytes | None = None
     networks: frozenset[str] | None = None
+    lineage: str | None = None
 
 
 @dataclass(slots=True)
@@ -119,6 +120,7 @@ class Keyring:
             expires_at_us=wanted.expires_at_us,
             revoked_at_us=None,
             networks=wanted.networks,
+            lineage=wanted.lineage,
         )
         return record, key
 
@@ -270,6 +272,7 @@ def _principal(record: KeyRecord, epoch: int) -> Principal:
         models=record.models,
         networks=record.networks,
         expires_at_us=record.expires_at_us,
+        lineage=record.lineage,
         epoch=epoch,
     )
 

@@ -63,6 +63,7 @@ def _like(old: KeyRecord, now_us: int, grantor: Principal | None) -> KeyRequest:
         models=old.models,
         expires_at_us=ends,
         networks=old.networks,
+        lineage=old.lineage or old.id,
     )
     if grantor is None:
         return wanted

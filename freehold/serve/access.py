@@ -1,4 +1,4 @@
-"""Follows what becomes of keys, tenants and policies, in this process and in every other on
+"""Follows what becomes of keys, tenants, policies and limits, in this process and in every other on
 the same database: a count there is looked at a few times a second. What lost its right is
 cut."""
 
@@ -11,6 +11,7 @@ from freehold.core.tenant import Tenant
 from freehold.deploy.pools import Pools
 from freehold.secure.keys import Keyring
 from freehold.serve.directory import Directory
+from freehold.serve.limits import Limits
 from freehold.serve.policies import LivePolicies
 from freehold.serve.tenants import Tenants
 from freehold.serve.watch import Watch
@@ -38,6 +39,7 @@ class Access:
         pools: Pools,
         routes_change: asyncio.Lock,
         policies: LivePolicies,
+        limits: Limits,
     ) -> None:
         self._store = store
         self._keyring = keyring
@@ -47,6 +49,7 @@ class Access:
         self._pools = pools
         self._routes_change = routes_change
         self._policies = policies
+        self._limits = limits
         self._number = -1  # so that the first look follows whatever came meanwhile
         self._again = 0
         self._following = asyncio.Lock()
@@ -66,6 +69,7 @@ class Access:
             self._number = await asyncio.to_thread(self._store.access_number)
             self._keyring.changed()
             await asyncio.to_thread(self._policies.reload)
+            self._limits.show(await asyncio.to_thread(self._limits.read))
             found = await asyncio.to_thread(self._tenants.read)
             differing = self._tenants.differing(found)
             if differing:

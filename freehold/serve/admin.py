@@ -187,4 +187,5 @@ def _refused(error: ValidationError) -> UserError:
         return UserError(
             Code.UNKNOWN_PARAMETER, f"There is no parameter {param[:60]!r}: remove it.", param=param
         )
-    return UserError(Code.INVALID_VALUE, f"{param or 'body'}: {problem['msg']}.", param=param)
+    said = problem["msg"].removeprefix("Value error, ")
+    return UserError(Code.INVALID_VALUE, f"{param or 'body'}: {said}.", param=param)

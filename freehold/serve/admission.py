@@ -4,7 +4,7 @@ import asyncio
 import re
 
 from freehold.core.action import Action
-from freehold.core.binding import Binding, Isolation, Price, Principal, Priority, Route
+from freehold.core.binding import Binding, Isolation, Principal, Priority, Route
 from freehold.core.errors import Code, Fault, UserError
 from freehold.deploy.pool import Pool
 from freehold.serve.gateway import Gateway
@@ -84,7 +84,7 @@ def bind(
         route=route,
         isolation=isolation,
         cache_salt=_salt(gateway, principal, route) if pool and pool.capabilities.salted else "",
-        price=Price(),
+        price=gateway.prices.of(route),
         priority=_priority(scope),
         endpoint=endpoint,
         stream=stream,

@@ -16,7 +16,9 @@ from freehold.core.errors import UserError
 from freehold.serve import admission, openapi
 from freehold.serve.admin import Admin
 from freehold.serve.admin_keys import KeysAdmin
+from freehold.serve.admin_limits import LimitsAdmin
 from freehold.serve.admin_policies import PoliciesAdmin
+from freehold.serve.admin_prices import PricesAdmin
 from freehold.serve.admin_routing import RoutingAdmin
 from freehold.serve.admin_tenants import TenantsAdmin
 from freehold.serve.door import Door
@@ -44,7 +46,7 @@ class Operation:
 def operations(gateway: Gateway) -> list[Operation]:
     models, admin, routing = Models(gateway), Admin(gateway), RoutingAdmin(gateway)
     tenants, keys = TenantsAdmin(gateway), KeysAdmin(gateway)
-    policies = PoliciesAdmin(gateway)
+    policies, limits = PoliciesAdmin(gateway), LimitsAdmin(gateway)
     document = openapi.Document()
     infer, see = Action.INFER, Action.LIST_MODELS
     return [
@@ -81,6 +83,10 @@ def operations(gateway: Gateway) -> list[Operation]:
         Operation("GET", "/admin/v1/policies", Action.READ_POLICIES, policies.listing),
         Operation("POST", "/admin/v1/policies", Action.CHANGE_POLICIES, policies.put),
         Operation("DELETE", "/admin/v1/policies/{name}", Action.CHANGE_POLICIES, policies.remove),
+        Operation("GET", "/admin/v1/limits", Action.READ_LIMITS, limits.listing),
+        Operation("POST", "/admin/v1/limits", Action.CHANGE_LIMITS, limits.put),
+        Operation("DELETE", "/admin/v1/limits/{limit_id}", Action.CHANGE_LIMITS, limits.remove),
+        Operation("GET", "/admin/v1/prices", Action.READ_MODELS, PricesAdmin(gateway).listing),
         Operation("GET", "/admin/v1/usage", Action.READ_USAGE, admin.usage),
         Operation("GET", "/admin/v1/audit", Action.READ_AUDIT, admin.audit),
         Operation("GET", "/admin/v1/requests", Action.READ_USAGE, admin.records),

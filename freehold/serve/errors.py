@@ -11,6 +11,7 @@ _AUTH = "authentication_error"
 _PERMISSION = "permission_error"
 _LIMIT = "rate_limit_error"
 _SERVER = "server_error"
+_QUOTA = "insufficient_quota"
 
 # code -> (status, OpenAI error type)
 HTTP: dict[Code, tuple[int, str]] = {
@@ -25,6 +26,9 @@ HTTP: dict[Code, tuple[int, str]] = {
     Code.TENANT_DISABLED: (403, _PERMISSION),
     Code.ACCESS_ENDED: (403, _PERMISSION),
     Code.TOO_MANY_ATTEMPTS: (429, _LIMIT),
+    Code.RATE_LIMITED: (429, _LIMIT),
+    Code.BUDGET_EXCEEDED: (402, _QUOTA),
+    Code.PRICE_UNKNOWN: (503, _SERVER),
     Code.HOST_NOT_ALLOWED: (421, _REQUEST),
     Code.INVALID_JSON: (400, _REQUEST),
     Code.INVALID_VALUE: (400, _REQUEST),

@@ -14,8 +14,10 @@ import orjson
 from freehold.core.binding import Binding
 from freehold.core.engine import EngineCall
 from freehold.core.errors import Code, Fault, FreeholdError, UserError
+from freehold.core.limit import Use
 from freehold.core.usage import Outcome, Settlement, StoredReply
 from freehold.deploy.pool import Lease, Pool
+from freehold.secure.quota import Hold
 from freehold.serve import answer as answers
 from freehold.serve import errors
 from freehold.serve.assemble import Assembler
@@ -53,6 +55,7 @@ class Exchange:
         gateway: Gateway,
         binding: Binding,
         call: EngineCall,
+        hold: Hold,
         shaper: Shaper,
         *,
         n: int,
@@ -69,6 +72,7 @@ class Exchange:
         self._gateway = gateway
         self._pool: Pool = gateway.pools[binding.route.pool]
         self._call = call
+        self._hold = hold
         self._asked = answers.Asked(self._pool, binding, call, gateway.quarantine, [])
         self._shaper = shaper
         self._n = n
@@ -239,7 +243,7 @@ class Exchange:
         adapter = reported.get("adapter")
         if adapter is not None and self._pool.capabilities.adapters:
             headers.append((b"x-freehold-adapter-digest", adapter.encode()))
-        return headers
+        return headers + self._gateway.limits.headers(self.binding.principal)
 
     # the end
 
@@ -302,7 +306,7 @@ class Exchange:
         gateway, meter = self._gateway, self.meter
         now_s = gateway.clock.monotonic_s()
         duration_us = int((now_s - self._begun_s) * 1e6)
-        ttft_us = None
+        ttft_us, price = None, self.binding.price
         if meter.first_token_s is not None:
             ttft_us = int((meter.first_token_s - self._begun_s) * 1e6)
         settlement = Settlement(
@@ -316,6 +320,7 @@ class Exchange:
             duration_us=duration_us,
             settled_at_us=gateway.clock.wall_us(),
             error_code=code.value if code else None,
+            cost=None if price is None else price.cost(*meter.tokens),
             claim_slot=self._claim.slot if self._claim else None,
             replay=replay,
         )
@@ -323,6 +328,8 @@ class Exchange:
             self._connection.when_gone(None)  # whether it reads the end is its own matter
         self._settlement = settlement
         self._settled = gateway.ledger.settle(settlement)
+        used = Use(1, meter.tokens_in + meter.tokens_out, settlement.cost)
+        gateway.limits.settle(self._hold, self.binding.principal, used)
         return self._settled
 
 

@@ -18,9 +18,11 @@ from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
 from freehold.serve.access import Access
 from freehold.serve.directory import Directory
+from freehold.serve.limits import Limits
 from freehold.serve.metrics import Metrics
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
+from freehold.serve.prices import Prices
 from freehold.serve.quarantine import Quarantine
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
@@ -50,6 +52,8 @@ class Gateway:
     policies: LivePolicies
     cards: Mapping[str, ModelCard]  # by digest
     adapters: Adapters
+    limits: Limits
+    prices: Prices
     routes: Routes
     describe: Callable[[], dict[str, Any]]  # what `freehold status` shows besides pools
     people: People | None = None  # None: only keys

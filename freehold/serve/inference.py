@@ -7,7 +7,8 @@ from freehold.core.engine import EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.core.usage import Reservation
 from freehold.deploy.pool import Pool
-from freehold.serve import admission, connection
+from freehold.secure.quota import Hold
+from freehold.serve import admission, allowance, connection
 from freehold.serve.bodies import Body, admit, parse
 from freehold.serve.endpoints import ENGINE_ENDPOINT, shaper_for
 from freehold.serve.exchange import Exchange
@@ -56,19 +57,38 @@ class Inference:
         gateway = self._gateway
         call = self._call(binding, body)
         claim = self._claim(scope, binding, key, raw)
-        met = await gateway.ledger.reserve(self._reservation(binding, claim))
-        if met is not None and claim is not None and not met.claimed:
-            await _repeat(send, claim, met)
-            return
+        hold = await allowance.hold(gateway, binding, call, body.n, len(raw))
+        try:
+            met = await gateway.ledger.reserve(self._reservation(binding, claim))
+            if met is not None and claim is not None and not met.claimed:
+                await _repeat(send, claim, met)
+                return
+            await self._exchanged(scope, send, binding, body, call, claim, hold, len(raw))
+        finally:
+            gateway.limits.release(hold)
+
+    async def _exchanged(
+        self,
+        scope: Scope,
+        send: Send,
+        binding: Binding,
+        body: Body,
+        call: EngineCall,
+        claim: Claim | None,
+        hold: Hold,
+        size: int,
+    ) -> None:
+        gateway = self._gateway
         exchange = Exchange(
             gateway,
             binding,
             call,
+            hold,
             shaper_for(self._endpoint, binding, body, gateway.clock),
             n=1 if "n" in call.body else body.n,
             claim=claim,
             connection=connection.of(scope),
-            prompt_bytes=len(raw),
+            prompt_bytes=size,
         )
         await exchange.run(send)
 
@@ -129,6 +149,8 @@ class Inference:
             stream=binding.stream,
             created_at_us=now_us,
             policies=" ".join(binding.policies),
+            account=principal.lineage,
+            price=binding.price.written if binding.price is not None else None,
             idempotency=claim.as_reserved(now_us) if claim else None,
         )
 

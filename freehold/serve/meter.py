@@ -15,6 +15,11 @@ class Meter:
     is_exact: bool = False
     first_token_s: float | None = None
 
+    @property
+    def tokens(self) -> tuple[int, int, int]:
+        """In, cached among them, and out: what a price is multiplied with."""
+        return self.tokens_in, self.tokens_cached, self.tokens_out
+
     def see(self, chunks: list[dict[str, Any]], now_s: float) -> None:
         for chunk in chunks:
             usage = chunk.get("usage")

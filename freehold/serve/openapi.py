@@ -13,7 +13,9 @@ from freehold.core.errors import Code
 from freehold.serve import bodies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
 from freehold.serve.admin_keys import KeyRotation, NewKey
+from freehold.serve.admin_limits import NewLimit
 from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
+from freehold.serve.admin_prices import PricesQuery
 from freehold.serve.admin_routing import NewAdapter, PageQuery
 from freehold.serve.admin_tenants import NewTenant, RemovalQuery, TenantChange
 from freehold.serve.errors import HTTP
@@ -65,6 +67,9 @@ _INFERENCE = _WITH_BODY | {
     Code.ENGINE_TIMEOUT,
     Code.ADAPTER_UNAVAILABLE,
     Code.ACCESS_ENDED,
+    Code.RATE_LIMITED,
+    Code.BUDGET_EXCEEDED,
+    Code.PRICE_UNKNOWN,
     Code.UPSTREAM_REFUSED,
     Code.UPSTREAM_RATE_LIMITED,
     Code.IDENTITY_MISMATCH,
@@ -72,6 +77,7 @@ _INFERENCE = _WITH_BODY | {
 _EXPLAINED = {
     400: "The request cannot be served as it is",
     401: "No key, or one that is not valid",
+    402: "A budget is used up: the message says which, and when it frees",
     403: "The key may not do this",
     404: "There is no such thing, or not for this key",
     408: "The request did not arrive in time",
@@ -79,7 +85,7 @@ _EXPLAINED = {
     413: "The body is too large",
     421: "This host name is not served here",
     422: "The Idempotency-Key was used with another body",
-    429: "Too many wrong keys, or an upstream limits the rate",
+    429: "Too fast, too many at once, or too many wrong keys: `Retry-After` says how long",
     500: "A fault of the gateway",
     502: "The engine or the upstream failed",
     503: "Not now: `Retry-After` says when to try again",
@@ -249,6 +255,25 @@ _OTHERS = [
         "Remove a policy", replies.RemovedPolicy, _WITH_QUERY | _OWNED, query=PoliciesQuery,
     ),
     _Entry(
+        "get", "/admin/v1/limits", "list_limits", "administration",
+        "The limits of a tenant's environment, and how much of each is used", replies.LimitList,
+        _WITH_QUERY | _OWNED, query=OwnQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/limits", "set_limit", "administration",
+        "Set a budget or a rate, in place of the one for the same", replies.Limit,
+        _WITH_BODY | _OWNED, NewLimit, status=201,
+    ),
+    _Entry(
+        "delete", "/admin/v1/limits/{limit_id}", "remove_limit", "administration",
+        "Remove a limit", replies.RemovedLimit, _WITH_QUERY | _OWNED, query=OwnQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/prices", "list_prices", "administration",
+        "What models cost, and what the machine cost beside what was billed", replies.PriceList,
+        _WITH_QUERY, query=PricesQuery,
+    ),
+    _Entry(
         "get", "/admin/v1/usage", "usage", "administration",
         "Usage by key, model and day", replies.UsageList, _WITH_QUERY | _OWNED,
         query=UsageQuery,
@@ -349,7 +374,7 @@ def _answer(entry: _Entry) -> Schema:
     if entry.tag == "inference":
         for name in (
             "x-freehold-model-digest", "x-freehold-adapter-digest", "x-freehold-engine",
-            "x-freehold-weights",
+            "x-freehold-weights", *_RATE_HEADERS,
         ):  # fmt: skip
             answer["headers"][name] = {"$ref": f"#/components/headers/{name}"}
     return answer
@@ -446,7 +471,16 @@ def _header(said: str, required: bool, **schema: Any) -> Schema:
     return {"description": said, "required": required, "schema": {"type": "string", **schema}}
 
 
+_RATE_HEADERS = {
+    f"x-ratelimit-{part}-{measure}": _header(f"{said} (where a limit for a minute holds).", False)
+    for measure in ("requests", "tokens")
+    for part, said in (
+        ("limit", f"So many {measure} a minute"),
+        ("remaining", f"The {measure} that this minute still allows"),
+    )
+}
 _HEADERS = {
+    **_RATE_HEADERS,
     "x-freehold-request-id": _header(
         "Names this request in the log and in the records.", True, pattern="^req_[0-9A-Z]{26}$"
     ),

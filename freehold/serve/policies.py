@@ -97,7 +97,7 @@ def _scopes_for(action: Action) -> list[str]:
         return ["infer"]
     if action is Action.CHANGE_POLICIES:
         return ["own"]
-    if action in (Action.CHANGE_TENANTS, Action.READ_STATUS):
+    if action in (Action.CHANGE_TENANTS, Action.READ_STATUS, Action.SET_BUDGETS):
         return ["operate"]
     return ["admin"]
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.core.binding import Environment, Priority, Scope
+from freehold.core.limit import Measure, Period
 from freehold.core.model import ModelCard
 from freehold.core.tenant import IsolationClass
 from freehold.core.usage import Outcome, UsageRow
@@ -355,6 +356,71 @@ class RemovedPolicy(BaseModel):
     removed: bool
 
 
+class Limit(BaseModel):
+    """`environment` is null for all together, `subject` (a key's first id, or a person's) for
+    everybody. `held` is what running requests may still use. `own`: the tenant's admins may
+    change it."""
+
+    id: str
+    environment: Environment | None
+    subject: str | None
+    measure: Measure
+    period: Period
+    unit: Annotated[str, Field(description="Of the amounts: `micro-USD`, `tokens`, ...")]
+    amount: Count
+    used: Count
+    held: Count
+    frees_at: datetime | None
+    own: bool
+    set_at: datetime
+    set_by: str
+
+
+class LimitList(BaseModel):
+    data: list[Limit]
+
+
+class RemovedLimit(BaseModel):
+    id: str
+    removed: bool
+
+
+class PriceRates(BaseModel):
+    """Micro-units for a million tokens, for requests with so many tokens in or more."""
+
+    from_tokens_in: Count
+    input: Count
+    output: Count
+    cached: Count
+
+
+class ModelPrice(BaseModel):
+    model: str
+    upstream: str | None
+    source: str
+    rates: list[PriceRates]
+
+
+class MachineCost(BaseModel):
+    """Micro-units. `billed` in these hours, beside what the machine `cost`; `busy_enough` is
+    the share of busy time at which these prices would have paid for it."""
+
+    per_hour: Count
+    source: str
+    assumed: bool
+    busy: float
+    hours: float
+    cost: Count
+    billed: Count
+    busy_enough: float | None
+
+
+class PriceList(BaseModel):
+    currency: str
+    data: list[ModelPrice]
+    machine: MachineCost | None
+
+
 class Key(BaseModel):
     """A key as it is shown: never its secret."""
 
@@ -457,6 +523,9 @@ class RequestRecord(BaseModel):
     outcome: Outcome | None
     error_code: str | None
     policies: str | None
+    account: str | None
+    price: str | None
+    cost: Annotated[int | None, Field(description="Micro-units; null: no price is known.")]
 
 
 class RequestList(BaseModel):

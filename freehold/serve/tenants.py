@@ -37,6 +37,11 @@ class Tenants:
         """By name or id."""
         return self._by_name.get(reference) or self._by_id.get(reference)
 
+    @property
+    def begun_at_us(self) -> int:
+        """When the first one came: that of the installation's first start."""
+        return min((tenant.created_at_us for tenant in self._by_id.values()), default=0)
+
     def is_enabled(self, tenant_id: str) -> bool:
         tenant = self._by_id.get(tenant_id)
         return tenant is not None and tenant.is_active

@@ -111,6 +111,7 @@ def body_of_request(row: Any) -> tuple[str, bytes]:
         "tokens_out": row["tokens_out"],
         "tokens_cached": row["tokens_cached"],
         "estimated": bool(row["estimated"]),
+        "cost": row["cost"],
     }
     return stream_of(row["tenant_id"], row["environment"]), orjson.dumps(body)
 

@@ -28,6 +28,7 @@ class KeyRecord:
     revoked_at_us: int | None
     networks: frozenset[str] | None = None  # CIDR; None: from everywhere
     replaced_by: str | None = None
+    lineage: str | None = None  # the first of the keys that replaced one another
 
 
 @dataclass(frozen=True, slots=True)

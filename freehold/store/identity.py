@@ -21,7 +21,15 @@ from freehold.core.errors import Code, UserError
 from freehold.core.tenant import Holding, IsolationClass, Tenant
 from freehold.store.base import KeyRecord, Replacement
 from freehold.store.database import Database
-from freehold.store.tables import adapters, api_keys, changes, policies, routes, tenants
+from freehold.store.tables import (
+    adapters,
+    api_keys,
+    changes,
+    limits,
+    policies,
+    routes,
+    tenants,
+)
 
 _ACCESS = "access"
 
@@ -118,7 +126,7 @@ class Identity(Database):
 
     def remove_tenant(self, tenant_id: str) -> bool:
         with self._writing() as connection:
-            for table in (adapters, routes, api_keys, policies):
+            for table in (adapters, routes, api_keys, policies, limits):
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             found = connection.execute(delete(tenants).where(tenants.c.id == tenant_id)).rowcount
             if found:
@@ -246,6 +254,7 @@ def _insert_key(connection: Connection, record: KeyRecord) -> None:
             revoked_at_us=record.revoked_at_us,
             networks=_joined(record.networks),
             replaced_by=record.replaced_by,
+            lineage=record.lineage,
         )
     )
 
@@ -272,6 +281,7 @@ def _key(row: RowMapping) -> KeyRecord:
         revoked_at_us=row["revoked_at_us"],
         networks=_split(row["networks"]),
         replaced_by=row["replaced_by"],
+        lineage=row["lineage"],
     )
 
 

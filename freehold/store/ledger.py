@@ -12,6 +12,8 @@ import contextlib
 import logging
 import queue
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,15 @@ class _Nudge(Enum):
 _Wait = asyncio.Future[None] | _Nudge
 
 
+@dataclass(slots=True, eq=False)
+class _Question:
+    """What is asked of the database once it has that many entries."""
+
+    least: int
+    read: Callable[[], int]
+    answer: "asyncio.Future[tuple[int, int]]"
+
+
 class Ledger:
     """Made on the event loop's thread, and used there, except for `flush`."""
 
@@ -47,6 +58,7 @@ class Ledger:
         self._journal = _journal_in(folder)
         self._claims = Claims(store)
         self._waiting: queue.SimpleQueue[_Wait] = queue.SimpleQueue()
+        self._questions: list[_Question] = []
         self._refused: list[bytes] = []  # settlements that the disk refused so far
         self._is_failing = self._is_unproven = self._is_closing = False
         # Entries that the database does not have yet. The lock also spans the append of
@@ -122,6 +134,21 @@ class Ledger:
                 lambda: self._applied >= wanted or self._failures > failures, _FLUSH_S
             )
 
+    @property
+    def place(self) -> int:
+        """How many entries were written: that of the last one."""
+        return self._appended
+
+    async def counted(self, read: Callable[[], int]) -> tuple[int, int]:
+        """A sum from the database, and the place of the last entry that it holds: at least
+        all that were there when this was called. Raises `UserError(STORAGE_UNAVAILABLE)`."""
+        answer: asyncio.Future[tuple[int, int]] = self._loop.create_future()
+        with self._lock:
+            self._questions.append(_Question(self._appended, read, answer))
+            self._hurried = self._appended
+            self._lock.notify_all()
+        return await answer
+
     async def close(self) -> None:
         """Syncs and applies what there is, then ends both threads."""
         self._is_closing = True
@@ -195,16 +222,38 @@ class Ledger:
         is_last = False
         while not is_last:
             with self._lock:
-                self._lock.wait_for(lambda: self._applied < self._appended or self._is_ended)
+                self._lock.wait_for(self._has_work)
                 self._lock.wait_for(self._is_hurried, _APPLY_S)
                 is_last = self._is_ended
                 closed = self._journal.take_closed()
                 entries, self._entries = self._entries, Entries()
                 self._wait_for_disk(self._appended)
-            if self._apply(entries, closed) or is_last:
+            is_applied = self._apply(entries, closed)
+            self._answer_questions(is_applied)
+            if is_applied or is_last:
                 continue
             with self._lock:
                 self._lock.wait_for(lambda: self._is_ended, _RETRY_S)
+
+    def _has_work(self) -> bool:
+        return self._applied < self._appended or bool(self._questions) or self._is_ended
+
+    def _answer_questions(self, is_applied: bool) -> None:
+        """Between two transactions, so that it is known what the database has."""
+        with self._lock:
+            ready = [each for each in self._questions if each.least <= self._applied]
+            if not is_applied:  # nobody waits for a database that is away
+                ready = self._questions
+            self._questions = [each for each in self._questions if each not in ready]
+        for each in ready:
+            result: tuple[int, int] | FreeholdError = _unwritable()
+            if is_applied:
+                try:
+                    result = each.read(), self._applied
+                except FreeholdError as error:
+                    result = error
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(_answer, each.answer, result)
 
     def _wait_for_disk(self, count: int) -> None:
         """What the database and the audit's witness are told must not be lost from the
@@ -216,7 +265,7 @@ class Ledger:
             )
 
     def _is_hurried(self) -> bool:
-        return self._hurried > self._applied or self._is_ended
+        return self._hurried > self._applied or bool(self._questions) or self._is_ended
 
     @property
     def _is_ended(self) -> bool:
@@ -286,6 +335,7 @@ def _reserved(entry: Reservation) -> list[Any]:
         "r", entry.request_id, entry.tenant_id, entry.environment, entry.key_id, entry.alias,
         entry.endpoint, entry.engine, entry.base_digest, entry.adapter_digest,
         entry.conversation_id, entry.priority, entry.stream, entry.created_at_us, entry.policies,
+        entry.account, entry.price,
     ]  # fmt: skip
 
 
@@ -293,7 +343,7 @@ def _settled(entry: Settlement) -> list[Any]:
     return [
         "s", entry.request_id, entry.outcome.value, entry.tokens_in, entry.tokens_out,
         entry.tokens_cached, entry.estimated, entry.ttft_us, entry.duration_us,
-        entry.settled_at_us, entry.error_code,
+        entry.settled_at_us, entry.error_code, entry.cost,
     ]  # fmt: skip
 
 
@@ -314,6 +364,17 @@ def _resolve(futures: "list[asyncio.Future[None]]", failure: FreeholdError | Non
         else:
             future.set_exception(failure)
             future.exception()  # nobody may be waiting any more; that is no mistake
+
+
+def _answer(
+    future: "asyncio.Future[tuple[int, int]]", result: tuple[int, int] | FreeholdError
+) -> None:
+    if future.done():  # who asked has gone
+        return
+    if isinstance(result, FreeholdError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def _unwritable() -> UserError:

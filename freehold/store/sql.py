@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from freehold.core.binding import Environment
+from freehold.core.price import read_price
 from freehold.core.usage import IdempotencyClaim, Outcome, StoredReply, UsageRow
 from freehold.store.audit import AuditTable, body_of_request
 from freehold.store.base import ClaimState, Entries
 from freehold.store.identity import Identity
+from freehold.store.limits import LimitTable, add_spent
 from freehold.store.policies import PolicyTable
 from freehold.store.routing import Routing
 from freehold.store.tables import facts, idempotency, requests
@@ -22,10 +24,10 @@ from freehold.store.tables import facts, idempotency, requests
 _RESERVE = """
 INSERT OR IGNORE INTO requests (id, tenant_id, environment, key_id, alias, endpoint, engine,
   base_digest, adapter_digest, conversation_id, priority, stream, created_at_us, policies,
-  tokens_in, tokens_out, tokens_cached, estimated)
+  account, price, tokens_in, tokens_out, tokens_cached, estimated)
 SELECT value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
   value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14,
-  0, 0, 0, 0
+  value ->> 15, value ->> 16, 0, 0, 0, 0
 FROM json_each(?)
 """
 _MARK = """
@@ -35,13 +37,14 @@ FROM json_each(?) WHERE requests.id = value ->> 1 AND settled_at_us IS NULL
 _SETTLE = """
 UPDATE requests SET outcome = value ->> 2, tokens_in = value ->> 3, tokens_out = value ->> 4,
   tokens_cached = value ->> 5, estimated = value ->> 6, ttft_us = value ->> 7,
-  duration_us = value ->> 8, settled_at_us = value ->> 9, error_code = value ->> 10
+  duration_us = value ->> 8, settled_at_us = value ->> 9, error_code = value ->> 10,
+  cost = value ->> 11
 FROM json_each(?) WHERE requests.id = value ->> 1 AND settled_at_us IS NULL
 RETURNING *
 """
 
 
-class SqlStore(Identity, PolicyTable, Routing, AuditTable):
+class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
     # facts of this installation
 
     def put_fact(self, name: str, value: str) -> None:
@@ -71,6 +74,7 @@ class SqlStore(Identity, PolicyTable, Routing, AuditTable):
         given = orjson.dumps(list(settlements.values())).decode()
         rows = connection.exec_driver_sql(_SETTLE, (given,)).mappings()
         settled = {row["id"]: row for row in rows}
+        add_spent(connection, settled.values())
         self._record(
             connection, [body_of_request(settled[id]) for id in settlements if id in settled]
         )
@@ -103,7 +107,8 @@ class SqlStore(Identity, PolicyTable, Routing, AuditTable):
                 .mappings()
                 .all()
             )
-            by_id = sorted(found, key=lambda row: row["id"])
+            by_id = _priced(connection, sorted(found, key=lambda row: str(row["id"])))
+            add_spent(connection, by_id)
             self._record(connection, map(body_of_request, by_id))
             connection.execute(
                 delete(idempotency).where(
@@ -147,12 +152,21 @@ class SqlStore(Identity, PolicyTable, Routing, AuditTable):
                     func.sum(requests.c.tokens_in),
                     func.sum(requests.c.tokens_out),
                     func.sum(requests.c.tokens_cached),
+                    func.coalesce(func.sum(requests.c.cost), 0),
+                    func.count() - func.count(requests.c.cost),
                 )
                 .where(*chosen)
                 .group_by(requests.c.key_id, requests.c.alias, requests.c.adapter_digest, day)
                 .order_by(day, requests.c.key_id, requests.c.alias, requests.c.adapter_digest)
             )
             return [UsageRow(*row) for row in rows]
+
+    def billed_here(self, since_us: int) -> int:
+        """What requests cost that this installation's own models answered, all tenants'."""
+        mine = requests.c.base_digest.is_not(None) & (requests.c.created_at_us >= since_us)
+        with self._reading() as connection:
+            total = select(func.coalesce(func.sum(requests.c.cost), 0)).where(mine)
+            return int(connection.scalar(total) or 0)
 
     def records(
         self,
@@ -174,6 +188,19 @@ class SqlStore(Identity, PolicyTable, Routing, AuditTable):
             ).mappings()
             # The names of columns are no plain strings, which JSON does not take.
             return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def _priced(connection: Connection, orphans: Sequence[RowMapping]) -> list[dict[str, Any]]:
+    """With what they cost until they were cut off."""
+    priced = []
+    for row in orphans:
+        cost = None
+        if row["price"] is not None:
+            tokens = row["tokens_in"], row["tokens_cached"], row["tokens_out"]
+            cost = read_price(row["price"]).cost(*tokens)
+            connection.execute(update(requests).where(requests.c.id == row["id"]).values(cost=cost))
+        priced.append({**row, "cost": cost})
+    return priced
 
 
 def _apply_claim(connection: Connection, entry: Sequence[Any]) -> None:

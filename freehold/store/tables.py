@@ -48,6 +48,7 @@ api_keys = Table(
     Column("networks", String),
     Column("replaced_by", String),
     Column("rotation_token", String),  # under which it was replaced
+    Column("lineage", String),  # the first of the keys that replaced one another
 )
 
 # Counted up by each change that others must hear of, in its transaction.
@@ -124,6 +125,9 @@ requests = Table(
     Column("outcome", String),
     Column("error_code", String),
     Column("policies", String),  # that admitted it
+    Column("account", String),  # whose use it is, where that is not the key itself
+    Column("price", String),  # as core/price.py writes it
+    Column("cost", BigInteger),  # micro-units; NULL where the price was not known
     Index("requests_by_tenant_and_time", "tenant_id", "created_at_us"),
 )
 # Small however many rows there are: what a start has to sweep.
@@ -165,4 +169,37 @@ audit = Table(
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("body", String, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+)
+
+# `environment` and `subject` are empty where a limit is not narrowed to one.
+limits = Table(
+    "limits",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("measure", String, nullable=False),
+    Column("period", String, nullable=False),
+    Column("is_own", Boolean, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("set_at_us", BigInteger, nullable=False),
+    Column("set_by", String, nullable=False),
+    UniqueConstraint(
+        "tenant_id", "environment", "subject", "measure", "period", "is_own", name="one_limit_each"
+    ),
+)
+
+# What settled requests used, by the day (since the epoch, UTC) on which they began: what
+# budgets are held against. Written with each settlement, in its transaction.
+spent = Table(
+    "spent",
+    metadata,
+    Column("tenant_id", String, primary_key=True),
+    Column("environment", String, primary_key=True),
+    Column("account", String, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
 )

@@ -20,7 +20,7 @@ from tests.store.making import reservation, settlement
 
 _FIELDS = {
     "key_id", "alias", "adapter_digest", "day", "requests", "failed", "tokens_in", "tokens_out",
-    "tokens_cached",
+    "tokens_cached", "cost", "unpriced",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@ about one that is wrong."""
 
 import contextlib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from freehold.config import load
-from freehold.config.schema import Settings
+from freehold.config.schema import ModelPrice, Settings
 from freehold.core.binding import Environment
 from freehold.core.errors import Code, UserError
 
@@ -63,9 +64,17 @@ _OTHERS: dict[str, tuple[str, Any]] = {
     "engines.vllm.dtype": ("float16", "float16"),
     "engines.vllm.kv_cache_bytes": ("9000000", 9_000_000),
     "engines.vllm.threads": ("9", 9),
+    "prices.for_a_dollar": ("0.9", Decimal("0.9")),
+    "prices.machine.per_hour": ("0.5", Decimal("0.5")),
+    "prices.machine.per_kwh": ("0.3", Decimal("0.3")),
+    "prices.machine.per_month": ("9", Decimal(9)),
+    "prices.machine.purchase": ("9000", Decimal(9000)),
+    "prices.models": (
+        "[{model: a, input: 1}]", (ModelPrice(model="a", input=Decimal(1)),)
+    ),
     "server.environments": ("[prod]", (Environment.PROD,)),
     "server.trusted_proxies": ("[10.0.0.0/8]", ("10.0.0.0/8",)),
-}
+}  # fmt: skip
 
 
 def _other(value: Any) -> tuple[str, Any]:

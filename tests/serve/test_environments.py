@@ -11,6 +11,8 @@ import pytest_asyncio
 
 from freehold.catalog.adapters import stage
 from freehold.core.binding import Environment, Scope
+from freehold.core.ids import new_id
+from freehold.core.limit import Limit, Measure, Period
 from freehold.secure.keys import KeyRequest
 from freehold.serve import app
 from tests.catalog.making import peft_folder
@@ -37,6 +39,9 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/admin/v1/routes"): ("/admin/v1/routes", {"alias": "x", "base": "fake-model"}),
     ("GET", "/admin/v1/routes/{alias:path}"): ("/admin/v1/routes/bot-{env}", None),
     ("DELETE", "/admin/v1/routes/{alias:path}"): ("/admin/v1/routes/spare-{env}", None),
+    ("GET", "/admin/v1/limits"): ("/admin/v1/limits", None),
+    ("POST", "/admin/v1/limits"): ("/admin/v1/limits", {"measure": "concurrency", "amount": 99}),
+    ("DELETE", "/admin/v1/limits/{limit_id}"): ("/admin/v1/limits/{limit}", None),
     ("GET", "/admin/v1/usage"): ("/admin/v1/usage", None),
     ("GET", "/admin/v1/requests"): ("/admin/v1/requests", None),
     ("GET", "/admin/v1/audit"): ("/admin/v1/audit", None),
@@ -55,6 +60,7 @@ _OVERALL = {
     ("GET", "/admin/v1/tenants/{tenant}"), ("PATCH", "/admin/v1/tenants/{tenant}"),
     ("DELETE", "/admin/v1/tenants/{tenant}"), ("GET", "/admin/v1/policies"),
     ("POST", "/admin/v1/policies"), ("DELETE", "/admin/v1/policies/{name}"),
+    ("GET", "/admin/v1/prices"),
 }  # fmt: skip
 
 
@@ -87,12 +93,22 @@ class Worlds:
         path, body = _OWNED[operation]
         spare = "key_" + self._mint(environment, Scope.INFER).split("_")[2]
         path = path.replace("{env}", environment).replace("{key}", spare)
+        if "{limit}" in path:
+            path = path.replace("{limit}", self._limit(environment))
         if body is None:
             return await self.ask(key, operation[0], path, environment=environment)
         if "upload" in body:
             folder = peft_folder(self.world.home.path.parent / spare, hash(spare) % 1000)
             body = body | {"upload": stage(self.world.home.path, folder), "name": spare}
         return await self.ask(key, operation[0], path, {**body, "environment": environment})
+
+    def _limit(self, environment: Environment) -> str:
+        """One that hinders nobody."""
+        most = Limit(
+            new_id("lim"), self.world.tenant_id, environment, None, Measure.TOKENS, Period.TOTAL,
+            10**15, True, 1,
+        )  # fmt: skip
+        return self.world.gateway.store.set_limit(self.world.tenant_id, most).id
 
     async def furnish(self, environment: Environment) -> None:
         key = self.keys[environment]

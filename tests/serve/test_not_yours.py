@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from freehold.catalog.adapters import stage
 from freehold.core.binding import Environment, Scope
+from freehold.core.limit import Limit, Measure, Period
 from freehold.core.policy import Policy
 from freehold.secure.keys import KeyRequest
 from freehold.serve import app
@@ -129,6 +130,19 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "policy": ("/admin/v1/policies/{}", None),
         "tenant": ("/admin/v1/policies/x" + _OWNED, None),
     },
+    ("GET", "/admin/v1/limits"): {
+        "tenant": ("/admin/v1/limits" + _OWNED, None),
+        "tenant id": ("/admin/v1/limits" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/limits"): {
+        "key": ("/admin/v1/limits", {"measure": "concurrency", "amount": 1, "key": "{}"}),
+        "tenant": ("/admin/v1/limits", {"measure": "concurrency", "amount": 1, "tenant": "{}"}),
+    },
+    ("DELETE", "/admin/v1/limits/{limit_id}"): {
+        "limit": ("/admin/v1/limits/{}", None),
+        "tenant": ("/admin/v1/limits/x" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/prices"): {},
     ("GET", "/admin/v1/usage"): {
         "key": ("/admin/v1/usage?key={}", None),
         "tenant": ("/admin/v1/usage" + _OWNED, None),
@@ -158,7 +172,8 @@ class House:
         self.absent = {
             "alias": "absent-bot", "adapter": "absent-lora", "digest": f"sha256:{'0' * 64}",
             "key": "key_" + "0" * 26, "key hash": "0" * 64, "tenant": "absent-co",
-            "tenant id": "ten_absent", "policy": "absent-rule", "request": "req_" + "0" * 26,
+            "tenant id": "ten_absent", "limit": "lim_" + "0" * 26,
+            "policy": "absent-rule", "request": "req_" + "0" * 26,
         }  # fmt: skip
 
     async def ask(self, method: str, request: Request, name: str) -> tuple[int, str]:
@@ -178,7 +193,7 @@ class House:
         store = self.world.gateway.store
         return repr([
             store.tenant(_THEIRS), store.keys(_THEIRS), store.records(_THEIRS, 100),
-            store.policies(_THEIRS),
+            store.policies(_THEIRS), store.limits(_THEIRS),
             *(store.routes(_THEIRS, each) for each in Environment),
             *(store.adapters(_THEIRS, each, 100) for each in Environment),
         ])  # fmt: skip
@@ -192,6 +207,9 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         for tenant_id, name in ((_THEIRS, "secret-co"), ("ten_mine", "my-co")):
             world.gateway.store.add_tenant(tenant_id, name, 1)
         world.gateway.store.put_policy(Policy("secret-rule", _PERMIT, _THEIRS))
+        world.gateway.store.set_limit(_THEIRS, Limit(
+            "lim_SECRET", _THEIRS, None, None, Measure.TOKENS, Period.TOTAL, 10**9, True, 1
+        ))  # fmt: skip
         await world.gateway.access.refresh()
         mine, theirs = _key(world, "ten_mine", "my-key"), _key(world, _THEIRS, "secret-key")
         headers = {"authorization": f"Bearer {theirs}"}
@@ -208,7 +226,8 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             "alias": "secret-bot", "adapter": "secret-lora", "digest": added.json()["digest"],
             "key": "key_" + theirs.split("_")[2],
             "key hash": hashlib.sha256(theirs.encode()).hexdigest(),
-            "tenant": "secret-co", "tenant id": _THEIRS, "policy": "secret-rule",
+            "tenant": "secret-co", "tenant id": _THEIRS, "limit": "lim_SECRET",
+            "policy": "secret-rule",
             "request": done.headers["x-freehold-request-id"],
         })  # fmt: skip
 
@@ -229,6 +248,7 @@ async def test_the_table_names_every_operation_and_nothing_else(house: House) ->
         named = {
             "alias:path": "alias",
             "key_id": "key",
+            "limit_id": "limit",
             "adapter": "adapter",
             "tenant": "tenant",
             "name": "policy",

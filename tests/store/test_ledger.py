@@ -49,10 +49,11 @@ async def test_a_request_is_in_the_database_with_all_that_was_said_of_it(
     told = reservation(
         "req_1", base_digest="sha256:b", adapter_digest="sha256:a", conversation_id="c-1",
         priority="batch", stream=False, policies="freehold/a b/c",
+        account="key_0", price="0:1/2/3",
     )  # fmt: skip
     await book.reserve(told)
     await book.settle(
-        settlement("req_1", outcome=Outcome.ENGINE_FAILED, error_code="engine_failed")
+        settlement("req_1", outcome=Outcome.ENGINE_FAILED, error_code="engine_failed", cost=17)
     )
     await asyncio.to_thread(book.flush)
 
@@ -65,6 +66,7 @@ async def test_a_request_is_in_the_database_with_all_that_was_said_of_it(
         "tokens_in": 3, "tokens_out": 7, "tokens_cached": 1, "estimated": False,
         "ttft_us": 10, "duration_us": 20, "settled_at_us": 2_000_000,
         "outcome": "engine_failed", "error_code": "engine_failed", "policies": "freehold/a b/c",
+        "account": "key_0", "price": "0:1/2/3", "cost": 17,
     }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.errors import Code, UserError
+from freehold.core.limit import Limit, Measure, Period, Window
 from freehold.core.policy import Policy
 from freehold.core.tenant import IsolationClass, Tenant
 from freehold.core.usage import IdempotencyClaim, Outcome, UsageRow
@@ -64,6 +65,13 @@ def _used(store: SqlStore, request_id: str, tenant: str = "ten_a", **fields: Any
     store.apply(_entries(ledger._reserved(asked), ledger._settled(ended)))
 
 
+def _limit(tenant: str, **fields: Any) -> Limit:
+    made = Limit(
+        f"lim_{tenant}", tenant, None, None, Measure.TOKENS, Period.TOTAL, 9, False, 1, tenant
+    )
+    return replace(made, **fields)
+
+
 # one tenant and another
 
 _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
@@ -99,6 +107,10 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "standing": lambda store, tenant: store.standing(tenant, ["key_ten_a"]),
     "audit_records": lambda store, tenant: store.audit_records(tenant, "dev", 10),
     "policies": lambda store, tenant: store.policies(tenant),
+    "limits": lambda store, tenant: store.limits(tenant),
+    "set_limit": lambda store, tenant: store.set_limit(tenant, _limit(tenant, amount=5)),
+    "remove_limit": lambda store, tenant: store.remove_limit(tenant, Environment.DEV, "lim_ten_a"),
+    "spent": lambda store, tenant: store.spent(tenant, _limit("ten_a"), Window(0, None)),
     "remove_policy": lambda store, tenant: store.remove_policy(tenant, "nights"),
     "tenant": lambda store, tenant: store.tenant(tenant),
     "holdings": lambda store, tenant: store.holdings(tenant, 1),
@@ -110,8 +122,9 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 # entries and records carry their tenant, and the rest belongs to the installation, which
 # `tenants` and `access_number` tell who operates it and its own processes.
 _UNSCOPED = {
-    "access_number", "add_key", "add_tenant", "apply", "audit_heads", "audit_trail", "claim",
-    "close", "every_policy", "fact", "key_by_hash", "put_fact", "put_policy", "settle_orphans",
+    "access_number", "add_key", "add_tenant", "apply", "audit_heads", "audit_trail",
+    "billed_here", "claim", "close", "every_limit", "every_policy", "fact", "key_by_hash",
+    "put_fact", "put_policy", "settle_orphans",
     "tenant_named", "tenants",
 }  # fmt: skip
 
@@ -135,12 +148,13 @@ def _furnish(store: SqlStore, tenant: str) -> None:
     store.set_route(tenant, _route(tenant, "a person's"))
     store.add_adapters(tenant, [adapter(tenant, f"a {tenant}", id=f"adp_{tenant}")])
     store.put_policy(Policy("nights", f"of {tenant}", tenant))
+    store.set_limit(tenant, _limit(tenant))
     _used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
 
 
 def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "usage", "records", "tenant", "holdings",
-             "standing", "policies", "audit_records")  # fmt: skip
+             "standing", "policies", "audit_records", "limits", "spent")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 
@@ -535,7 +549,7 @@ def test_usage_is_the_plain_sum_over_key_model_and_day(store: SqlStore) -> None:
     rows = [
         UsageRow(
             key, alias, under, day, sums["requests"], sums["failed"], sums["tokens_in"],
-            sums["tokens_out"], sums["tokens_cached"],
+            sums["tokens_out"], sums["tokens_cached"], 0, sums["requests"],
         )
         for (day, key, alias, under), sums in sorted(expected.items(), key=str)
     ]  # fmt: skip

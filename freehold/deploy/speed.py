@@ -1,0 +1,107 @@
+"""How many tokens a second this machine reads and makes with a model, streams together:
+what the price of its tokens rests on. Measured once for a machine, a model and an engine."""
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from freehold.config.home import write_private
+from freehold.core.binding import Priority
+from freehold.core.engine import COMPLETIONS, EMBEDDINGS, EngineCall
+from freehold.core.errors import UserError
+from freehold.core.model import ModelCard, Task
+from freehold.deploy.pool import Pool
+from freehold.deploy.probe import Machine
+
+_STREAMS, _WORDS, _ANSWER_TOKENS = 8, 160, 48
+_LONGEST_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """`made_per_s` is None for models that make no text."""
+
+    read_per_s: float
+    made_per_s: float | None
+    streams: int
+    measured_at_us: int
+
+
+class Speeds:
+    """Under `cache/`: what is lost is measured again."""
+
+    def __init__(self, cache: Path, machine: Machine) -> None:
+        self._folder = cache / "speed"
+        self._machine = machine
+
+    def find(self, card: ModelCard, engine: str) -> Speed | None:
+        try:
+            return Speed(**json.loads(self._path(card, engine).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def keep(self, card: ModelCard, engine: str, speed: Speed) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        content = json.dumps(dataclasses.asdict(speed))
+        write_private(self._path(card, engine), content.encode())
+
+    def _path(self, card: ModelCard, engine: str) -> Path:
+        digest = card.digest.removeprefix("sha256:")
+        return self._folder / f"{self._machine.fingerprint}-{digest}-{engine}.json"
+
+
+async def measure(pool: Pool, card: ModelCard) -> Speed | None:
+    """With an engine that serves; None where it did not answer."""
+    streams = min(_STREAMS, pool.capabilities.concurrency)
+    now_us = time.time_ns() // 1000
+    if card.task is not Task.CHAT:
+        read = await _rate(streams, lambda number: _embedded(pool, card, number))
+        return None if read is None else Speed(read, None, streams, now_us)
+    read = await _rate(streams, lambda number: _answered(pool, card, number, _WORDS, 1))
+    made = await _rate(streams, lambda number: _answered(pool, card, number, 1, _ANSWER_TOKENS))
+    if read is None or made is None:
+        return None
+    return Speed(read, made, streams, now_us)
+
+
+async def _rate(streams: int, one: Callable[[int], Coroutine[Any, Any, int]]) -> float | None:
+    """Tokens of all streams a second, from the first call's begin to the last one's end."""
+    begun = time.perf_counter()
+    try:
+        async with asyncio.timeout(_LONGEST_S):
+            counts = await asyncio.gather(*map(one, range(streams)))
+    except (TimeoutError, UserError):
+        return None
+    elapsed = time.perf_counter() - begun
+    return sum(counts) / elapsed if sum(counts) and elapsed > 0 else None
+
+
+async def _answered(pool: Pool, card: ModelCard, number: int, words: int, tokens: int) -> int:
+    """The tokens of its prompt, where only one is made, else those of its answer."""
+    body = {
+        "prompt": f"{number}." + " The river runs by the old mill and on" * (words // 8 + 1),
+        "max_tokens": tokens,
+        "temperature": 0,
+    }
+    usage: dict[str, int] = {}
+    async with (
+        pool.lease("", Priority.BATCH) as lease,
+        lease.client.stream(EngineCall(COMPLETIONS, card.digest, body, "speed")) as answer,
+    ):
+        while (chunks := await answer.read()) is not None:
+            for chunk in chunks:
+                usage = chunk.get("usage") or usage
+    return usage.get("prompt_tokens" if tokens == 1 else "completion_tokens", 0)
+
+
+async def _embedded(pool: Pool, card: ModelCard, number: int) -> int:
+    text = f"{number}." + " The river runs by the old mill and on" * (_WORDS // 16)
+    call = EngineCall(EMBEDDINGS, card.digest, {"input": text}, "speed")
+    async with pool.lease("", Priority.BATCH) as lease:
+        answer = await lease.client.whole(call)
+    return int((answer.get("usage") or {}).get("prompt_tokens", 0))
