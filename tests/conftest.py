@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import postgres
 from tests.installation import First, Installation, start
 
 
@@ -54,6 +55,30 @@ def stored(first: First, request: pytest.FixtureRequest) -> Path:
     if not first.is_made():
         request.getfixturevalue("installation")
     return first.home
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Server]:
+    """One for all processes of this run."""
+    folder = tmp_path_factory.getbasetemp()
+    running = postgres.start(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+    yield running
+    running.process.cleanup()
+
+
+@pytest.fixture
+def postgres_database(
+    postgres_server: postgres.Server,
+) -> Iterator[Callable[[], postgres.Postgres]]:
+    made: list[postgres.Postgres] = []
+
+    def new() -> postgres.Postgres:
+        made.append(postgres_server.new())
+        return made[-1]
+
+    yield new
+    for each in made:
+        postgres_server.drop(each)
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from freehold.core.errors import Code, UserError
 from freehold.secure import audit, checkpoints
 from freehold.secure.ocsf import event
 from freehold.store.audit import AuditReader
+from freehold.store.backend import Backend
+from freehold.store.sqlite import Sqlite
 
 app = typer.Typer(no_args_is_help=True, help="Who used what, and whether the records are whole.")
 _PATH = "/admin/v1/audit"
@@ -97,7 +99,8 @@ def key(as_json: Json = False) -> None:
 @app.command()
 def verify(
     database: Annotated[
-        Path | None, typer.Option(help="A copy of freehold.db; else this home's.")
+        str | None,
+        typer.Option(help="A copy of freehold.db, or a postgresql:// URL; else this home's."),
     ] = None,
     checkpoints_: Annotated[
         Path | None, typer.Option("--checkpoints", help="A copy of the checkpoints' file.")
@@ -173,11 +176,17 @@ def _public_key(reader: AuditReader, given: str | None) -> Ed25519PublicKey:
 
 
 @contextlib.contextmanager
-def _reader(home: Home, database: Path | None) -> Iterator[AuditReader]:
-    path = database or home.database
-    if not path.exists():
-        raise UserError(Code.NOT_FOUND, f"There is no database {path}: name one by --database.")
-    reader = AuditReader(path)
+def _reader(home: Home, named: str | None) -> Iterator[AuditReader]:
+    if named is not None and "://" not in named:
+        where: Backend = Sqlite(Path(named))
+    else:
+        settings = load.settings(home.settings, overrides={"database.url": named})
+        where = reach.database(home, settings.database)
+    if isinstance(where, Sqlite) and not where.path.exists():
+        raise UserError(
+            Code.NOT_FOUND, f"There is no database {where.path}: name one by --database."
+        )
+    reader = AuditReader(where)
     try:
         yield reader
     finally:

@@ -14,8 +14,9 @@ from urllib.parse import quote
 import httpx2
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from freehold.config import load
 from freehold.config.home import Home, read_or_create_secret
-from freehold.config.schema import Settings
+from freehold.config.schema import DatabaseSettings, Settings
 from freehold.core.clock import SystemClock
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
@@ -23,11 +24,15 @@ from freehold.core.secret import Secret
 from freehold.core.tenant import DEFAULT_TENANT, Tenant
 from freehold.secure.checkpoints import Checkpoints
 from freehold.secure.keys import PEPPER_BYTES, Keyring
+from freehold.store.backend import Backend
 from freehold.store.ledger import recover
+from freehold.store.postgres import Postgres
 from freehold.store.sql import SqlStore
+from freehold.store.sqlite import Sqlite
 
 _CALL_S = 30
 AUDIT_KEY_BYTES = 32
+_PEPPER_CHECK = "pepper_check"
 
 
 class RunningGateway:
@@ -165,10 +170,9 @@ def _no_key(why: str) -> UserError:
 def offline(home: Home) -> Iterator[tuple[SqlStore, Keyring, str]]:
     """The store, the keyring and the default tenant, under the home's lock."""
     with home.lock():
-        may_create = is_new(home)
-        store = SqlStore(home.database)
+        store, is_new = open_store(home, load.settings(home.settings).database)
         try:
-            keyring = open_keyring(home, store, may_create=may_create)
+            keyring = open_keyring(home, store, may_create=is_new)
             checkpoints = open_audit(home, store)
             try:
                 recover(store, home.journal)
@@ -179,19 +183,42 @@ def offline(home: Home) -> Iterator[tuple[SqlStore, Keyring, str]]:
             store.close()
 
 
-def is_new(home: Home) -> bool:
-    """Whether there is no database yet. Raises `UserError(CONFIG_INVALID)` when there was
-    one: a new one would know none of the keys, revocations and uses of before."""
-    if home.database.exists() and home.database.stat().st_size:
-        return False
+def database(home: Home, settings: DatabaseSettings) -> Backend:
+    """Where the store is: what the settings name, or a file in the home."""
+    if settings.url is None:
+        return Sqlite(home.database)
+    file = settings.password_file
+    return Postgres(settings.url, Path(file).expanduser() if file else None)
+
+
+def open_store(home: Home, settings: DatabaseSettings) -> tuple[SqlStore, bool]:
+    """And whether it is new. Raises `UserError(CONFIG_INVALID)` when the home has seen
+    another: a new one would know none of the keys, revocations and uses of before."""
+    where = database(home, settings)
+    if settings.url is None:
+        is_new = not (home.database.exists() and home.database.stat().st_size)
+        if is_new:
+            _check_unused(home, where)
+        return SqlStore(where), is_new
+    store = SqlStore(where)
+    try:
+        is_new = store.fact(_PEPPER_CHECK) is None
+        if is_new:
+            _check_unused(home, where)
+    except UserError:
+        store.close()
+        raise
+    return store, is_new
+
+
+def _check_unused(home: Home, where: Backend) -> None:
     pepper = home.secrets / "pepper"
     if pepper.exists():
         raise UserError(
             Code.CONFIG_INVALID,
-            f"{home.database} is missing or empty, but {pepper} shows that it was there: restore "
+            f"{where.shown} is missing or empty, but {pepper} shows that it was there: restore "
             f"it from a backup, or remove {pepper} to begin anew without the old keys and usage.",
         )
-    return True
 
 
 def open_keyring(
@@ -209,10 +236,8 @@ def open_keyring(
         chosen.server.environments,
         chosen.limits.wrong_keys_a_minute,
     )
-    known = store.fact("pepper_check")
-    if known is None:
-        store.put_fact("pepper_check", keyring.check())
-    elif known != keyring.check():
+    known = store.fact(_PEPPER_CHECK) or store.first_fact(_PEPPER_CHECK, keyring.check())
+    if known != keyring.check():
         raise UserError(
             Code.CONFIG_INVALID,
             f"{path} is not the file that this database was made with: restore it from a backup.",
@@ -251,10 +276,17 @@ def open_audit(home: Home, store: SqlStore, wanted: str | None = None) -> Checkp
 
 
 def default_tenant(store: SqlStore) -> str:
-    tenant_id = store.tenant_named(DEFAULT_TENANT)
-    if tenant_id is None:
-        tenant_id = new_id("ten")
+    found = store.tenant_named(DEFAULT_TENANT)
+    if found is not None:
+        return found
+    tenant_id = new_id("ten")
+    try:
         store.add_tenant(tenant_id, DEFAULT_TENANT, time.time_ns() // 1000)
+    except UserError as error:
+        found = store.tenant_named(DEFAULT_TENANT)
+        if error.code is not Code.CONFLICT or found is None:
+            raise
+        return found  # another gateway's, which began at the same time
     return tenant_id
 
 

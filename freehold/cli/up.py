@@ -173,8 +173,7 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.on_signal)
     url = _url(settings.server, listener)
-    is_new = reach.is_new(home)
-    store = SqlStore(home.database)
+    store, is_new = reach.open_store(home, settings.database)
     checkpoints: Checkpoints | None = None
     try:
         keyring = reach.open_keyring(home, store, may_create=is_new, settings=settings)

@@ -3,7 +3,7 @@
 import ipaddress
 from decimal import Decimal
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -196,6 +196,51 @@ class PriceSettings(_Section):
         return value
 
 
+class DatabaseSettings(_Section):
+    """The store: by default a SQLite file in the home."""
+
+    url: str | None = None
+    password_file: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _postgresql(cls, value: str | None) -> str | None:
+        """What it says never quotes the URL: somebody may have put a password into it."""
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            query = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+            is_url = parts.scheme in ("postgresql", "postgres") and len(parts.path) > 1
+            is_url = is_url and parts.port != 0 and not parts.fragment
+        except ValueError:
+            is_url, query = False, {}
+        if not is_url:
+            raise ValueError("must be a URL such as postgresql://freehold@db.example.com/freehold")
+        if parts.password is not None or "password" in query:
+            raise ValueError("must not carry the password: put that into database.password_file")
+        unknown = sorted(query.keys() - _POSTGRESQL_OPTIONS)
+        if unknown:
+            raise ValueError(f"may set {', '.join(sorted(_POSTGRESQL_OPTIONS))} only")
+        if "host" in query and (parts.hostname or not query["host"].startswith("/")):
+            raise ValueError("may name by host= the folder of a socket only")
+        if parts.hostname in (None, "127.0.0.1", "localhost", "::1"):
+            return value
+        mode = query.get("sslmode")
+        if mode in ("disable", "allow", "prefer"):
+            raise ValueError(f"must not set sslmode={mode}: rows could be read on the way")
+        if mode is not None:
+            return value
+        query = {"sslmode": "verify-full", "sslrootcert": "system"} | query
+        return parts._replace(query=urlencode(query)).geturl()
+
+
+# What libpq is told besides; where a server asks for TLS it is checked unless this says less.
+_POSTGRESQL_OPTIONS = frozenset(
+    {"host", "sslmode", "sslrootcert", "sslcert", "sslkey", "application_name"}
+)
+
+
 class AuditSettings(_Section):
     # Where the signed checkpoints are kept: best on another disk or machine.
     checkpoints: str | None = None
@@ -225,6 +270,7 @@ class Settings(_Section):
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
     engines: EngineSettings = EngineSettings()
+    database: DatabaseSettings = DatabaseSettings()
     audit: AuditSettings = AuditSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
     identity_providers: tuple[ProviderSettings, ...] = ()

@@ -10,8 +10,9 @@ from sqlalchemy import Connection, func, insert, select
 
 from freehold.core.audit import Head, Record, chained, stream_of
 from freehold.core.errors import Code, UserError
+from freehold.store.backend import EVERY_TENANT, Backend, Whose
 from freehold.store.database import Database
-from freehold.store.sqlite import open_reader
+from freehold.store.sqlite import Sqlite
 from freehold.store.tables import audit
 
 Witness = Callable[[Sequence[Record]], None]
@@ -27,11 +28,11 @@ class AuditTable(Database):
         self, tenant_id: str, environment: str, limit: int, after: int = 0
     ) -> Sequence[Record]:
         """Of one stream, from the record after that number on."""
-        return self._page(stream_of(tenant_id, environment), after, limit)
+        return self._page(tenant_id, stream_of(tenant_id, environment), after, limit)
 
-    def _page(self, stream: str, after: int, limit: int) -> list[Record]:
+    def _page(self, whose: Whose, stream: str, after: int, limit: int) -> list[Record]:
         wanted = (audit.c.stream == stream) & (audit.c.number > after)
-        with self._reading() as connection:
+        with self._reading(whose) as connection:
             rows = connection.execute(
                 select(audit).where(wanted).order_by(audit.c.number).limit(limit)
             )
@@ -40,14 +41,14 @@ class AuditTable(Database):
     def audit_trail(self, stream: str) -> Iterator[Record]:
         """All of a stream."""
         after = 0
-        while page := self._page(stream, after, _PAGE):
+        while page := self._page(EVERY_TENANT, stream, after, _PAGE):
             yield from page
             after = page[-1].number
 
     def audit_heads(self) -> Mapping[str, Head]:
         """Of every stream: to hold against what was signed, and to show to nobody."""
         last = select(audit.c.stream, func.max(audit.c.number)).group_by(audit.c.stream)
-        with self._reading() as connection:
+        with self._reading(EVERY_TENANT) as connection:
             return {stream: _head(connection, stream) for stream, _ in connection.execute(last)}
 
     def _record(self, connection: Connection, bodies: Iterable[tuple[str, bytes]]) -> None:
@@ -81,8 +82,9 @@ class AuditTable(Database):
 class AuditReader(AuditTable):
     """The records of a database that nobody else need have open, or that somebody writes."""
 
-    def __init__(self, path: Path) -> None:
-        self._reader = open_reader(path)
+    def __init__(self, where: Path | Backend) -> None:
+        self._backend = Sqlite(where) if isinstance(where, Path) else where
+        self._reader = self._backend.open_reader()
 
     def close(self) -> None:
         self._reader.dispose()

@@ -6,33 +6,39 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from freehold.core.errors import Code, UserError
 from freehold.store import migrate
-from freehold.store.sqlite import open_reader, open_writer
+from freehold.store.backend import EVERY_TENANT, Backend, Whose
+from freehold.store.sqlite import Sqlite
 from freehold.store.tables import facts
 
 
 class Database:
-    """Thread-safe: one lock guards the one writing connection, readers have their own."""
+    """Thread-safe. Whoever opens a transaction says for which tenant, or that it is for
+    all: on PostgreSQL the rows of others are then not there."""
 
-    def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        self._writer: Engine = open_writer(path)
+    def __init__(self, where: Path | Backend) -> None:
+        """A path is a SQLite file."""
+        self._backend: Backend = Sqlite(where) if isinstance(where, Path) else where
+        self._turn = threading.Lock()  # of those who write
+        self._writer: Engine = self._backend.open_writer()
         try:
-            migrate.upgrade(self._writer)
+            self._backend.check(self._writer)
+            migrate.upgrade(self._writer, self._backend)
         except UserError:
             self._writer.dispose()
             raise
-        except DatabaseError as error:
+        except (DBAPIError, PoolTimeout) as error:
             self._writer.dispose()
             raise UserError(
                 Code.STORAGE_UNAVAILABLE,
-                f"The database {path} cannot be opened ({_short(error)}): "
-                "check the disk, or restore a backup.",
+                f"The database {self._backend.shown} cannot be opened ({_short(error)}): "
+                f"{self._backend.remedy_at_start}.",
             ) from None
-        self._reader: Engine = open_reader(path)
+        self._reader: Engine = self._backend.open_reader()
 
     def close(self) -> None:
         self._reader.dispose()
@@ -40,37 +46,47 @@ class Database:
 
     def fact(self, name: str) -> str | None:
         """One of this installation's."""
-        with self._reading() as connection:
+        with self._reading(EVERY_TENANT) as connection:
             return connection.scalar(select(facts.c.value).where(facts.c.name == name))
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._lock:
-            try:
-                with self._writer.begin() as connection:
-                    yield connection
-            except IntegrityError:
-                raise
-            except DatabaseError as error:
-                raise _unavailable(error) from None
+    def _writing(self, whose: Whose) -> Iterator[Connection]:
+        """One at a time, of all processes on this database."""
+        with self._turn, self._told(), self._writer.begin() as connection:
+            self._backend.take_turn(connection)
+            self._backend.see(connection, whose)
+            yield connection
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def _applying(self) -> Iterator[Connection]:
+        """For the ledger, of all tenants. It changes nothing that people manage, so it waits
+        for no other process."""
+        with self._turn, self._told(), self._writer.begin() as connection:
+            self._backend.take_time(connection)
+            self._backend.see(connection, EVERY_TENANT)
+            yield connection
+
+    @contextmanager
+    def _reading(self, whose: Whose) -> Iterator[Connection]:
+        with self._told(), self._reader.connect() as connection:
+            self._backend.see(connection, whose)
+            yield connection
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the database cannot do, in a sentence."""
         try:
-            with self._reader.connect() as connection:
-                yield connection
-        except DatabaseError as error:
-            raise _unavailable(error) from None
+            yield
+        except IntegrityError:
+            raise
+        except (DBAPIError, PoolTimeout) as error:
+            raise UserError(
+                Code.STORAGE_UNAVAILABLE,
+                f"The database cannot be used right now ({_short(error)}): {self._backend.remedy}.",
+                retry_after_s=2,
+            ) from None
 
 
 def _short(error: Exception) -> str:
-    return str(getattr(error, "orig", error)).splitlines()[0][:120]
-
-
-def _unavailable(error: DatabaseError) -> UserError:
-    return UserError(
-        Code.STORAGE_UNAVAILABLE,
-        f"The database cannot be used right now ({_short(error)}): "
-        "free disk space or wait, then try again.",
-        retry_after_s=2,
-    )
+    first = str(getattr(error, "orig", error)).splitlines()[0]
+    return " ".join(first.rpartition("failed: ")[2].split())[:120]  # what a server said at last

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, select, update
 
 from freehold.core.binding import Environment
 from freehold.core.tenant import IsolationClass, Tenant
+from freehold.store.backend import EVERY_TENANT
 from freehold.store.sql import SqlStore
 from freehold.store.tables import adapters, routes, tenants
 
@@ -15,7 +16,7 @@ def wanted_adapters(store: SqlStore, base_digest: str, tenant_id: str | None = N
     """Every adapter that a route names for this base: the routes of one tenant that has
     engines of its own, or of all that share theirs."""
     named = (routes.c.base_digest == base_digest) & routes.c.adapter_digest.is_not(None)
-    with store._reading() as connection:
+    with store._reading(EVERY_TENANT) as connection:
         found = select(routes.c.adapter_digest).where(named, _served_for(tenant_id)).distinct()
         return set(connection.scalars(found))
 
@@ -24,7 +25,7 @@ def is_wanted(
     store: SqlStore, base_digest: str, adapter_digest: str, tenant_id: str | None = None
 ) -> bool:
     named = (routes.c.base_digest == base_digest) & (routes.c.adapter_digest == adapter_digest)
-    with store._reading() as connection:
+    with store._reading(EVERY_TENANT) as connection:
         found = select(routes.c.id).where(named, _served_for(tenant_id)).limit(1)
         return connection.scalar(found) is not None
 
@@ -50,7 +51,7 @@ def bases_apart(store: SqlStore, environments: Collection[Environment]) -> list[
         )
         .distinct()
     )
-    with store._reading() as connection:
+    with store._reading(EVERY_TENANT) as connection:
         return [
             (Tenant(id, name, IsolationClass(isolation), at_us), base)
             for id, name, at_us, isolation, _, base in connection.execute(wanted)
@@ -60,14 +61,14 @@ def bases_apart(store: SqlStore, environments: Collection[Environment]) -> list[
 def adapter_files(store: SqlStore, digests: Sequence[str]) -> dict[str, tuple[str, str]]:
     """The digests of config and weights, by the adapter's own. Ask for a few hundred."""
     columns = (adapters.c.digest, adapters.c.config_digest, adapters.c.weights_digest)
-    with store._reading() as connection:
+    with store._reading(EVERY_TENANT) as connection:
         rows = connection.execute(select(*columns).where(adapters.c.digest.in_(digests)))
         return {digest: (config, weights) for digest, config, weights in rows}
 
 
 def homes_of_routes(store: SqlStore) -> list[tuple[str, Environment]]:
     """Each tenant's environment that has routes."""
-    with store._reading() as connection:
+    with store._reading(EVERY_TENANT) as connection:
         rows = connection.execute(select(routes.c.tenant_id, routes.c.environment).distinct())
         return [(tenant_id, Environment(environment)) for tenant_id, environment in rows]
 
@@ -80,7 +81,7 @@ def place_routes(
     """Sends the routes that people set to where their base is served by this start:
     `served` has engine and pool by digest. The others lead nowhere until it is served."""
     theirs = routes.c.managed.is_(False) & routes.c.environment.in_(environments)
-    with store._writing() as connection:
+    with store._writing(EVERY_TENANT) as connection:
         connection.execute(update(routes).where(theirs).values(pool=""))
         for digest, (engine, pool) in served.items():
             connection.execute(

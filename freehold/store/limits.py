@@ -7,6 +7,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, tex
 
 from freehold.core.binding import Environment
 from freehold.core.limit import DAY_US, Limit, Measure, Period, Use, Window
+from freehold.store.backend import EVERY_TENANT
 from freehold.store.database import Database
 from freehold.store.identity import count_change
 from freehold.store.tables import limits, spent
@@ -23,13 +24,13 @@ _ADD_SPENT = text(
 class LimitTable(Database):
     def every_limit(self) -> Sequence[Limit]:
         """Of all tenants: to hold requests against, and to show to nobody."""
-        with self._reading() as connection:
+        with self._reading(EVERY_TENANT) as connection:
             return [_limit(row) for row in connection.execute(select(limits)).mappings()]
 
     def limits(self, tenant_id: str) -> Sequence[Limit]:
         """Oldest first."""
         mine = select(limits).where(limits.c.tenant_id == tenant_id).order_by(limits.c.id)
-        with self._reading() as connection:
+        with self._reading(tenant_id) as connection:
             return [_limit(row) for row in connection.execute(mine).mappings()]
 
     def set_limit(self, tenant_id: str, wanted: Limit) -> Limit:
@@ -45,7 +46,7 @@ class LimitTable(Database):
         changed = {
             "amount": wanted.amount, "set_at_us": wanted.set_at_us, "set_by": wanted.set_by,
         }  # fmt: skip
-        with self._writing() as connection:
+        with self._writing(tenant_id) as connection:
             if not connection.execute(update(limits).where(same).values(**changed)).rowcount:
                 connection.execute(insert(limits).values(**_row(tenant_id, wanted)))
             count_change(connection)
@@ -55,7 +56,7 @@ class LimitTable(Database):
         """One of this environment, or of all together."""
         mine = (limits.c.id == limit_id) & (limits.c.tenant_id == tenant_id)
         mine &= limits.c.environment.in_(("", environment))
-        with self._writing() as connection:
+        with self._writing(tenant_id) as connection:
             row = connection.execute(select(limits).where(mine)).mappings().first()
             if row is None:
                 return None
@@ -73,7 +74,7 @@ class LimitTable(Database):
         if limit.subject is not None:
             chosen.append(spent.c.account == limit.subject)
         sums = [func.coalesce(func.sum(each), 0) for each in _COUNTED]
-        with self._reading() as connection:
+        with self._reading(tenant_id) as connection:
             row = connection.execute(select(*sums).where(*chosen)).one()
         return Use(*map(int, row)).of(limit.measure) or 0
 
@@ -82,7 +83,8 @@ _COUNTED = (spent.c.requests, spent.c.tokens, spent.c.cost)
 
 
 def add_spent(connection: Connection, settled: Iterable[Mapping[Any, Any]]) -> None:
-    """Counts requests that are settled in this transaction, by the day they began on."""
+    """Counts requests that are settled in this transaction, by the day they began on; in one
+    order, so that two gateways never wait for each other."""
     sums: dict[tuple[str, str, str, int], list[int]] = {}
     for row in settled:
         whose = row["tenant_id"], row["environment"], row["account"] or row["key_id"]
@@ -92,7 +94,9 @@ def add_spent(connection: Connection, settled: Iterable[Mapping[Any, Any]]) -> N
         counted[2] += row["cost"] or 0
     names = ("tenant_id", "environment", "account", "day", "requests", "tokens", "cost")
     if sums:
-        rows = [dict(zip(names, (*key, *counted), strict=True)) for key, counted in sums.items()]
+        rows = [
+            dict(zip(names, (*key, *counted), strict=True)) for key, counted in sorted(sums.items())
+        ]
         connection.execute(_ADD_SPENT, rows)
 
 

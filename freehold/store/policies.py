@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, RowMapping, delete, insert, select
 
 from freehold.core.policy import Policy
+from freehold.store.backend import EVERY_TENANT, Whose
 from freehold.store.database import Database
 from freehold.store.identity import count_change
 from freehold.store.tables import policies
@@ -15,7 +16,7 @@ _INSTALLATION = ""
 class PolicyTable(Database):
     def every_policy(self) -> Sequence[Policy]:
         """Of the installation and of all tenants: to decide with, and to show to nobody."""
-        with self._reading() as connection:
+        with self._reading(EVERY_TENANT) as connection:
             rows = connection.execute(
                 select(policies).order_by(policies.c.tenant_id, policies.c.name)
             ).mappings()
@@ -24,7 +25,7 @@ class PolicyTable(Database):
     def policies(self, tenant_id: str | None) -> Sequence[Policy]:
         """A tenant's own, or with None those of the installation."""
         owned = policies.c.tenant_id == (tenant_id or _INSTALLATION)
-        with self._reading() as connection:
+        with self._reading(_whose(tenant_id)) as connection:
             rows = connection.execute(
                 select(policies).where(owned).order_by(policies.c.name)
             ).mappings()
@@ -32,7 +33,7 @@ class PolicyTable(Database):
 
     def put_policy(self, policy: Policy) -> None:
         """In place of its tenant's of the same name, if there is one."""
-        with self._writing() as connection:
+        with self._writing(_whose(policy.tenant_id)) as connection:
             connection.execute(delete(policies).where(_named(policy.tenant_id, policy.name)))
             connection.execute(
                 insert(policies).values(
@@ -46,11 +47,15 @@ class PolicyTable(Database):
             count_change(connection)
 
     def remove_policy(self, tenant_id: str | None, name: str) -> bool:
-        with self._writing() as connection:
+        with self._writing(_whose(tenant_id)) as connection:
             found = connection.execute(delete(policies).where(_named(tenant_id, name))).rowcount
             if found:
                 count_change(connection)
         return bool(found)
+
+
+def _whose(tenant_id: str | None) -> Whose:
+    return EVERY_TENANT if tenant_id is None else tenant_id
 
 
 def _named(tenant_id: str | None, name: str) -> ColumnElement[bool]:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
 from freehold.core.errors import Code, UserError
+from freehold.store.backend import EVERY_TENANT
 from freehold.store.database import Database
 from freehold.store.tables import adapters, routes
 
@@ -20,7 +21,7 @@ class Routing(Database):
 
     def routes(self, tenant_id: str, environment: Environment) -> Sequence[Route]:
         mine = (routes.c.tenant_id == tenant_id) & (routes.c.environment == environment)
-        with self._reading() as connection:
+        with self._reading(tenant_id) as connection:
             rows = connection.execute(
                 select(routes).where(mine).order_by(routes.c.alias, routes.c.managed.desc())
             ).mappings()
@@ -28,7 +29,7 @@ class Routing(Database):
         return list(found.values())
 
     def put_routes(self, tenant_id: str, environment: Environment, new: Sequence[Route]) -> None:
-        with self._writing() as connection:
+        with self._writing(tenant_id) as connection:
             connection.execute(
                 delete(routes).where(
                     routes.c.tenant_id == tenant_id,
@@ -39,7 +40,7 @@ class Routing(Database):
             _insert(connection, [dataclasses.replace(route, managed=True) for route in new])
 
     def set_route(self, tenant_id: str, route: Route) -> Route | None:
-        with self._writing() as connection:
+        with self._writing(tenant_id) as connection:
             if route.adapter_digest is not None:
                 _check_adapter(connection, tenant_id, route)
             moved = _take(connection, tenant_id, route.environment, route.alias)
@@ -47,7 +48,7 @@ class Routing(Database):
         return moved
 
     def remove_route(self, tenant_id: str, environment: Environment, alias: str) -> Route | None:
-        with self._writing() as connection:
+        with self._writing(tenant_id) as connection:
             return _take(connection, tenant_id, environment, alias)
 
     # adapters
@@ -55,7 +56,7 @@ class Routing(Database):
     def adapters(
         self, tenant_id: str, environment: Environment, limit: int, after: str = ""
     ) -> Sequence[Adapter]:
-        with self._reading() as connection:
+        with self._reading(tenant_id) as connection:
             rows = connection.execute(
                 select(adapters)
                 .where(
@@ -71,7 +72,7 @@ class Routing(Database):
     def adapters_called(
         self, tenant_id: str, environment: Environment, reference: str
     ) -> Sequence[Adapter]:
-        with self._reading() as connection:
+        with self._reading(tenant_id) as connection:
             rows = connection.execute(
                 select(adapters)
                 .where(
@@ -93,7 +94,7 @@ class Routing(Database):
             for each in new
         ]
         try:
-            with self._writing() as connection:
+            with self._writing(tenant_id) as connection:
                 connection.execute(insert(adapters), rows)
         except IntegrityError:
             raise UserError(
@@ -104,13 +105,14 @@ class Routing(Database):
 
     def remove_adapter(self, tenant_id: str, adapter_id: str) -> frozenset[str] | None:
         mine = (adapters.c.id == adapter_id) & (adapters.c.tenant_id == tenant_id)
-        with self._writing() as connection:
+        with self._writing(tenant_id) as connection:
             row = connection.execute(select(adapters).where(mine)).mappings().first()
             if row is None:
                 return None
             _check_unnamed(connection, _adapter(row))
             connection.execute(delete(adapters).where(mine))
             files = {row["config_digest"], row["weights_digest"]}
+            self._backend.see(connection, EVERY_TENANT)
             return frozenset(file for file in files if not _is_used(connection, file))
 
 

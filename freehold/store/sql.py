@@ -6,12 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    RowMapping,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from freehold.core.binding import Environment
 from freehold.core.price import read_price
 from freehold.core.usage import IdempotencyClaim, Outcome, StoredReply, UsageRow
+from freehold.store import statements
 from freehold.store.audit import AuditTable, body_of_request
+from freehold.store.backend import EVERY_TENANT
 from freehold.store.base import ClaimState, Entries
 from freehold.store.identity import Identity
 from freehold.store.limits import LimitTable, add_spent
@@ -19,51 +31,43 @@ from freehold.store.policies import PolicyTable
 from freehold.store.routing import Routing
 from freehold.store.tables import facts, idempotency, requests
 
-# One statement for a whole batch: the driver gives up the interpreter once, not at
-# each row, and the database reads the entries as they are.
-_RESERVE = """
-INSERT OR IGNORE INTO requests (id, tenant_id, environment, key_id, alias, endpoint, engine,
-  base_digest, adapter_digest, conversation_id, priority, stream, created_at_us, policies,
-  account, price, tokens_in, tokens_out, tokens_cached, estimated)
-SELECT value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
-  value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14,
-  value ->> 15, value ->> 16, 0, 0, 0, 0
-FROM json_each(?)
-"""
-_MARK = """
-UPDATE requests SET tokens_in = value ->> 2, tokens_out = value ->> 3
-FROM json_each(?) WHERE requests.id = value ->> 1 AND settled_at_us IS NULL
-"""
-_SETTLE = """
-UPDATE requests SET outcome = value ->> 2, tokens_in = value ->> 3, tokens_out = value ->> 4,
-  tokens_cached = value ->> 5, estimated = value ->> 6, ttft_us = value ->> 7,
-  duration_us = value ->> 8, settled_at_us = value ->> 9, error_code = value ->> 10,
-  cost = value ->> 11
-FROM json_each(?) WHERE requests.id = value ->> 1 AND settled_at_us IS NULL
-RETURNING *
-"""
+# What both databases understand.
+_PUT_FACT = text(
+    "INSERT INTO facts (name, value) VALUES (:name, :value)"
+    " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+_FIRST_FACT = text(
+    "INSERT INTO facts (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING"
+)
 
 
 class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
     # facts of this installation
 
     def put_fact(self, name: str, value: str) -> None:
-        with self._writing() as connection:
-            connection.execute(delete(facts).where(facts.c.name == name))
-            connection.execute(insert(facts).values(name=name, value=value))
+        with self._writing(EVERY_TENANT) as connection:
+            connection.execute(_PUT_FACT, {"name": name, "value": value})
+
+    def first_fact(self, name: str, value: str) -> str:
+        """What was said first: by another process, before, or now by this one."""
+        with self._writing(EVERY_TENANT) as connection:
+            connection.execute(_FIRST_FACT, {"name": name, "value": value})
+            found = connection.scalar(select(facts.c.value).where(facts.c.name == name))
+        return found or value
 
     # the ledger
 
     def apply(self, entries: Entries) -> None:
         if not entries.added:
             return
-        with self._writing() as connection:
+        words = self._backend.words
+        with self._applying() as connection:
             for statement, rows in (
-                (_RESERVE, entries.reservations),
-                (_MARK, list(entries.marks.values())),
+                (statements.reserve(words), entries.reservations),
+                (statements.mark(words), list(entries.marks.values())),
             ):
                 if rows:
-                    connection.exec_driver_sql(statement, (orjson.dumps(rows).decode(),))
+                    connection.execute(statement, {"rows": orjson.dumps(rows).decode()})
             if entries.settlements:
                 self._settle(connection, entries.settlements)
             for entry in entries.claims:
@@ -72,7 +76,8 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
     def _settle(self, connection: Connection, settlements: Mapping[str, Sequence[Any]]) -> None:
         """And leaves the audit record of each, in the order in which they were settled."""
         given = orjson.dumps(list(settlements.values())).decode()
-        rows = connection.exec_driver_sql(_SETTLE, (given,)).mappings()
+        statement = statements.settle(self._backend.words)
+        rows = connection.execute(statement, {"rows": given}).mappings()
         settled = {row["id"]: row for row in rows}
         add_spent(connection, settled.values())
         self._record(
@@ -81,7 +86,7 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
 
     def claim(self, claim: IdempotencyClaim, now_us: int) -> ClaimState | None:
         mine = (idempotency.c.slot == claim.slot) & (idempotency.c.expires_at_us >= now_us)
-        with self._reading() as connection:
+        with self._reading(EVERY_TENANT) as connection:
             row = connection.execute(select(idempotency).where(mine)).mappings().first()
         if row is None:
             return None
@@ -96,7 +101,7 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
         )
 
     def settle_orphans(self, now_us: int) -> int:
-        with self._writing() as connection:
+        with self._applying() as connection:
             found = (
                 connection.execute(
                     update(requests)
@@ -128,7 +133,7 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
         *,
         environment: Environment | None = None,
     ) -> Sequence[UsageRow]:
-        day = func.strftime("%Y-%m-%d", requests.c.created_at_us // 1_000_000, "unixepoch")
+        day = self._backend.words.day(requests.c.created_at_us)
         failed = func.sum((requests.c.outcome != Outcome.OK).cast(requests.c.tokens_in.type))
         chosen = [
             requests.c.tenant_id == tenant_id,
@@ -140,7 +145,7 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
             chosen.append(requests.c.key_id == key_id)
         if environment is not None:
             chosen.append(requests.c.environment == environment)
-        with self._reading() as connection:
+        with self._reading(tenant_id) as connection:
             rows = connection.execute(
                 select(
                     requests.c.key_id,
@@ -152,7 +157,7 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
                     func.sum(requests.c.tokens_in),
                     func.sum(requests.c.tokens_out),
                     func.sum(requests.c.tokens_cached),
-                    func.coalesce(func.sum(requests.c.cost), 0),
+                    func.coalesce(func.sum(requests.c.cost), 0).cast(BigInteger),
                     func.count() - func.count(requests.c.cost),
                 )
                 .where(*chosen)
@@ -164,7 +169,7 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
     def billed_here(self, since_us: int) -> int:
         """What requests cost that this installation's own models answered, all tenants'."""
         mine = requests.c.base_digest.is_not(None) & (requests.c.created_at_us >= since_us)
-        with self._reading() as connection:
+        with self._reading(EVERY_TENANT) as connection:
             total = select(func.coalesce(func.sum(requests.c.cost), 0)).where(mine)
             return int(connection.scalar(total) or 0)
 
@@ -182,7 +187,7 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
             chosen.append(requests.c.id < before_id)
         if environment is not None:
             chosen.append(requests.c.environment == environment)
-        with self._reading() as connection:
+        with self._reading(tenant_id) as connection:
             rows = connection.execute(
                 select(requests).where(*chosen).order_by(requests.c.id.desc()).limit(limit)
             ).mappings()

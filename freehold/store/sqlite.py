@@ -1,4 +1,4 @@
-"""How a SQLite file is opened so that it cannot be corrupted or lose a settlement.
+"""How a SQLite file is opened so that it cannot be corrupted or lose a settlement, and its words.
 
 One connection writes and alone checkpoints: SQLite 3.7.0 to 3.51.2 can corrupt a
 database in WAL mode when two connections checkpoint (sqlite.org/wal.html#walresetbug),
@@ -6,15 +6,57 @@ and many systems link such a version. Readers are opened read-only, which never
 checkpoint. The home's lock keeps other processes away.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func
 from sqlalchemy.pool import QueuePool, StaticPool
+
+from freehold.store.backend import Whose, Words
 
 _BUSY_TIMEOUT_MS = 2000
 _READ_ONLY = {"mode": "ro", "uri": "true"}
+
+WORDS = Words(
+    entries="json_each(:rows)",
+    cast=lambda value, column: value,
+    day=lambda at_us: func.strftime("%Y-%m-%d", at_us // 1_000_000, "unixepoch"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sqlite:
+    """A file that one process uses: there is nobody to take turns with, and nothing in the
+    database that would keep a tenant's rows from the others."""
+
+    path: Path
+    words = WORDS
+    remedy_at_start = "check the disk, or restore a backup"
+    remedy = "free disk space or wait, then try again"
+
+    @property
+    def shown(self) -> str:
+        return str(self.path)
+
+    def open_writer(self) -> Engine:
+        return open_writer(self.path)
+
+    def open_reader(self) -> Engine:
+        return open_reader(self.path)
+
+    def check(self, writer: Engine) -> None: ...
+
+    def begin_upgrade(self, connection: Connection) -> None: ...
+
+    def end_upgrade(self, connection: Connection) -> None: ...
+
+    def take_turn(self, connection: Connection) -> None: ...
+
+    def take_time(self, connection: Connection) -> None: ...
+
+    def see(self, connection: Connection, whose: Whose) -> None: ...
 
 
 def open_writer(path: Path) -> Engine:

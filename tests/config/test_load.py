@@ -57,6 +57,7 @@ def _leaves(shape: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 _OTHERS: dict[str, tuple[str, Any]] = {
+    "database.url": ("postgresql://localhost/x", "postgresql://localhost/x"),
     "engines.llama_cpp.threads": ("9", 9),
     "engines.openvino.threads": ("9", 9),
     "engines.openvino.weights": ("int4", "int4"),

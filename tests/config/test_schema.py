@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from freehold.config.schema import Settings, UpstreamModel, UpstreamSettings
+from freehold.config.schema import DatabaseSettings, Settings, UpstreamModel, UpstreamSettings
 
 _DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 _ROW = re.compile(r"^\| (?P<names>`.+?) \| (?P<defaults>[^|]*) \| (?P<meaning>.*) \|$", re.M)
@@ -138,3 +138,61 @@ def test_the_engines_that_can_be_named_are_the_ones_there_are() -> None:
 
     field = Settings.model_fields["engines"].annotation.model_fields["default"]  # type: ignore[union-attr]
     assert set(get_args(field.annotation)) == {"auto", *registry._CREATORS}
+
+
+# the database
+
+
+def _database(**fields: Any) -> DatabaseSettings:
+    return Settings.model_validate({"database": fields}).database
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://freehold@db/freehold",
+        "postgresql://freehold@db",
+        "postgresql://freehold@db/",
+        "postgresql://freehold@db:0/freehold",
+        "postgresql://freehold@db:x/freehold",
+        "postgresql://freehold@db/freehold#x",
+        "postgresql://freehold:hunter2@db/freehold",
+        "postgresql://freehold:@db/freehold",
+        "postgresql://freehold@db/freehold?password=hunter2",
+        "postgresql://freehold@db/freehold?options=-crow_security=off",
+        "postgresql://freehold@db/freehold?sslmode=disable",
+        "postgresql://freehold@db/freehold?sslmode=prefer",
+        "postgresql://freehold@db/freehold?host=/run/postgresql",
+        "postgresql://freehold@/freehold?host=db.example.com",
+        "postgresql://freehold@db/freehold?hunter2",
+        "hunter2",
+        "",
+    ],
+)
+def test_a_database_that_cannot_be_or_must_not_be_is_refused_unquoted(url: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        _database(url=url)
+    (error,) = refused.value.errors(include_input=False, include_url=False)
+    assert error["loc"] == ("database", "url")
+    assert "hunter2" not in error["msg"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://freehold@/freehold?host=/run/postgresql",
+        "postgresql://freehold@127.0.0.1:5433/freehold",
+        "postgres://localhost/freehold",
+        "postgresql://freehold@db/freehold?sslmode=require",
+        "postgresql://freehold@db/freehold?sslmode=verify-full&sslrootcert=/etc/ca.pem",
+    ],
+)
+def test_a_database_is_taken_as_it_is_named(url: str) -> None:
+    assert _database(url=url).url == url
+
+
+def test_a_database_on_another_machine_must_prove_who_it_is() -> None:
+    url = _database(url="postgresql://freehold@db.example.com/freehold").url
+    assert url == (
+        "postgresql://freehold@db.example.com/freehold?sslmode=verify-full&sslrootcert=system"
+    )

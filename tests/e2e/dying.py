@@ -91,15 +91,15 @@ def _settled() -> None:
 
 def _applying() -> None:
     """In the middle of a transaction of the database."""
-    original = SqlStore._writing
+    original = SqlStore._applying
 
     @contextmanager
-    def writing(self: SqlStore) -> Iterator[Any]:
+    def applying(self: SqlStore) -> Iterator[Any]:
         with original(self) as connection:
             yield connection
             _die()
 
-    SqlStore._writing = writing  # type: ignore[method-assign]
+    SqlStore._applying = applying  # type: ignore[method-assign]
 
 
 def _applied() -> None:

@@ -23,6 +23,7 @@ from freehold.engines.base import LocalModel
 from freehold.engines.fake import Fake, tokens_for
 from freehold.secure.keys import KeyRequest
 from freehold.store import routing
+from freehold.store.backend import EVERY_TENANT
 from tests.catalog.making import decoder_bytes, peft_folder, write
 from tests.engines.tiny import FOLDER
 from tests.harness import DIGEST, Running, asked, card, running
@@ -594,7 +595,7 @@ async def test_a_hundred_thousand_adapters_are_with_the_engine_before_it_serves(
                     adapter_digest=each.digest)
             for number, each in enumerate(made)
         ]  # fmt: skip
-        with store._writing() as connection:
+        with store._writing(EVERY_TENANT) as connection:
             routing._insert(connection, rows)
 
     async with running(tmp_path / "home", "--trust-adapters") as world:

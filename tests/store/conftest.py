@@ -1,12 +1,18 @@
-"""A database, a ledger on it, and the disk under its journal."""
+"""A database of each kind, a ledger on it, and the disk under its journal.
 
-from collections.abc import AsyncIterator, Iterator
+What a test asks of `store`, `book` or `where` it asks of both databases; `only_sqlite` above
+a test says that it is about files.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from freehold.store.backend import Backend
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
+from freehold.store.sqlite import Sqlite
 from tests.store.disk import Disk, put_under_journal
 
 
@@ -15,9 +21,33 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return put_under_journal(monkeypatch)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    opened = SqlStore(tmp_path / "freehold.db")
+def another(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Backend]:
+    """Makes databases that nothing was written to."""
+    if kind == "postgres":
+        made: Callable[[], Backend] = request.getfixturevalue("postgres_database")
+        return made
+    numbers = iter(range(1000))
+
+    def file() -> Sqlite:
+        return Sqlite(tmp_path / f"freehold{next(numbers) or ''}.db")
+
+    return file
+
+
+@pytest.fixture
+def where(another: Callable[[], Backend]) -> Backend:
+    return another()
+
+
+@pytest.fixture
+def store(where: Backend) -> Iterator[SqlStore]:
+    opened = SqlStore(where)
     yield opened
     opened.close()
 

@@ -1,18 +1,31 @@
-"""Requests to be counted, and ways to look at and to hinder a database."""
+"""What tests put into a store, and ways to look at and to hinder a database."""
 
 import asyncio
 import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from freehold.core.adapter import Adapter
-from freehold.core.binding import Environment
+from freehold.core.binding import Environment, Route, Scope
+from freehold.core.limit import Limit, Measure, Period
+from freehold.core.policy import Policy
 from freehold.core.usage import Outcome, Reservation, Settlement
-from freehold.store.ledger import recover
+from freehold.store import ledger
+from freehold.store.backend import Backend
+from freehold.store.base import Entries, KeyRecord
+from freehold.store.postgres import Postgres
 from freehold.store.sql import SqlStore
+from freehold.store.sqlite import Sqlite
+from tests import postgres
+
+only_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+only_postgres = pytest.mark.parametrize("kind", ["postgres"], indirect=True)
 
 
 def reservation(request_id: str, **fields: Any) -> Reservation:
@@ -46,6 +59,57 @@ def adapter(tenant_id: str, called: str = "x", **fields: Any) -> Adapter:
     return Adapter(**made | fields)  # type: ignore[arg-type]
 
 
+def a_key(key_id: str = "key_1", tenant: str = "ten_a", **fields: Any) -> KeyRecord:
+    made = KeyRecord(
+        key_id, tenant, Environment.DEV, f"name of {tenant}", f"hash {key_id}".encode(),
+        frozenset({Scope.INFER}), None, 5, None, None,
+    )  # fmt: skip
+    return replace(made, **fields)
+
+
+def a_route(tenant: str, alias: str, environment: Environment = Environment.DEV) -> Route:
+    return Route(
+        f"rte_{tenant}_{alias}_{environment}", tenant, environment, alias, "fake", f"pool {tenant}",
+        "sha256:b", None, "m", 1, managed=True,
+    )  # fmt: skip
+
+
+def entries_of(*made: list[Any]) -> Entries:
+    entries = Entries()
+    for entry in made:
+        entries.add(entry)
+    return entries
+
+
+def used(store: SqlStore, request_id: str, tenant: str = "ten_a", **fields: Any) -> None:
+    at_us = fields.pop("created_at_us", 1_000_000)
+    asked = reservation(
+        request_id, tenant_id=tenant, created_at_us=at_us,
+        key_id=fields.pop("key_id", "key_1"), alias=fields.pop("alias", "m"),
+        adapter_digest=fields.pop("adapter_digest", None),
+    )  # fmt: skip
+    ended = settlement(request_id, **fields)
+    store.apply(entries_of(ledger._reserved(asked), ledger._settled(ended)))
+
+
+def a_limit(tenant: str, **fields: Any) -> Limit:
+    made = Limit(
+        f"lim_{tenant}", tenant, None, None, Measure.TOKENS, Period.TOTAL, 9, False, 1, tenant
+    )
+    return replace(made, **fields)
+
+
+def furnish(store: SqlStore, tenant: str) -> None:
+    store.add_tenant(tenant, f"house of {tenant}", 1)
+    store.add_key(a_key(f"key_{tenant}", tenant))
+    store.put_routes(tenant, Environment.DEV, [a_route(tenant, "m"), a_route(tenant, "n")])
+    store.set_route(tenant, a_route(tenant, "a person's"))
+    store.add_adapters(tenant, [adapter(tenant, f"a {tenant}", id=f"adp_{tenant}")])
+    store.put_policy(Policy("nights", f"of {tenant}", tenant))
+    store.set_limit(tenant, a_limit(tenant))
+    used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
+
+
 Row = tuple[str, str | None, int, int]
 
 
@@ -55,20 +119,34 @@ def rows(store: SqlStore) -> list[Row]:
     return sorted((row["id"], row["outcome"], row["tokens_in"], row["tokens_out"]) for row in found)
 
 
-def next_start(folder: Path, journal_folder: Path) -> list[Row]:
+def next_start(where: Backend | Path, journal_folder: Path) -> list[Row]:
     """What a start after a crash makes of a database and a journal."""
-    store = SqlStore(folder / "freehold.db")
-    recover(store, journal_folder)
+    store = SqlStore(where)
+    ledger.recover(store, journal_folder)
     store.settle_orphans(9_000_000)
     found = rows(store)
     store.close()
     return found
 
 
+def place_of(where: Backend) -> str:
+    """For another process, which gets the database back from it by `at`."""
+    return where.url if isinstance(where, Postgres) else where.shown
+
+
+def at(place: str) -> Backend:
+    return Postgres(place) if "://" in place else Sqlite(Path(place))
+
+
 @contextlib.contextmanager
-def locked(database: Path) -> Iterator[None]:
+def locked(where: Backend | Path) -> Iterator[None]:
     """Another connection that keeps everybody from writing."""
-    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+    path = where.path if isinstance(where, Sqlite) else where
+    if not isinstance(path, Path):
+        with postgres.locked(where):
+            yield
+        return
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         yield
         connection.execute("ROLLBACK")

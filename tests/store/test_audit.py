@@ -1,8 +1,7 @@
 """Each settled request leaves one audit record, in the transaction that settles it."""
 
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,16 +9,10 @@ import pytest
 from freehold.core.audit import Head, Record, chained
 from freehold.core.errors import Code, UserError
 from freehold.store import ledger
+from freehold.store.backend import Backend
 from freehold.store.base import Entries
 from freehold.store.sql import SqlStore
 from tests.store.making import reservation, settlement
-
-
-@pytest.fixture(name="store")
-def _store(tmp_path: Path) -> Iterator[SqlStore]:
-    store = SqlStore(tmp_path / "freehold.db")
-    yield store
-    store.close()
 
 
 def _entries(*made: list[Any]) -> Entries:
@@ -117,11 +110,13 @@ def test_the_witness_hears_first_and_without_it_nothing_happens(store: SqlStore)
     assert store.audit_records("ten_a", "dev", 10) == heard
 
 
-def test_a_record_that_is_made_again_after_a_crash_is_the_same(tmp_path: Path) -> None:
+def test_a_record_that_is_made_again_after_a_crash_is_the_same(
+    another: Callable[[], Backend],
+) -> None:
     """The checkpoints had it, the database did not, and the journal is applied again."""
     heard: list[list[Record]] = []
-    for name, at_us in (("one", 5), ("two", 9)):
-        store = SqlStore(tmp_path / f"{name}.db")
+    for at_us in (5, 9):
+        store = SqlStore(another())
         store.witness = lambda records: heard.append(list(records))
         asked = [ledger._reserved(reservation(id)) for id in ("req_1", "req_2")]
         store.apply(_entries(*asked, ledger._settled(settlement("req_1"))))

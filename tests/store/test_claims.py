@@ -10,7 +10,8 @@ import pytest
 
 from freehold.core.errors import UserError
 from freehold.core.usage import IdempotencyClaim, Outcome, StoredReply
-from freehold.store import ledger, sqlite
+from freehold.store import ledger, postgres, sqlite
+from freehold.store.backend import Backend
 from freehold.store.base import ClaimState
 from freehold.store.ledger import Ledger, recover
 from freehold.store.sql import SqlStore
@@ -25,6 +26,7 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "_RETRY_S", 0.02)
     monkeypatch.setattr(ledger, "_APPLY_S", 0.01)
     monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(postgres, "_LOCK_MS", 20)
 
 
 class _Store(SqlStore):
@@ -41,8 +43,8 @@ class _Store(SqlStore):
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[_Store]:
-    opened = _Store(tmp_path / "freehold.db")
+def store(where: Backend) -> Iterator[_Store]:
+    opened = _Store(where)
     yield opened
     opened.close()
 
@@ -152,9 +154,9 @@ async def test_a_claim_that_begins_while_the_database_is_asked_is_not_missed(
 
 
 async def test_while_the_database_is_locked_claims_go_on(
-    book: Ledger, store: _Store, tmp_path: Path
+    book: Ledger, store: _Store, where: Backend
 ) -> None:
-    with locked(tmp_path / "freehold.db"):
+    with locked(where):
         await _ask(book, "req_1")
         assert await _ask(book, "req_2") == ClaimState(running=True)
         await _end(book, "req_1", _reply("req_1"))
@@ -187,17 +189,16 @@ async def test_a_claim_that_the_disk_refused_is_free_again(
 
 
 async def test_after_a_crash_replies_are_kept_and_what_was_running_may_run_again(
-    book: Ledger, store: _Store, tmp_path: Path
+    book: Ledger, tmp_path: Path, where: Backend, another: Callable[[], Backend]
 ) -> None:
-    with locked(tmp_path / "freehold.db"):
+    with locked(where):
         await _ask(book, "req_1", _claim("done"))
         await _end(book, "req_1", _reply("req_1"), "done")
         await _ask(book, "req_2", _claim("running"))
         await _ask(book, "req_3", _claim("failed"))
         await _end(book, "req_3", None, "failed")
         kept = Path(shutil.copytree(tmp_path / "journal", tmp_path / "kept"))
-    (tmp_path / "new").mkdir()
-    fresh = SqlStore(tmp_path / "new" / "freehold.db")
+    fresh = SqlStore(another())
     recover(fresh, kept)
     recover(fresh, kept)
     assert fresh.claim(_claim("running"), 1) == ClaimState(running=True)

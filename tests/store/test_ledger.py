@@ -6,17 +6,29 @@ import errno
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from freehold.core.errors import Code, UserError
 from freehold.core.usage import Outcome
-from freehold.store import journal, ledger, sqlite
+from freehold.store import journal, ledger, postgres, sqlite
+from freehold.store.backend import EVERY_TENANT, Backend
 from freehold.store.ledger import Ledger, recover
 from freehold.store.sql import SqlStore
 from tests.store.disk import Disk
-from tests.store.making import Row, locked, next_start, reservation, rows, settlement, until
+from tests.store.making import (
+    Row,
+    locked,
+    next_start,
+    only_sqlite,
+    place_of,
+    reservation,
+    rows,
+    settlement,
+    until,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +36,7 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "_RETRY_S", 0.02)
     monkeypatch.setattr(ledger, "_APPLY_S", 0.01)
     monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(postgres, "_LOCK_MS", 20)
 
 
 @pytest.fixture
@@ -122,10 +135,10 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
-from tests.store.making import reservation, settlement
+from tests.store.making import at, reservation, settlement
 
 async def main(folder):
-    book = Ledger(SqlStore(folder / "freehold.db"), folder / "journal")
+    book = Ledger(SqlStore(at(sys.argv[2])), folder / "journal")
     for number in range(300):
         await book.reserve(reservation(f"req_{number:03d}"))
     for number in range(100):
@@ -139,14 +152,16 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
-def test_reservations_marks_and_settlements_outlive_a_killed_process(tmp_path: Path) -> None:
+def test_reservations_marks_and_settlements_outlive_a_killed_process(
+    tmp_path: Path, where: Backend
+) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", _DIE, str(tmp_path)],
+        [sys.executable, "-c", _DIE, str(tmp_path), place_of(where)],
         cwd=Path(__file__).parents[2], check=False,
     )  # fmt: skip
     assert ended.returncode == -9
 
-    found = next_start(tmp_path, tmp_path / "journal")
+    found = next_start(where, tmp_path / "journal")
 
     assert found == [
         (f"req_{number:03d}", "ok", 3, number)
@@ -154,24 +169,23 @@ def test_reservations_marks_and_settlements_outlive_a_killed_process(tmp_path: P
         else (f"req_{number:03d}", "orphaned", *((4, number) if number < 200 else (0, 0)))
         for number in range(300)
     ]
-    assert next_start(tmp_path, tmp_path / "journal") == found
+    assert next_start(where, tmp_path / "journal") == found
 
 
 # the power goes
 
 
 async def test_a_settlement_that_was_told_outlives_the_power_with_all_reservations_before_it(
-    disk: Disk, store: SqlStore, tmp_path: Path
+    disk: Disk, store: SqlStore, tmp_path: Path, where: Backend, another: Callable[[], Backend]
 ) -> None:
     book = Ledger(store, tmp_path / "journal")
-    with locked(tmp_path / "freehold.db"):  # so that only the journal can know
+    with locked(where):  # so that only the journal can know
         for number in range(8):
             await book.reserve(reservation(f"req_{number}"))
             await book.reserve(reservation(f"open_{number}"))
             await book.settle(settlement(f"req_{number}", number))
             left = disk.lose_power(tmp_path / f"left{number}")
-            (tmp_path / f"new{number}").mkdir()
-            found = next_start(tmp_path / f"new{number}", left)
+            found = next_start(another(), left)
             assert found == sorted(
                 [(f"req_{earlier}", "ok", 3, earlier) for earlier in range(number + 1)]
                 + [(f"open_{earlier}", "orphaned", 0, 0) for earlier in range(number + 1)]
@@ -180,7 +194,7 @@ async def test_a_settlement_that_was_told_outlives_the_power_with_all_reservatio
 
 
 async def test_nobody_is_told_before_the_disk_has_it(
-    disk: Disk, store: SqlStore, tmp_path: Path
+    disk: Disk, store: SqlStore, tmp_path: Path, another: Callable[[], Backend]
 ) -> None:
     book = Ledger(store, tmp_path / "journal")
     await book.reserve(reservation("req_1"))
@@ -190,8 +204,8 @@ async def test_nobody_is_told_before_the_disk_has_it(
     assert refused.value.code is Code.STORAGE_UNAVAILABLE
     disk.mend()
     await until(lambda: book.is_writable)
-    (tmp_path / "new").mkdir()
-    found = next_start(tmp_path / "new", disk.lose_power(tmp_path / "left"))
+    new = another()
+    found = next_start(new, disk.lose_power(tmp_path / "left"))
     assert found == [("req_1", "ok", 3, 7)], "it went on trying"
     await book.close()
 
@@ -199,10 +213,10 @@ async def test_nobody_is_told_before_the_disk_has_it(
 # applied again, damaged, foreign
 
 
-async def _left_behind(folder: Path, store: SqlStore, count: int = 40) -> Path:
+async def _left_behind(folder: Path, store: SqlStore, where: Backend, count: int = 40) -> Path:
     """A journal as a killed process leaves it, half of its requests settled."""
     book = Ledger(store, folder / "journal")
-    with locked(folder / "freehold.db"):
+    with locked(where):
         for number in range(count):
             await book.reserve(reservation(f"req_{number:02d}"))
             book.mark(f"req_{number:02d}", 2, 1)
@@ -221,16 +235,16 @@ def _expected(count: int = 40) -> list[Row]:
 
 
 async def test_a_journal_that_is_applied_twice_counts_once(
-    store: SqlStore, tmp_path: Path, small: None
+    store: SqlStore, tmp_path: Path, small: None, where: Backend, another: Callable[[], Backend]
 ) -> None:
-    kept = await _left_behind(tmp_path, store)
+    kept = await _left_behind(tmp_path, store, where)
     assert len(journal.segments(kept)) > 3
-    (tmp_path / "new").mkdir()
+    new = another()
     for again in range(3):
         copy = Path(shutil.copytree(kept, tmp_path / f"copy{again}"))
-        assert next_start(tmp_path / "new", copy) == _expected()
+        assert next_start(new, copy) == _expected()
         assert journal.segments(copy) == []
-    fresh = SqlStore(tmp_path / "new" / "freehold.db")
+    fresh = SqlStore(new)
     (row,) = fresh.usage("ten_a", 0, 10_000_000)
     fresh.close()
     assert (row.requests, row.failed, row.tokens_in, row.tokens_out) == (
@@ -239,33 +253,31 @@ async def test_a_journal_that_is_applied_twice_counts_once(
 
 
 async def test_segments_that_came_back_from_the_dead_change_nothing_whatever_their_order(
-    store: SqlStore, tmp_path: Path, small: None
+    store: SqlStore, tmp_path: Path, small: None, where: Backend, another: Callable[[], Backend]
 ) -> None:
     """A removed file can be there again after the power went."""
-    kept = await _left_behind(tmp_path, store)
-    (tmp_path / "new").mkdir()
-    assert (
-        next_start(tmp_path / "new", Path(shutil.copytree(kept, tmp_path / "copy"))) == _expected()
-    )
+    kept = await _left_behind(tmp_path, store, where)
+    new = another()
+    assert next_start(new, Path(shutil.copytree(kept, tmp_path / "copy"))) == _expected()
     for path in reversed(journal.segments(kept)):
         one = tmp_path / f"only-{path.stem}"
         one.mkdir()
         shutil.copy(path, one)
-        assert next_start(tmp_path / "new", one) == _expected()
+        assert next_start(new, one) == _expected()
 
 
 async def test_a_bad_line_costs_itself_only_and_is_kept_aside(
-    store: SqlStore, tmp_path: Path
+    store: SqlStore, tmp_path: Path, where: Backend, another: Callable[[], Backend]
 ) -> None:
-    kept = await _left_behind(tmp_path, store)
+    kept = await _left_behind(tmp_path, store, where)
     (path,) = journal.segments(kept)
     content = path.read_bytes()
     victim = journal.line(ledger._settled(settlement("req_21")))
     assert victim in content
     path.write_bytes(content.replace(victim, b"X" + victim[1:]))
-    (tmp_path / "new").mkdir()
+    new = another()
 
-    found = next_start(tmp_path / "new", kept)
+    found = next_start(new, kept)
 
     expected = _expected()
     expected[21] = ("req_21", "orphaned", 2, 1)
@@ -274,9 +286,9 @@ async def test_a_bad_line_costs_itself_only_and_is_kept_aside(
 
 
 async def test_a_damaged_segment_that_cannot_be_kept_aside_stops_the_start_and_stays(
-    store: SqlStore, tmp_path: Path
+    store: SqlStore, tmp_path: Path, where: Backend
 ) -> None:
-    kept = await _left_behind(tmp_path, store)
+    kept = await _left_behind(tmp_path, store, where)
     (path,) = journal.segments(kept)
     victim = journal.line(ledger._settled(settlement("req_21")))
     path.write_bytes(path.read_bytes().replace(victim, b"X" + victim[1:]))
@@ -308,11 +320,11 @@ async def test_entries_of_a_newer_version_stop_the_start_and_stay(
 
 
 async def test_a_database_that_takes_nothing_leaves_the_journal_as_it_was(
-    store: SqlStore, tmp_path: Path
+    store: SqlStore, tmp_path: Path, where: Backend
 ) -> None:
-    kept = await _left_behind(tmp_path, store)
+    kept = await _left_behind(tmp_path, store, where)
     before = {path: path.read_bytes() for path in kept.iterdir()}
-    with locked(tmp_path / "freehold.db"), pytest.raises(UserError) as refused:
+    with locked(where), pytest.raises(UserError) as refused:
         recover(store, kept)
     assert refused.value.code is Code.STORAGE_UNAVAILABLE
     assert {path: path.read_bytes() for path in kept.iterdir()} == before
@@ -321,6 +333,7 @@ async def test_a_database_that_takes_nothing_leaves_the_journal_as_it_was(
 # the disk is full or fails
 
 
+@only_sqlite  # which can be copied while it is open
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
 @pytest.mark.parametrize("broken", [["pwrite", "open"], ["fdatasync"], ["fdatasync", "open"],
                                     ["pwrite", "open", "fsync", "fdatasync"]])  # fmt: skip
@@ -346,12 +359,14 @@ async def test_while_the_disk_refuses_no_new_request_is_admitted_and_it_recovers
     expected = [(f"req_{number}", "ok", 3, number) for number in range(10)]
     expected.append(("req_new", "ok", 3, 7))
     (tmp_path / "new").mkdir()
-    shutil.copy(tmp_path / "freehold.db", tmp_path / "new")
-    shutil.copy(tmp_path / "freehold.db-wal", tmp_path / "new")
+    for name in ("freehold.db", "freehold.db-wal"):
+        shutil.copy(tmp_path / name, tmp_path / "new")
     left = disk.lose_power(tmp_path / "left")
     await book.close()
     assert rows(store) == expected
-    assert next_start(tmp_path / "new", left) == expected, "also when the power went then"
+    assert next_start(tmp_path / "new" / "freehold.db", left) == expected, (
+        "also when the power went then"
+    )
 
 
 async def test_a_full_disk_still_takes_settlements_for_a_while(
@@ -378,7 +393,7 @@ async def test_with_the_disk_full_from_the_first_byte_the_start_says_so(
 
 
 async def test_a_refused_reservation_is_nowhere(
-    disk: Disk, store: SqlStore, tmp_path: Path
+    disk: Disk, store: SqlStore, tmp_path: Path, another: Callable[[], Backend]
 ) -> None:
     book = Ledger(store, tmp_path / "journal")
     disk.break_calls(["pwrite"], errno.ENOSPC)
@@ -386,9 +401,9 @@ async def test_a_refused_reservation_is_nowhere(
     assert book.is_writable, "one refusal of a reservation is no failure to record"
     disk.mend()
     await book.reserve(reservation("req_2"))
-    (tmp_path / "new").mkdir()
+    new = another()
     kept = Path(shutil.copytree(tmp_path / "journal", tmp_path / "kept"))
-    assert next_start(tmp_path / "new", kept) == [("req_2", "orphaned", 0, 0)]
+    assert next_start(new, kept) == [("req_2", "orphaned", 0, 0)]
     await book.close()
     assert rows(store) == [("req_2", None, 0, 0)]
 
@@ -397,9 +412,9 @@ async def test_a_refused_reservation_is_nowhere(
 
 
 async def test_a_database_that_is_locked_for_long_delays_nobody_and_loses_nothing(
-    book: Ledger, store: SqlStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    book: Ledger, store: SqlStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, where: Backend
 ) -> None:
-    with locked(tmp_path / "freehold.db"):
+    with locked(where):
         for number in range(100):
             await book.reserve(reservation(f"req_{number:02d}"))
             await book.settle(settlement(f"req_{number:02d}", number))
@@ -412,10 +427,10 @@ async def test_a_database_that_is_locked_for_long_delays_nobody_and_loses_nothin
 
 
 async def test_a_database_that_is_away_for_too_long_stops_new_requests_only(
-    book: Ledger, store: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    book: Ledger, store: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Backend
 ) -> None:
     monkeypatch.setattr(ledger, "_MAX_BEHIND", 10)
-    with locked(tmp_path / "freehold.db"):
+    with locked(where):
         for number in range(10):
             await book.reserve(reservation(f"req_{number}"))
         assert not book.is_writable
@@ -430,22 +445,22 @@ async def test_a_database_that_is_away_for_too_long_stops_new_requests_only(
 async def test_a_database_that_errs_is_tried_again_and_not_given_up(
     book: Ledger, store: SqlStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with store._writing() as connection:
+    with store._writing(EVERY_TENANT) as connection:
         connection.exec_driver_sql("ALTER TABLE requests RENAME TO gone")
     await book.reserve(reservation("req_1"))
     await book.settle(settlement("req_1"))
     await until(lambda: caplog.text.count("ledger_apply_failed") >= 3)
-    with store._writing() as connection:
+    with store._writing(EVERY_TENANT) as connection:
         connection.exec_driver_sql("ALTER TABLE gone RENAME TO requests")
     await until(lambda: rows(store) == [("req_1", "ok", 3, 7)])
 
 
 async def test_first_and_last_stay_so_though_the_database_was_away_in_between(
-    book: Ledger, store: SqlStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    book: Ledger, store: SqlStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, where: Backend
 ) -> None:
     await book.reserve(reservation("req_1"))
     await book.reserve(reservation("req_2"))
-    with locked(tmp_path / "freehold.db"):
+    with locked(where):
         await book.settle(settlement("req_1", 5))
         book.mark("req_2", 1, 1)
         await until(lambda: caplog.text.count("ledger_apply_failed") >= 2)
@@ -455,10 +470,10 @@ async def test_first_and_last_stay_so_though_the_database_was_away_in_between(
 
 
 async def test_segments_are_removed_when_the_database_has_them_and_not_before(
-    book: Ledger, store: SqlStore, tmp_path: Path, small: None
+    book: Ledger, store: SqlStore, tmp_path: Path, small: None, where: Backend
 ) -> None:
     folder = tmp_path / "journal"
-    with locked(tmp_path / "freehold.db"):
+    with locked(where):
         for number in range(60):
             await book.reserve(reservation(f"req_{number:02d}"))
             await book.settle(settlement(f"req_{number:02d}"))
@@ -489,13 +504,13 @@ async def test_closing_leaves_everything_in_the_database_and_nothing_in_the_jour
 
 
 async def test_what_the_database_refused_until_the_end_waits_for_the_next_start(
-    store: SqlStore, tmp_path: Path
+    store: SqlStore, tmp_path: Path, where: Backend
 ) -> None:
     book = Ledger(store, tmp_path / "journal")
-    with locked(tmp_path / "freehold.db"):
+    with locked(where):
         await book.reserve(reservation("req_1"))
         await book.settle(settlement("req_1"))
         await book.close()
         assert rows(store) == []
     store.close()
-    assert next_start(tmp_path, tmp_path / "journal") == [("req_1", "ok", 3, 7)]
+    assert next_start(where, tmp_path / "journal") == [("req_1", "ok", 3, 7)]

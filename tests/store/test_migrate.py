@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 from freehold.core.errors import Code, UserError
 from freehold.store import migrate
 from freehold.store.sql import SqlStore
-from freehold.store.sqlite import open_writer
+from freehold.store.sqlite import Sqlite, open_writer
 from freehold.store.tables import metadata
 
 _SCRIPTS = str(files("freehold.store") / "migrations")
@@ -54,7 +54,7 @@ def _dump(path: Path) -> list[str]:
 
 def _upgraded(path: Path) -> Path:
     engine = open_writer(path)
-    migrate.upgrade(engine)
+    migrate.upgrade(engine, Sqlite(path))
     engine.dispose()
     return path
 
@@ -122,7 +122,7 @@ def test_every_step_can_be_taken_back(tmp_path: Path) -> None:
     config = Config()
     config.set_main_option("script_location", _SCRIPTS)
     steps = list(ScriptDirectory.from_config(config).walk_revisions())
-    migrate.upgrade(engine)
+    migrate.upgrade(engine, Sqlite(tmp_path / "a.db"))
     whole = _shape(tmp_path / "a.db")
     for step in steps:
         with engine.begin() as connection:
@@ -131,7 +131,7 @@ def test_every_step_can_be_taken_back(tmp_path: Path) -> None:
     assert set(_shape(tmp_path / "a.db")) == {
         "alembic_version", "alembic_version.automatic ['version_num']",
     }  # fmt: skip
-    migrate.upgrade(engine)
+    migrate.upgrade(engine, Sqlite(tmp_path / "a.db"))
     engine.dispose()
     assert _shape(tmp_path / "a.db") == whole
 

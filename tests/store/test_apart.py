@@ -1,0 +1,121 @@
+"""Each tenant sees and changes its own, by every method of the store."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from freehold.core.binding import Environment
+from freehold.core.limit import Window
+from freehold.core.tenant import IsolationClass
+from freehold.store.sql import SqlStore
+from tests.store.making import (
+    a_key,
+    a_limit,
+    a_route,
+    adapter,
+    furnish,
+)
+
+_SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
+    "keys": lambda store, tenant: store.keys(tenant),
+    "revoke_key": lambda store, tenant: store.revoke_key(tenant, "key_ten_a", 7),
+    "routes": lambda store, tenant: store.routes(tenant, Environment.DEV),
+    "usage": lambda store, tenant: [
+        store.usage(tenant, 0, 10**16), store.usage(tenant, 0, 10**16, "key_ten_a")
+    ],
+    "records": lambda store, tenant: [
+        store.records(tenant, 1000), store.records(tenant, 1000, "req_z")
+    ],
+    "put_routes": lambda store, tenant: store.put_routes(tenant, Environment.DEV, []),
+    "set_route": lambda store, tenant: store.set_route(
+        tenant, replace(a_route(tenant, "a person's"), id=f"rte_set by {tenant}")
+    ),
+    "remove_route": lambda store, tenant: store.remove_route(
+        tenant, Environment.DEV, "a person's"
+    ),
+    "adapters": lambda store, tenant: store.adapters(tenant, Environment.DEV, 10),
+    "adapters_called": lambda store, tenant: [
+        store.adapters_called(tenant, Environment.DEV, name)
+        for name in ("a ten_a", adapter("ten_a").digest)
+    ],
+    "add_adapters": lambda store, tenant: store.add_adapters(
+        tenant, [adapter(tenant, f"added by {tenant}", id=f"adp_{uuid4()}")]
+    ),
+    "remove_adapter": lambda store, tenant: store.remove_adapter(tenant, "adp_ten_a"),
+    "key": lambda store, tenant: store.key(tenant, Environment.DEV, "key_ten_a"),
+    "replace_key": lambda store, tenant: store.replace_key(
+        tenant, "key_ten_a", a_key(f"key_{uuid4()}", tenant), 9, "token"
+    ),
+    "standing": lambda store, tenant: store.standing(tenant, ["key_ten_a"]),
+    "audit_records": lambda store, tenant: store.audit_records(tenant, "dev", 10),
+    "policies": lambda store, tenant: store.policies(tenant),
+    "limits": lambda store, tenant: store.limits(tenant),
+    "set_limit": lambda store, tenant: store.set_limit(tenant, a_limit(tenant, amount=5)),
+    "remove_limit": lambda store, tenant: store.remove_limit(tenant, Environment.DEV, "lim_ten_a"),
+    "spent": lambda store, tenant: store.spent(tenant, a_limit("ten_a"), Window(0, None)),
+    "remove_policy": lambda store, tenant: store.remove_policy(tenant, "nights"),
+    "tenant": lambda store, tenant: store.tenant(tenant),
+    "holdings": lambda store, tenant: store.holdings(tenant, 1),
+    "set_isolation": lambda store, tenant: store.set_isolation(tenant, IsolationClass.WEIGHTS),
+    "disable_tenant": lambda store, tenant: store.disable_tenant(tenant, 7),
+    "remove_tenant": lambda store, tenant: store.remove_tenant(tenant),
+}  # fmt: skip
+# These take no tenant: a hash proves who asks, a slot is a keyed hash of the tenant,
+# entries and records carry their tenant, and the rest belongs to the installation, which
+# `tenants` and `access_number` tell who operates it and its own processes.
+_UNSCOPED = {
+    "access_number", "add_key", "add_tenant", "apply", "audit_heads", "audit_trail", "claim",
+    "billed_here", "close", "every_limit", "every_policy", "fact", "first_fact", "key_by_hash",
+    "put_fact", "put_policy", "settle_orphans", "tenant_named", "tenants",
+}  # fmt: skip
+
+
+def _public() -> set[str]:
+    found = inspect.getmembers(SqlStore, inspect.isfunction)
+    return {name for name, _ in found if not name.startswith("_")}
+
+
+def test_every_method_is_listed_with_or_without_a_tenant() -> None:
+    assert set(_SCOPED) | _UNSCOPED == _public()
+    for name in _SCOPED:
+        first = list(inspect.signature(getattr(SqlStore, name)).parameters)[1]
+        assert first == "tenant_id", name
+
+
+def _seen(store: SqlStore, tenant: str) -> str:
+    reads = ("keys", "key", "routes", "adapters", "usage", "records", "tenant", "holdings",
+             "standing", "policies", "audit_records", "limits", "spent")  # fmt: skip
+    return repr([_SCOPED[name](store, tenant) for name in reads])
+
+
+def test_nothing_of_another_tenant_is_seen_or_changed_by_any_method(store: SqlStore) -> None:
+    for tenant in ("ten_a", "ten_b"):
+        furnish(store, tenant)
+    mine = _seen(store, "ten_a")
+    assert mine.count("ten_a") > 8
+    for stranger in ("ten_b", "ten_c", "*", "%", "ten_a' OR '1'='1", "TEN_A", "ten_a "):
+        for name, call in _SCOPED.items():
+            assert "ten_a" not in repr(call(store, stranger)).replace(stranger, ""), name
+        assert _seen(store, "ten_a") == mine
+    assert "ten_b" not in mine
+
+
+def test_what_a_tenant_has_is_told_and_gone_with_it(store: SqlStore) -> None:
+    for tenant in ("ten_a", "ten_b"):
+        furnish(store, tenant)
+    store.add_key(a_key("key_old", expires_at_us=9, hash=b"old"))
+    store.add_key(a_key("key_revoked", revoked_at_us=9, hash=b"revoked"))
+    held = [(each.kind, each.name, each.environment) for each in store.holdings("ten_a", 10)]
+    assert held == [
+        ("route", "a person's", "dev"), ("adapter", "a ten_a", "dev"),
+        ("key", "name of ten_a", "dev"), ("policy", "nights", "all"),
+    ]  # fmt: skip
+    other = _seen(store, "ten_b")
+    assert store.remove_tenant("ten_a")
+    assert not store.remove_tenant("ten_a")
+    assert [*store.holdings("ten_a", 1), *store.keys("ten_a")] == []
+    assert store.routes("ten_a", Environment.DEV) == []
+    assert len(store.records("ten_a", 10)) == 1, "what it used stays"
+    assert _seen(store, "ten_b") == other

@@ -1,0 +1,67 @@
+"""What concerns all tenants at once."""
+
+from dataclasses import replace
+
+from freehold.core.binding import Environment
+from freehold.core.tenant import IsolationClass
+from freehold.store import fleet
+from freehold.store.sql import SqlStore
+from tests.store.making import (
+    a_route,
+    adapter,
+)
+
+
+def test_those_with_engines_of_their_own_are_apart_from_those_that_share(store: SqlStore) -> None:
+    for tenant, isolation in (("ten_a", "shared"), ("ten_b", "dedicated"), ("ten_c", "weights")):
+        store.add_tenant(tenant, tenant, 1, IsolationClass(isolation))
+        store.add_adapters(tenant, [adapter(tenant)])
+        named = adapter(tenant).digest
+        store.set_route(tenant, replace(a_route(tenant, "x"), adapter_digest=named))
+    shared = {adapter("ten_a").digest}
+    assert fleet.wanted_adapters(store, "sha256:b") == shared
+    assert fleet.wanted_adapters(store, "sha256:b", "ten_b") == {adapter("ten_b").digest}
+    assert not fleet.is_wanted(store, "sha256:b", adapter("ten_b").digest)
+    assert fleet.is_wanted(store, "sha256:b", adapter("ten_b").digest, "ten_b")
+
+    def apart(*environments: Environment) -> set[tuple[str, str]]:
+        found = fleet.bases_apart(store, environments)
+        return {(tenant.id, base) for tenant, base in found}
+
+    both = {("ten_b", "sha256:b"), ("ten_c", "sha256:b")}
+    assert apart(*Environment) == apart(Environment.DEV) == both
+    assert apart(Environment.PROD) == set()
+    store.disable_tenant("ten_b", 5)
+    assert apart(*Environment) == both - {("ten_b", "sha256:b")}
+
+
+def test_the_fleet_sees_what_every_tenants_routes_name(store: SqlStore) -> None:
+    for tenant in ("ten_a", "ten_b"):
+        made = adapter(tenant, "x", base_digest="sha256:b")
+        store.add_adapters(tenant, [made, adapter(tenant, "unnamed")])
+        store.set_route(tenant, replace(a_route(tenant, "m"), adapter_digest=made.digest))
+        store.set_route(tenant, replace(a_route(tenant, "n"), id=f"rte_n_{tenant}"))
+    wanted = {adapter(tenant, "x").digest for tenant in ("ten_a", "ten_b")}
+    assert fleet.wanted_adapters(store, "sha256:b") == wanted
+    assert fleet.wanted_adapters(store, "sha256:other") == set()
+    assert fleet.is_wanted(store, "sha256:b", adapter("ten_a", "x").digest)
+    assert not fleet.is_wanted(store, "sha256:b", adapter("ten_a", "unnamed").digest)
+    files = fleet.adapter_files(store, [*wanted, "sha256:none"])
+    assert set(files) == wanted
+    made = adapter("ten_a", "x")
+    assert files[made.digest] == (made.config_digest, made.weights_digest)
+    assert sorted(fleet.homes_of_routes(store)) == [("ten_a", "dev"), ("ten_b", "dev")]
+
+
+def test_routes_that_people_set_follow_their_base_to_where_it_is_served(store: SqlStore) -> None:
+    gone = replace(a_route("ten_a", "gone"), base_digest="sha256:gone", managed=False)
+    store.put_routes("ten_a", Environment.DEV, [a_route("ten_a", "kept")])
+    store.set_route("ten_a", replace(a_route("ten_a", "m"), managed=False))
+    store.set_route("ten_a", gone)
+    fleet.place_routes(store, {"sha256:b": ("new engine", "new pool")})
+    found = {
+        each.alias: (each.engine, each.pool) for each in store.routes("ten_a", Environment.DEV)
+    }
+    assert found == {
+        "gone": ("fake", ""), "kept": ("fake", "pool ten_a"), "m": ("new engine", "new pool"),
+    }  # fmt: skip

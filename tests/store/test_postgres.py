@@ -1,0 +1,197 @@
+"""PostgreSQL keeps tenants apart by itself, and lets in no login that it would not bind."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import literal_column, select, text
+from sqlalchemy import table as table_
+
+from freehold.core.errors import Code, UserError
+from freehold.store import postgres
+from freehold.store.backend import EVERY_TENANT
+from freehold.store.postgres import Postgres
+from freehold.store.sql import SqlStore
+from freehold.store.tables import metadata
+from tests.postgres import Server, connected
+from tests.store.making import a_key, furnish
+
+_WITH_TENANTS = {table.name for table in metadata.sorted_tables if "tenant_id" in table.c}
+
+
+@pytest.fixture
+def where(postgres_database: Callable[[], Postgres]) -> Postgres:
+    return postgres_database()
+
+
+@pytest.fixture
+def store(where: Postgres) -> Iterator[SqlStore]:
+    opened = SqlStore(where)
+    yield opened
+    opened.close()
+
+
+def _tenants_in(store: SqlStore, table: str, whose: object) -> set[str]:
+    """Whose rows a query sees that forgot to say whose it wants."""
+    owner = {"tenants": "id", "audit": "split_part(stream, '/', 1)"}.get(table, "tenant_id")
+    with store._reading(whose) as connection:  # type: ignore[arg-type]
+        return set(connection.scalars(select(literal_column(owner)).select_from(table_(table))))
+
+
+@pytest.mark.parametrize("table", sorted(_WITH_TENANTS | {"tenants", "audit"}))
+def test_a_query_that_forgets_its_tenant_sees_no_other(store: SqlStore, table: str) -> None:
+    for tenant in ("ten_a", "ten_b"):
+        furnish(store, tenant)
+    every = _tenants_in(store, table, EVERY_TENANT)
+    assert every == {"ten_a", "ten_b"}, "the table has rows of both, or this would prove nothing"
+    assert _tenants_in(store, table, "ten_a") == {"ten_a"}
+    for nobody in ("*", "on", "", "ten_c"):
+        assert _tenants_in(store, table, nobody) == set()
+
+
+def test_a_transaction_that_says_nothing_sees_nothing_whatever_ran_before_it(
+    store: SqlStore,
+) -> None:
+    furnish(store, "ten_a")
+    for _ in range(3):
+        assert _tenants_in(store, "api_keys", EVERY_TENANT) == {"ten_a"}
+        with store._reader.connect() as connection:
+            assert connection.execute(text("SELECT * FROM api_keys")).all() == []
+            assert connection.execute(text("SELECT * FROM policies")).all() == []
+
+
+def test_a_row_of_another_tenant_is_neither_changed_nor_made(store: SqlStore) -> None:
+    furnish(store, "ten_a")
+    with store._writing("ten_b") as connection:
+        assert connection.execute(text("UPDATE api_keys SET revoked_at_us = 1")).rowcount == 0
+        assert connection.execute(text("DELETE FROM api_keys")).rowcount == 0
+        assert connection.execute(text("UPDATE tenants SET name = 'x'")).rowcount == 0
+    made = text("INSERT INTO policies VALUES ('ten_a', 'x', 'permit(principal);', 1, 'y')")
+    with (
+        pytest.raises(UserError, match="row-level security"),
+        store._writing("ten_b") as connection,
+    ):
+        connection.execute(made)
+    assert len(store.policies("ten_a")) == 1
+
+
+def test_every_table_with_tenants_rows_is_protected_from_its_owner_too(where: Postgres) -> None:
+    SqlStore(where).close()
+    with connected(where) as connection:
+        found = connection.execute(
+            "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
+            " WHERE a.attname = 'tenant_id' AND c.relkind = 'r'"
+            " AND NOT (c.relrowsecurity AND c.relforcerowsecurity AND 2 ="
+            " (SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid))"
+        ).fetchall()
+        count = connection.execute(
+            "SELECT count(*) FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
+        ).fetchone()
+    assert found == []
+    assert count == (len(_WITH_TENANTS) + 2,)
+
+
+def test_a_reader_cannot_write(store: SqlStore) -> None:
+    with (
+        pytest.raises(UserError, match="read-only"),
+        store._reading(EVERY_TENANT) as connection,
+    ):
+        connection.execute(text("DELETE FROM facts"))
+
+
+@pytest.mark.parametrize("right", ["SUPERUSER", "BYPASSRLS"])
+def test_a_login_that_policies_do_not_bind_is_refused(
+    postgres_server: Server, where: Postgres, right: str
+) -> None:
+    login = f"above_{right.lower()}"
+    with postgres_server.admin() as connection:
+        connection.execute(f"DROP ROLE IF EXISTS {login}")
+        connection.execute(f"CREATE ROLE {login} LOGIN {right}")
+    with pytest.raises(UserError, match="bypasses row-level security") as refused:
+        SqlStore(Postgres(where.url.replace("//freehold@", f"//{login}@")))
+    assert refused.value.code is Code.CONFIG_INVALID
+
+
+def test_gateways_that_start_together_make_the_tables_once(postgres_server: Server) -> None:
+    where = postgres_server.new(is_empty=True)
+    began = threading.Barrier(6)
+
+    def start(_: int) -> None:
+        began.wait()
+        SqlStore(Postgres(where.url)).close()
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(start, range(6)))
+    with connected(where) as connection:
+        assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+    postgres_server.drop(where)
+
+
+def test_a_database_in_another_encoding_is_refused(postgres_server: Server) -> None:
+    with postgres_server.admin() as connection:
+        connection.execute(
+            "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C' OWNER freehold"
+        )
+    where = Postgres(postgres_server.url("latin"))
+    with pytest.raises(UserError, match="ENCODING 'UTF8'"):
+        SqlStore(where)
+    postgres_server.drop(where)
+
+
+def test_a_server_that_is_not_there_is_told_in_a_sentence_without_the_password(
+    tmp_path: Path,
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hunter2\n")
+    where = Postgres(f"postgresql://freehold@/freehold?host={tmp_path}", secret)
+    with pytest.raises(UserError, match="start PostgreSQL") as refused:
+        SqlStore(where)
+    assert refused.value.code is Code.STORAGE_UNAVAILABLE
+    assert "hunter2" not in repr([refused.value.message, where, where.shown])
+    assert "\n" not in refused.value.message
+
+
+def test_a_password_file_that_is_missing_is_told_by_its_name(
+    where: Postgres, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="password cannot be read"):
+        SqlStore(Postgres(where.url, tmp_path / "password"))
+
+
+def test_a_login_without_the_database_is_told(where: Postgres) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        SqlStore(Postgres(where.url.replace("/test_", "/none_")))
+
+
+def test_the_password_is_read_again_at_each_connection(
+    postgres_server: Server, where: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_AWAY_S", 0)
+    secret = tmp_path / "password"
+    secret.write_text("one")
+    store = SqlStore(Postgres(where.url, secret))
+    store.add_key(a_key())
+    store._reader.dispose()
+    secret.unlink()
+    with pytest.raises(UserError):
+        store.keys("ten_a")
+    secret.write_text("two")
+    assert store.keys("ten_a") == [a_key()]
+    store.close()
+
+
+def test_a_table_that_is_held_for_long_is_told_within_its_time(
+    where: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_LOCK_MS", 20)
+    store = SqlStore(where)
+    with connected(where) as connection:
+        connection.execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(UserError, match="lock timeout") as refused:
+            store.keys("ten_a")
+        assert refused.value.retry_after_s
+        connection.rollback()
+    assert store.keys("ten_a") == []
+    store.close()
