@@ -111,6 +111,7 @@ async def running(
     keep_alive_s: float = 75,
     identity_providers: Sequence[Mapping[str, Any]] = (),
     prices: Mapping[str, Any] | None = None,
+    audit: Mapping[str, Any] | None = None,
     **server: Any,
 ) -> AsyncIterator[Running]:
     """`model` is what `engine` loads, where that is no fake: it is served as `fake-model`.
@@ -124,14 +125,18 @@ async def running(
             "engines": {"default": "fake"},
             "identity_providers": identity_providers,
             "prices": prices or {},
+            "audit": audit or {},
             "upstreams": [upstream.model_dump() for upstream in upstreams],
         }
     )
     store = SqlStore(home.database)
     keyring = reach.open_keyring(home, store, may_create=True, settings=settings)
-    tenant_id = reach.default_tenant(store)
+    witness = reach.open_audit(home, store, settings.audit)
+    store.put_back(witness.owed(store.audit_heads()))
     recover(store, home.journal)
     store.settle_orphans(1)
+    witness.check(store.audit_heads())
+    tenant_id = reach.default_tenant(store)
     served = card(task=task, context=context)
     if model is not None:
         served = replace(model.card, name=served.name)
@@ -185,6 +190,7 @@ async def running(
         await asyncio.gather(*(pool.stop() for pool in serving.values()))
         await gateway.ledger.close()
         store.close()
+        witness.close()
         listener.close()
 
 

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from freehold.cli.output import Json, console, errors_in_a_sentence, print_json,
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
 from freehold.config.home import Home
+from freehold.core.audit import Level, stream_at
 from freehold.core.errors import Code, UserError
 from freehold.secure import audit, checkpoints
 from freehold.secure.ocsf import event
@@ -29,6 +31,11 @@ _PATH = "/admin/v1/audit"
 _PAGE = 1000
 _SETTLES_S = 2.0  # a running gateway signs records a moment before it stores them
 
+LevelOption = Annotated[
+    Level,
+    typer.Option(help="Whose: an environment's, a tenant's as a whole, or the installation's."),
+]
+
 
 class Format(StrEnum):
     JSONL = "jsonl"
@@ -39,25 +46,20 @@ class Format(StrEnum):
 def list_(
     after: Annotated[int, typer.Option(min=0, help="Records after this number.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=_PAGE)] = 50,
+    level: LevelOption = Level.ENVIRONMENT,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
-    """Audit records of a tenant's environment, oldest first."""
+    """Audit records of a tenant's environment, of a tenant as a whole or of the
+    installation, oldest first."""
     with errors_in_a_sentence(as_json):
-        found = _page(load.home(), Of(tenant, environment), after, limit)
+        found = _page(load.home(), Of(tenant, environment), level, after, limit)
     if as_json:
         print_json([{**each, "body": orjson.loads(each["body"])} for each in found])
         return
-    rows = []
-    for each in found:
-        body = orjson.loads(each["body"])
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(body["at_us"] / 1e6))
-        digests = " ".join(str(body[name])[7:19] for name in ("base", "adapter") if body[name])
-        rows.append(
-            [str(each["number"]), at, body["principal"], body["model"], digests, body["outcome"]]
-        )
-    table(["number", "at (UTC)", "principal", "model", "base, adapter", "outcome"], rows, "None.")
+    rows = [_row(each["number"], orjson.loads(each["body"])) for each in found]
+    table(["number", "at (UTC)", "principal", "what", "about", "outcome"], rows, "None.")
 
 
 @app.command()
@@ -66,6 +68,7 @@ def export(
         Format.JSONL
     ),
     after: Annotated[int, typer.Option(min=0, help="Records after this number.")] = 0,
+    level: LevelOption = Level.ENVIRONMENT,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
     as_json: Json = False,
@@ -74,7 +77,7 @@ def export(
     JSON in either format."""
     with errors_in_a_sentence(as_json):
         home, of = load.home(), Of(tenant, environment)
-        while page := _page(home, of, after, _PAGE):
+        while page := _page(home, of, level, after, _PAGE):
             for each in page:
                 body = orjson.loads(each["body"])
                 if format_ is Format.OCSF:
@@ -103,7 +106,11 @@ def verify(
         typer.Option(help="A copy of freehold.db, or a postgresql:// URL; else this home's."),
     ] = None,
     checkpoints_: Annotated[
-        Path | None, typer.Option("--checkpoints", help="A copy of the checkpoints' file.")
+        Path | None, typer.Option("--checkpoints", help="A copy of the checkpoints' folder.")
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Only what was signed from this day on (UTC)."),
     ] = None,
     public_key: Annotated[
         str | None, typer.Option(help="As `freehold audit key` told it, in hex.")
@@ -114,11 +121,12 @@ def verify(
     names the first bad record of each stream and fails when there is one."""
     with errors_in_a_sentence(as_json):
         home = load.home()
+        day = since.date().isoformat() if since else ""
         with _reader(home, database) as reader, stderr.status("Verifying…"):
-            counts, findings = _verified(reader, checkpoints_, public_key)
+            counts, findings = _verified(reader, checkpoints_, public_key, day)
             if findings and database is None and home.is_locked():
                 time.sleep(_SETTLES_S)
-                counts, findings = _verified(reader, checkpoints_, public_key)
+                counts, findings = _verified(reader, checkpoints_, public_key, day)
     if as_json:
         print_json(
             {
@@ -138,27 +146,25 @@ def verify(
 
 
 def _verified(
-    reader: AuditReader, path: Path | None, public_key: str | None
+    reader: AuditReader, path: Path | None, public_key: str | None, since: str
 ) -> tuple[dict[str, int], list[audit.Finding]]:
     """How many records of each stream are sound, and what is not."""
     key = _public_key(reader, public_key)
     file = path or Path(reader.fact("audit_checkpoints") or "")
     try:
-        signed = checkpoints.signed(file, key)
+        signed = checkpoints.signed(file, key, since)
     except OSError as error:
         raise UserError(
             Code.AUDIT_BROKEN,
-            f"The checkpoints {file} cannot be read ({error.strerror}): name their file by "
+            f"The checkpoints {file} cannot be read ({error.strerror}): name their folder by "
             "--checkpoints.",
         ) from None
     counts, findings = {}, []
     for stream in sorted(signed.hashes.keys() | reader.audit_heads().keys()):
-        counts[stream], found = audit.verify(
-            stream,
-            reader.audit_trail(stream),
-            signed.hashes.get(stream, []),
-            signed.first.get(stream, 1),
-        )
+        first = signed.first.get(stream, 1)
+        start = first if since else 1
+        trail, hashes = reader.audit_trail(stream, start - 1), signed.hashes.get(stream, [])
+        counts[stream], found = audit.verify(stream, trail, hashes, first, start)
         if found is not None:
             findings.append(found)
     return counts, findings
@@ -193,13 +199,30 @@ def _reader(home: Home, named: str | None) -> Iterator[AuditReader]:
         reader.close()
 
 
-def _page(home: Home, of: Of, after: int, limit: int) -> list[dict[str, Any]]:
+def _page(home: Home, of: Of, level: Level, after: int, limit: int) -> list[dict[str, Any]]:
     from freehold.serve.admin import shown_audit
 
     gateway = reach.running(home)
     if gateway is not None:
-        query = {**of.named(), "after": after, "limit": limit}
+        query = {**of.named(), "level": level.value, "after": after, "limit": limit}
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=query)["data"]
         return found
-    with reach.offline(home) as (store, _, _):
-        return [shown_audit(each) for each in store.audit_records(*of.resting(store), limit, after)]
+    with reach.offline(home, to_look=True) as (store, _, _):
+        stream = stream_at(level, *of.resting(store))
+        return [shown_audit(each) for each in store.audit_page(stream, limit, after)]
+
+
+def _row(number: int, body: dict[str, Any]) -> list[str]:
+    """One record for people; kinds differ in what they have."""
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(body["at_us"] / 1e6))
+    what = str(body.get("act") or body.get("action") or body["kind"])
+    about = str(body.get("name") or body.get("object") or "")
+    if body["kind"] == "request":
+        digests = [str(body[name])[7:19] for name in ("base", "adapter") if body[name]]
+        what, about = body["model"], " ".join(digests)
+    elif body["kind"] == "refusals":
+        about = ", ".join(f"{count} {code}" for code, count in body["counts"].items())
+    elif "records" in body:
+        about = ", ".join(map(str, body["records"]))
+    outcome = str(body.get("error") or body.get("outcome") or "")
+    return [str(number), at, str(body.get("principal") or ""), what, about, outcome]

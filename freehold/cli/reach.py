@@ -16,14 +16,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from freehold.config import load
 from freehold.config.home import Home, read_or_create_secret
-from freehold.config.schema import DatabaseSettings, Settings
+from freehold.config.schema import AuditSettings, DatabaseSettings, Settings
+from freehold.core.acts import Acting, Via, acting_as
 from freehold.core.clock import SystemClock
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.secret import Secret
 from freehold.core.tenant import DEFAULT_TENANT, Tenant
 from freehold.secure.checkpoints import Checkpoints
+from freehold.secure.copies import Copies
 from freehold.secure.keys import PEPPER_BYTES, Keyring
+from freehold.secure.witness import Witness
 from freehold.store.backend import Backend
 from freehold.store.ledger import recover
 from freehold.store.postgres import Postgres
@@ -167,18 +170,25 @@ def _no_key(why: str) -> UserError:
 
 
 @contextmanager
-def offline(home: Home) -> Iterator[tuple[SqlStore, Keyring, str]]:
-    """The store, the keyring and the default tenant, under the home's lock."""
+def offline(home: Home, *, to_look: bool = False) -> Iterator[tuple[SqlStore, Keyring, str]]:
+    """The store, the keyring and the default tenant, under the home's lock. What is changed
+    is the doing of the owner of the home; `to_look`: nothing will be, so that audit records
+    which somebody changed may be looked at too."""
     with home.lock():
         store, is_new = open_store(home, load.settings(home.settings).database)
         try:
             keyring = open_keyring(home, store, may_create=is_new)
-            checkpoints = open_audit(home, store)
+            witness = open_audit(home, store)
             try:
+                store.put_back(witness.owed(store.audit_heads()))
                 recover(store, home.journal)
-                yield store, keyring, default_tenant(store)
+                if not to_look:
+                    witness.check(store.audit_heads())
+                tenant_id = default_tenant(store)
+                with acting_as(Acting("local", Via.COMMAND, tenant_id)):
+                    yield store, keyring, tenant_id
             finally:
-                checkpoints.close()
+                witness.close()
         finally:
             store.close()
 
@@ -245,10 +255,10 @@ def open_keyring(
     return keyring
 
 
-def open_audit(home: Home, store: SqlStore, wanted: str | None = None) -> Checkpoints:
-    """From here on every audit record is signed before it is stored. `wanted` is the file;
-    without one it is where it was the last time. Raises `UserError`: `CONFIG_INVALID` for
-    another key than the records were signed with, `AUDIT_BROKEN`, `AUDIT_UNAVAILABLE`."""
+def open_audit(home: Home, store: SqlStore, wanted: AuditSettings | None = None) -> Witness:
+    """From here on every audit record is signed before it is stored. Without `wanted` all is
+    where it was the last time. Raises `UserError`: `CONFIG_INVALID` for another key than the
+    records were signed with, `AUDIT_BROKEN`, `AUDIT_UNAVAILABLE`."""
     known = store.fact("audit_key")
     seed = read_or_create_secret(home.secrets / "audit", AUDIT_KEY_BYTES, may_create=known is None)
     key = Ed25519PrivateKey.from_private_bytes(seed)
@@ -259,20 +269,36 @@ def open_audit(home: Home, store: SqlStore, wanted: str | None = None) -> Checkp
             f"{home.secrets / 'audit'} is not the key that the audit records were signed with: "
             "restore it from a backup.",
         )
-    path = Path(wanted or store.fact("audit_checkpoints") or home.path / "audit" / "checkpoints")
+    settings = wanted or _as_before(store)
+    folder = settings.checkpoints or store.fact("audit_checkpoints")
+    path = Path(folder or home.path / "audit" / "checkpoints").expanduser()
     try:
-        made = Checkpoints(path.expanduser(), key)
+        copies = [
+            Copies(Path(each).expanduser(), may_fail="copies" in settings.may_fail)
+            for each in settings.copies
+        ]
+        heads = store.audit_heads()
+        made = Witness(Checkpoints(path, key), SystemClock(), heads, copies)
     except OSError as error:
         raise UserError(
             Code.AUDIT_UNAVAILABLE,
-            f"The audit checkpoints {path} cannot be opened ({error.strerror}): make room there, "
-            "or set `audit.checkpoints`.",
+            f"{error.filename or path} cannot be opened ({error.strerror}), and what proves the "
+            "audit records is kept there: make room, or see `audit` in the settings.",
         ) from None
-    for name, value in (("audit_key", public), ("audit_checkpoints", str(path))):
+    kept = {
+        "audit_key": public,
+        "audit_checkpoints": str(path),
+        "audit_settings": settings.model_dump_json(),
+    }
+    for name, value in kept.items():
         if store.fact(name) != value:
             store.put_fact(name, value)
-    store.witness = lambda records: made.add(records, time.time_ns() // 1000)
+    store.witness = made
     return made
+
+
+def _as_before(store: SqlStore) -> AuditSettings:
+    return AuditSettings.model_validate_json(store.fact("audit_settings") or "{}")
 
 
 def default_tenant(store: SqlStore) -> str:

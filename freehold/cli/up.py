@@ -33,8 +33,8 @@ from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard
 from freehold.core.secret import Secret
 from freehold.deploy.pool import Pool
-from freehold.secure.checkpoints import Checkpoints
 from freehold.secure.keys import KeyRequest, Keyring
+from freehold.secure.witness import Witness
 from freehold.serve import app, connection
 from freehold.serve.gateway import Gateway
 from freehold.store import fleet
@@ -174,15 +174,16 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(number, stop.on_signal)
     url = _url(settings.server, listener)
     store, is_new = reach.open_store(home, settings.database)
-    checkpoints: Checkpoints | None = None
+    witness: Witness | None = None
     try:
         keyring = reach.open_keyring(home, store, may_create=is_new, settings=settings)
-        tenant_id = reach.default_tenant(store)
-        operator = keyring.open_locally(tenant_id)
-        checkpoints = reach.open_audit(home, store, settings.audit.checkpoints)
+        witness = reach.open_audit(home, store, settings.audit)
+        store.put_back(witness.owed(store.audit_heads()))
         recover(store, home.journal)
         orphans = store.settle_orphans(time.time_ns() // 1000)
-        checkpoints.check(store.audit_heads())
+        witness.check(store.audit_heads())
+        tenant_id = reach.default_tenant(store)
+        operator = keyring.open_locally(tenant_id)
         first_key = _first_key(home, store, keyring, tenant_id)
         shutil.rmtree(staging(home.path), ignore_errors=True)  # of a command that was killed
         serving = wiring.pools(home, settings, store, ModelStore(home.path), cards)
@@ -203,8 +204,8 @@ async def _serve(
             await gateway.ledger.close()
     finally:
         store.close()
-        if checkpoints is not None:
-            checkpoints.close()
+        if witness is not None:
+            witness.close()
 
 
 async def _run(

@@ -41,6 +41,7 @@ from freehold.serve.metrics import Metrics
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.prices import Prices
+from freehold.serve.refusals import Refusals
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
 from freehold.serve.tenants import Tenants
@@ -275,7 +276,6 @@ def gateway(
     ledger = Ledger(store, home.journal)
     held = Limits(store, ledger, clock, settings.currency)
     watch = Watch(settings.limits, clock, ledger)
-    policies = LivePolicies(store, clock)
     changes = Routes(
         store,
         adapters,
@@ -286,6 +286,10 @@ def gateway(
         by_digest,
         functools.partial(fleet.is_wanted, store),
         clock,
+    )
+    policies, refusals = LivePolicies(store, clock), Refusals(store, clock)
+    access = Access(
+        store, keyring, tenants, directory, watch, own, changes.changing, policies, held, refusals
     )
     process = psutil.Process()
 
@@ -310,10 +314,9 @@ def gateway(
         pools=serving,
         fleet=own,
         tenants=tenants,
-        access=Access(
-            store, keyring, tenants, directory, watch, own, changes.changing, policies, held
-        ),
+        access=access,
         policies=policies,
+        refusals=refusals,
         people=_people(settings, tenants, clock),
         proxies=Proxies(trusted) if (trusted := settings.server.trusted_proxies) else None,
         cards=by_digest,

@@ -242,8 +242,12 @@ _POSTGRESQL_OPTIONS = frozenset(
 
 
 class AuditSettings(_Section):
-    # Where the signed checkpoints are kept: best on another disk or machine.
+    # The folder of the signed checkpoints: best on another disk or machine.
     checkpoints: str | None = None
+    # Folders that get whole records too.
+    copies: tuple[str, ...] = ()
+    # What may fail without that new work is refused.
+    may_fail: tuple[Literal["copies"], ...] = ()
 
 
 class AccessRule(_Section):

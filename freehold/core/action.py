@@ -24,6 +24,7 @@ class Action(StrEnum):
     READ_POLICIES = "read_policies"
     CHANGE_POLICIES = "change_policies"
     READ_AUDIT = "read_audit"
+    READ_OVERALL_AUDIT = "read_overall_audit"
     READ_MODELS = "read_models"
     READ_STATUS = "read_status"
 
@@ -38,7 +39,10 @@ ON_TENANT = frozenset(
         Action.CHANGE_POLICIES,
     }
 )
-ON_INSTALLATION = frozenset({Action.READ_MODELS, Action.READ_STATUS})
+ON_INSTALLATION = frozenset({Action.READ_MODELS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT})
+# Whoever does any other changes something, and leaves an audit record.
+_LOOKING = ("read_", "list_", Action.INFER.value)
+CHANGING = frozenset(action for action in Action if not action.value.startswith(_LOOKING))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ each record's hash covers the one before it.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 INSTALLATION = "installation"
 BEGINNING = bytes(32)
@@ -14,12 +15,14 @@ BEGINNING = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`body` is JSON, exactly as it was hashed."""
+    """`body` is JSON, exactly as it was hashed. `is_once`: nothing could make it again, so
+    what proves it keeps it whole until it is stored."""
 
     stream: str
     number: int
     body: bytes
     hash: bytes
+    is_once: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +37,34 @@ def stream_of(tenant_id: str, environment: str) -> str:
     return f"{tenant_id}/{environment}"
 
 
+class Level(StrEnum):
+    """Whose records: those in a tenant's environment, where requests are too, those that
+    concern a tenant as a whole, or the installation."""
+
+    ENVIRONMENT = "environment"
+    TENANT = "tenant"
+    INSTALLATION = "installation"
+
+
+def stream_at(level: Level, tenant_id: str, environment: str) -> str:
+    if level is Level.INSTALLATION:
+        return INSTALLATION
+    return tenant_id if level is Level.TENANT else stream_of(tenant_id, environment)
+
+
 def link(previous: bytes, stream: str, number: int, body: bytes) -> bytes:
     """SHA-256(previous || stream || NUL || number || NUL || body); the names of streams hold
     no NUL."""
     return hashlib.sha256(b"%b%b\0%d\0%b" % (previous, stream.encode(), number, body)).digest()
 
 
-def chained(stream: str, head: Head, bodies: Sequence[bytes]) -> list[Record]:
+def chained(
+    stream: str, head: Head, bodies: Sequence[bytes], *, is_once: bool = False
+) -> list[Record]:
     """The next records after `head`."""
     made = []
     previous = head.hash
     for number, body in enumerate(bodies, head.number + 1):
         previous = link(previous, stream, number, body)
-        made.append(Record(stream, number, body, previous))
+        made.append(Record(stream, number, body, previous, is_once))
     return made

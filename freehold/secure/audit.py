@@ -17,33 +17,35 @@ class Finding:
 
 
 def verify(
-    stream: str, records: Iterable[Record], signed: Sequence[bytes], first: int = 1
+    stream: str, records: Iterable[Record], signed: Sequence[bytes], first: int = 1, start: int = 1
 ) -> tuple[int, Finding | None]:
     """How many records are sound, and the first that is not.
 
-    `records` come in the order of their numbers, from 1 on. `signed` are the first bytes of
-    their hashes as the checkpoints have them, from record `first` on: as they are signed
-    before a record is stored, a later one without is none of ours.
+    `records` come in the order of their numbers, from `start` on; what is before that is
+    taken as it is, and of a later start the first record by its signature alone. `signed`
+    are the first bytes of their hashes as the checkpoints have them, from record `first` on:
+    as they are signed before a record is stored, a later one without is none of ours.
     """
-    previous = BEGINNING
-    count = 0
+    previous = BEGINNING if start == 1 else None
+    number = start
     for record in records:
-        wrong = _broken(record, stream, count + 1, previous)
+        wrong = _broken(record, stream, number, previous)
         wrong = wrong or _unsigned(record, signed, first)
         if wrong is not None:
-            return count, Finding(stream, count + 1, wrong)
+            return number - start, Finding(stream, number, wrong)
         previous = record.hash
-        count += 1
+        number += 1
     last = first + len(signed) - 1
-    if count < last:
-        return count, Finding(stream, count + 1, f"is missing, and so are all up to record {last}")
-    return count, None
+    if number <= last:
+        missing = f"is missing, and so are all up to record {last}"
+        return number - start, Finding(stream, number, missing)
+    return number - start, None
 
 
-def _broken(record: Record, stream: str, number: int, previous: bytes) -> str | None:
+def _broken(record: Record, stream: str, number: int, previous: bytes | None) -> str | None:
     if record.number != number:
         return f"is missing: record {record.number} comes in its place"
-    if record.hash != link(previous, stream, number, record.body):
+    if previous is not None and record.hash != link(previous, stream, number, record.body):
         return "was changed, or stands in the place of another"
     return None
 

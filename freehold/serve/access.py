@@ -13,6 +13,7 @@ from freehold.secure.keys import Keyring
 from freehold.serve.directory import Directory
 from freehold.serve.limits import Limits
 from freehold.serve.policies import LivePolicies
+from freehold.serve.refusals import Refusals
 from freehold.serve.tenants import Tenants
 from freehold.serve.watch import Watch
 from freehold.store.base import TenantStore
@@ -23,7 +24,7 @@ _LOOK_S = 0.25
 # After a change: a request that was let in before it may take its place among the running
 # ones a moment later.
 _LOOKS_AGAIN = 8
-_RETRY = 40  # looks
+_RETRY, _KEEP = 40, 240  # looks
 
 
 class Access:
@@ -40,6 +41,7 @@ class Access:
         routes_change: asyncio.Lock,
         policies: LivePolicies,
         limits: Limits,
+        refusals: Refusals,
     ) -> None:
         self._store = store
         self._keyring = keyring
@@ -50,6 +52,7 @@ class Access:
         self._routes_change = routes_change
         self._policies = policies
         self._limits = limits
+        self._refusals = refusals
         self._number = -1  # so that the first look follows whatever came meanwhile
         self._again = 0
         self._following = asyncio.Lock()
@@ -62,6 +65,7 @@ class Access:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            await self._keep_refusals()
 
     async def refresh(self) -> None:
         """Returns when this process goes by what the database says now."""
@@ -91,6 +95,8 @@ class Access:
         while True:
             await asyncio.sleep(_LOOK_S)
             look += 1
+            if look % _KEEP == 0:
+                await self._keep_refusals()
             try:
                 await self._look(look)
             except UserError as error:  # the next look may do better
@@ -106,6 +112,12 @@ class Access:
             await self._cut()
         elif look % _RETRY == 0 and self._pools.has_failed:
             await self._pools.start_missing()
+
+    async def _keep_refusals(self) -> None:
+        try:
+            await asyncio.to_thread(self._refusals.keep)
+        except UserError as error:  # they stay counted
+            _logger.warning("refusals_not_recorded", extra={"reason": error.message})
 
     async def _cut(self) -> None:
         """Stops the running requests of keys that were revoked and tenants disabled, and

@@ -8,6 +8,8 @@ from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, Field, ValidationError
 
+from freehold.core.action import Action, Installation
+from freehold.core.audit import INSTALLATION, Level, stream_at
 from freehold.core.audit import Record as AuditRecord
 from freehold.core.binding import Principal
 from freehold.core.errors import Code, UserError
@@ -30,6 +32,7 @@ class UsageQuery(OwnQuery):
 class AuditQuery(OwnQuery):
     """Oldest first, from the record after that number on."""
 
+    level: Level = Level.ENVIRONMENT
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     after: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -104,15 +107,22 @@ class Admin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         asked = query(AuditQuery, scope)
-        tenant_id, environment = owner(
-            self._gateway, scope, principal, asked.tenant, asked.environment
-        )
+        stream = self._stream(scope, principal, asked)
         await asyncio.to_thread(self._gateway.ledger.flush)
         found = await asyncio.to_thread(
-            self._gateway.store.audit_records, tenant_id, environment, asked.limit + 1, asked.after
+            self._gateway.store.audit_page, stream, asked.limit + 1, asked.after
         )
         data = [shown_audit(each) for each in found[: asked.limit]]
         await reply_json(send, {"data": data, "has_more": len(found) > asked.limit})
+
+    def _stream(self, scope: Scope, principal: Principal, asked: AuditQuery) -> str:
+        gateway = self._gateway
+        if asked.level is Level.INSTALLATION:
+            action, address = Action.READ_OVERALL_AUDIT, scope["freehold.address"]
+            gateway.policies.require(principal, action, Installation(), address)
+            return INSTALLATION
+        tenant_id, environment = owner(gateway, scope, principal, asked.tenant, asked.environment)
+        return stream_at(asked.level, tenant_id, environment)
 
     async def list_models(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str

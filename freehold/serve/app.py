@@ -5,14 +5,17 @@ Closed unless listed: a path that is not in `operations` does not exist, and eve
 but `OPEN` needs a key that the policies permit the action which stands beside it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.routing import Route, Router
 
-from freehold.core.action import Action
+from freehold.core.action import CHANGING, Action
+from freehold.core.acts import Acting, Via, acting_as
+from freehold.core.audit import stream_of
 from freehold.core.binding import Principal
-from freehold.core.errors import UserError
+from freehold.core.errors import Code, UserError
 from freehold.serve import admission, openapi
 from freehold.serve.admin import Admin
 from freehold.serve.admin_keys import KeysAdmin
@@ -26,6 +29,7 @@ from freehold.serve.gateway import Gateway
 from freehold.serve.health import Health
 from freehold.serve.inference import Inference
 from freehold.serve.models import Models
+from freehold.serve.refusals import UNKNOWN
 from freehold.serve.wire import Receive, Scope, Send
 
 # The only paths that answer without a key.
@@ -94,23 +98,64 @@ def operations(gateway: Gateway) -> list[Operation]:
 
 
 class _Guarded:
-    """Authenticates and authorizes on the matched route, never on a path text."""
+    """Authenticates and authorizes on the matched route, never on a path text. Whoever
+    changes something does it as `Acting`, without which the store changes nothing for them;
+    that they were refused is recorded too."""
 
     def __init__(self, gateway: Gateway, operation: Operation) -> None:
         self._gateway = gateway
         self._operation = operation
+        self._name = f"{operation.method} {operation.path}"
+        self._is_administrative = operation.path.startswith("/admin/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             key = admission.credential(scope)
             principal = await admission.authenticate(self._gateway, scope, key)
-            action = self._operation.action
-            address = admission.peer_of(self._gateway, scope)
-            scope["freehold.action"], scope["freehold.address"] = action, address
-            self._gateway.policies.require_somewhere(principal, action, address)
-            await self._operation.handler(scope, receive, send, principal, key)
         except UserError as error:
             self._gateway.metrics.refused.labels(error.code.value).inc()
+            if error.code in UNKNOWN:
+                self._gateway.refusals.count(error.code)
+            raise
+        action = self._operation.action
+        address = admission.peer_of(self._gateway, scope)
+        scope["freehold.action"], scope["freehold.address"] = action, address
+        try:
+            if not self._is_administrative:
+                await self._handle(scope, receive, send, principal, key)
+            else:
+                await self._administer(scope, receive, send, principal, key)
+        except UserError as error:
+            self._gateway.metrics.refused.labels(error.code.value).inc()
+            raise
+
+    async def _handle(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        action, address = self._operation.action, scope["freehold.address"]
+        self._gateway.policies.require_somewhere(principal, action, address)
+        await self._operation.handler(scope, receive, send, principal, key)
+
+    async def _administer(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        action = self._operation.action
+        who = Acting(
+            principal=principal.id,
+            via=Via.API,
+            tenant_id=principal.tenant_id,
+            action=action.value,
+            operation=self._name,
+            request_id=scope["freehold.request_id"],
+        )
+        try:
+            with acting_as(who):
+                await self._handle(scope, receive, send, principal, key)
+        except UserError as error:
+            is_refused = action in CHANGING or error.code is Code.FORBIDDEN
+            if is_refused and self._gateway.refusals.is_recorded(principal.id, error.code):
+                stream = stream_of(principal.tenant_id, principal.environment)
+                await asyncio.to_thread(self._gateway.store.refused, who, stream, error.code.value)
             raise
 
 

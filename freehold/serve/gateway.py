@@ -24,6 +24,7 @@ from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.prices import Prices
 from freehold.serve.quarantine import Quarantine
+from freehold.serve.refusals import Refusals
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
 from freehold.serve.tenants import Tenants
@@ -50,6 +51,7 @@ class Gateway:
     tenants: Tenants
     access: Access
     policies: LivePolicies
+    refusals: Refusals
     cards: Mapping[str, ModelCard]  # by digest
     adapters: Adapters
     limits: Limits

@@ -19,8 +19,9 @@ class Health:
         reasons = []
         if gateway.is_draining:
             reasons.append("draining")
-        if not gateway.ledger.is_writable:
-            reasons.append("usage cannot be recorded")
+        trouble = gateway.ledger.trouble or gateway.ledger.lacks_room()
+        if trouble is not None:
+            reasons.append(trouble.message)
         # Those of single tenants keep nobody else from being served.
         shared = [pool for pool in gateway.pools.values() if pool.own is None]
         waiting = sum(not pool.is_ready for pool in shared)

@@ -38,6 +38,7 @@ _GUARDED = frozenset(
         Code.TOO_MANY_ATTEMPTS,
         Code.INVALID_VALUE,
         Code.STORAGE_UNAVAILABLE,
+        Code.AUDIT_UNAVAILABLE,
         Code.INTERNAL,
     }
 )

@@ -10,6 +10,7 @@ from freehold.core.action import (
     Space,
     TenantItself,
 )
+from freehold.core.acts import acting
 from freehold.core.binding import Binding, Principal
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
@@ -47,7 +48,10 @@ class LivePolicies:
     ) -> Decision:
         now = self._now
         when = circumstances(self._clock, address) if now.minds_circumstances else ANY
-        return now.decide(Question(principal, action, resource, when))
+        decision = now.decide(Question(principal, action, resource, when))
+        if decision.is_allowed and (who := acting()) is not None:
+            who.policies = decision.because
+        return decision
 
     def permits(self, binding: Binding) -> bool:
         """Whether a request that was admitted still would be."""
@@ -77,6 +81,8 @@ class LivePolicies:
 
 
 def refused(action: Action, decision: Decision) -> UserError:
+    if (who := acting()) is not None:
+        who.policies = decision.because
     what = action.value.replace("_", " ")
     if decision.failed:
         why = "a policy that decides about it cannot be evaluated"
@@ -97,7 +103,8 @@ def _scopes_for(action: Action) -> list[str]:
         return ["infer"]
     if action is Action.CHANGE_POLICIES:
         return ["own"]
-    if action in (Action.CHANGE_TENANTS, Action.READ_STATUS, Action.SET_BUDGETS):
+    for_operators = (Action.CHANGE_TENANTS, Action.SET_BUDGETS, Action.READ_STATUS)
+    if action in (*for_operators, Action.READ_OVERALL_AUDIT):
         return ["operate"]
     return ["admin"]
 

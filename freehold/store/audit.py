@@ -1,82 +1,216 @@
 """The audit records in the database: appended, never changed."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, func, insert, select
 
-from freehold.core.audit import Head, Record, chained, stream_of
-from freehold.core.errors import Code, UserError
+from freehold.core.acts import Acting, Change, Via, acting
+from freehold.core.audit import INSTALLATION, Head, Record, chained, link, stream_of
+from freehold.core.errors import Code, Fault, UserError
+from freehold.core.ids import new_id
 from freehold.store.backend import EVERY_TENANT, Backend, Whose
 from freehold.store.database import Database
 from freehold.store.sqlite import Sqlite
 from freehold.store.tables import audit
 
 Witness = Callable[[Sequence[Record]], None]
+Made = tuple[str, bytes]  # a stream, and the body of a record for it
 _PAGE = 10_000
+_UNDONE, _RESTORED = "undone", "restored"
+
+
+@dataclass(slots=True)
+class Changing:
+    """A transaction in which somebody changes something."""
+
+    connection: Connection
+    changes: list[Change] | None = None
+
+    def note(self, change: Change | None) -> None:
+        """What was changed; None when all was so already."""
+        self.changes = self.changes or []
+        if change is not None:
+            self.changes.append(change)
+
+
+@dataclass(slots=True)
+class _Owed:
+    """What the witness has and the database does not, since a transaction failed in between."""
+
+    records: dict[str, list[Record]] = field(default_factory=dict)  # that nothing makes again
+    numbers: dict[str, int] = field(default_factory=dict)  # the last that the witness has
 
 
 class AuditTable(Database):
     # Hears of records before they are there, and keeps what proves them elsewhere. Raises
     # `OSError`, and then nothing of the transaction happens.
     witness: Witness | None = None
+    _owed: _Owed | None = None
 
     def audit_records(
         self, tenant_id: str, environment: str, limit: int, after: int = 0
     ) -> Sequence[Record]:
         """Of one stream, from the record after that number on."""
-        return self._page(tenant_id, stream_of(tenant_id, environment), after, limit)
+        return self.audit_page(stream_of(tenant_id, environment), limit, after)
 
-    def _page(self, whose: Whose, stream: str, after: int, limit: int) -> list[Record]:
+    def audit_page(self, stream: str, limit: int, after: int = 0) -> list[Record]:
         wanted = (audit.c.stream == stream) & (audit.c.number > after)
-        with self._reading(whose) as connection:
+        with self._reading(_whose(stream)) as connection:
             rows = connection.execute(
                 select(audit).where(wanted).order_by(audit.c.number).limit(limit)
             )
             return [Record(row.stream, row.number, row.body.encode(), row.hash) for row in rows]
 
-    def audit_trail(self, stream: str) -> Iterator[Record]:
-        """All of a stream."""
-        after = 0
-        while page := self._page(EVERY_TENANT, stream, after, _PAGE):
+    def audit_trail(self, stream: str, after: int = 0) -> Iterator[Record]:
+        """All of a stream, behind that number."""
+        while page := self.audit_page(stream, _PAGE, after):
             yield from page
             after = page[-1].number
 
     def audit_heads(self) -> Mapping[str, Head]:
-        """Of every stream: to hold against what was signed, and to show to nobody."""
-        last = select(audit.c.stream, func.max(audit.c.number)).group_by(audit.c.stream)
+        """Of every stream: to hold against what was signed, and to show to nobody. Takes as
+        long as there are streams, however many records they have."""
+        found: dict[str, Head] = {}
+        last = ""
         with self._reading(EVERY_TENANT) as connection:
-            return {stream: _head(connection, stream) for stream, _ in connection.execute(last)}
+            while True:
+                following = select(func.min(audit.c.stream)).where(audit.c.stream > last)
+                stream: str | None = connection.scalar(following)
+                if stream is None:
+                    return found
+                found[stream] = _head(connection, stream)
+                last = stream
 
-    def _record(self, connection: Connection, bodies: Iterable[tuple[str, bytes]]) -> None:
-        """Appends to each stream, in their order. Raises `UserError(AUDIT_UNAVAILABLE)`
+    def refused(self, who: Acting, stream: str, code: str) -> None:
+        """Records that somebody was not let do what they wanted to."""
+        body = _act(who, None) | {"outcome": "refused", "error": code}
+        with self._transaction(EVERY_TENANT) as connection:
+            self._record(connection, [(stream, orjson.dumps(body))], is_once=True)
+
+    def refusals(self, counts: Mapping[str, int], since_us: int, until_us: int) -> None:
+        """Records how many came without a right to be known, by the code they got."""
+        body = {
+            "v": 2,
+            "kind": "refusals",
+            "id": new_id("evt"),
+            "at_us": until_us,
+            "since_us": since_us,
+            "counts": dict(sorted(counts.items())),
+        }
+        with self._transaction(EVERY_TENANT) as connection:
+            self._record(connection, [(INSTALLATION, orjson.dumps(body))], is_once=True)
+
+    def put_back(self, records: Iterable[Record]) -> None:
+        """Stores what the witness had and the database lost: the gateway died before the
+        change took effect, or somebody removed the records. Which one, nobody can tell from
+        here, so another record says that they were put back. Those that do not follow what
+        there is are left out, for `Checkpoints.check` to find."""
+        owed = self._owed = self._owed or _Owed()
+        for stream, group in groupby(records, key=lambda each: each.stream):
+            owed.records[stream] = list(group)
+        with self._transaction(EVERY_TENANT) as connection:
+            for stream in list(owed.records):
+                if late := self._late(stream, _head(connection, stream)):
+                    told = _again(_RESTORED, [each.number for each in late])
+                    head = Head(late[-1].number, late[-1].hash)
+                    self._store(connection, [*late, *chained(stream, head, [told], is_once=True)])
+
+    @contextmanager
+    def _changing(self, whose: Whose) -> Iterator[Changing]:
+        """A transaction whose changes are noted, and recorded with it or not made. Raises
+        `Fault` when nothing was noted."""
+        with self._transaction(whose) as connection:
+            changing = Changing(connection)
+            yield changing
+            if changing.changes is None:
+                raise Fault("an administrative change that says nothing of itself")
+            who = acting() or Acting("freehold", Via.START)
+            made = [(each.stream, orjson.dumps(_act(who, each))) for each in changing.changes]
+            self._record(connection, made, is_once=True)
+
+    def _record(self, connection: Connection, made: Sequence[Made], *, is_once: bool) -> None:
+        """Appends to each stream, in their order. Raises `UserError`: `AUDIT_UNAVAILABLE`
         when the witness cannot keep its part."""
-        made: list[Record] = []
-        by_stream = sorted(bodies, key=lambda each: each[0])  # which keeps their order
+        records: list[Record] = []
+        by_stream = sorted(made, key=lambda each: each[0])  # which keeps their order
         for stream, group in groupby(by_stream, key=lambda each: each[0]):
-            made += chained(stream, _head(connection, stream), [body for _, body in group])
-        if not made:
-            return
+            bodies = [body for _, body in group]
+            records += self._following(connection, stream, bodies, is_once)
+        if records:
+            self._store(connection, records)
+
+    def _store(self, connection: Connection, records: Sequence[Record]) -> None:
         if self.witness is not None:
             try:
-                self.witness(made)
+                self.witness(records)
             except OSError as error:
+                what = error.filename or "what proves them"
                 raise UserError(
                     Code.AUDIT_UNAVAILABLE,
-                    f"What proves the audit records cannot be written ({error.strerror}), so no "
-                    "request is served: free disk space or mend the disk.",
+                    f"Audit records cannot be kept ({what}: {error.strerror}), so no request is "
+                    "served and nothing changed: free disk space or mend the disk.",
                     retry_after_s=2,
                 ) from None
-        connection.execute(
-            insert(audit),
-            [
-                {"stream": r.stream, "number": r.number, "body": r.body.decode(), "hash": r.hash}
-                for r in made
-            ],
-        )
+        self._owe(records)
+        connection.execute(insert(audit), [_row(record) for record in records])
+
+    def _following(
+        self, connection: Connection, stream: str, bodies: Sequence[bytes], is_once: bool
+    ) -> list[Record]:
+        """The next records of a stream, behind those that the witness has already."""
+        head = _head(connection, stream)
+        late = self._late(stream, head)
+        if late:
+            head = Head(late[-1].number, late[-1].hash)
+        known = self._owed.numbers.get(stream, 0) if self._owed else 0
+        if is_once and known > head.number:
+            # The thread that applies settlements brings those again, in their places.
+            raise UserError(
+                Code.STORAGE_UNAVAILABLE,
+                "Earlier audit records are still to be stored, so nothing is changed now: try "
+                "again.",
+                retry_after_s=2,
+            )
+        undone = [each.number for each in takewhile(_is_change, reversed(late))][::-1]
+        if undone:
+            late += chained(stream, head, [_again(_UNDONE, undone)], is_once=True)
+            head = Head(late[-1].number, late[-1].hash)
+        return [*late, *chained(stream, head, bodies, is_once=is_once)]
+
+    def _late(self, stream: str, head: Head) -> list[Record]:
+        """Records that nothing makes again and that come next, behind that head."""
+        owed = self._owed.records.get(stream) if self._owed else None
+        if self._owed is None or not owed:
+            return []
+        found = []
+        for record in owed:
+            if record.number <= head.number:
+                continue
+            expected = link(head.hash, stream, head.number + 1, record.body)
+            if record.number != head.number + 1 or record.hash != expected:
+                break
+            found.append(record)
+            head = Head(record.number, record.hash)
+        if not found:
+            del self._owed.records[stream]
+        return found
+
+    def _owe(self, records: Sequence[Record]) -> None:
+        """Until the transaction has ended well; nothing is owed that is stored."""
+        owed = self._owed = self._owed or _Owed()
+        for record in records:
+            owed.numbers[record.stream] = record.number
+            if record.is_once:
+                mine = owed.records.setdefault(record.stream, [])
+                if not mine or mine[-1].number < record.number:
+                    mine.append(record)
 
 
 class AuditReader(AuditTable):
@@ -90,7 +224,7 @@ class AuditReader(AuditTable):
         self._reader.dispose()
 
 
-def body_of_request(row: Any) -> tuple[str, bytes]:
+def body_of_request(row: Any) -> Made:
     """The record of a settled request: digests, counts and names, and nothing of what was
     said in it. It is the same whenever it is made, also again after a crash."""
     settled = row["settled_at_us"] if row["outcome"] != "orphaned" else row["created_at_us"]
@@ -116,6 +250,57 @@ def body_of_request(row: Any) -> tuple[str, bytes]:
         "cost": row["cost"],
     }
     return stream_of(row["tenant_id"], row["environment"]), orjson.dumps(body)
+
+
+def _act(who: Acting, change: Change | None) -> dict[str, Any]:
+    return {
+        "v": 2,
+        "kind": "act",
+        "id": new_id("evt"),
+        "at_us": time.time_ns() // 1000,
+        "act": change and change.act.value,
+        "object": change and change.id,
+        "name": change and change.name,
+        "fields": list(change.fields) if change else [],
+        "principal": who.principal,
+        "via": who.via.value,
+        "action": who.action or None,
+        "operation": who.operation or None,
+        "request": who.request_id,
+        "policies": list(who.policies),
+        "outcome": "ok",
+        "error": None,
+    }
+
+
+def _again(kind: str, numbers: Sequence[int]) -> bytes:
+    body = {
+        "v": 2,
+        "kind": kind,
+        "id": new_id("evt"),
+        "at_us": time.time_ns() // 1000,
+        "records": numbers,
+    }
+    return orjson.dumps(body)
+
+
+def _is_change(record: Record) -> bool:
+    body = orjson.loads(record.body)
+    return bool(body["kind"] == "act" and body["outcome"] == "ok")
+
+
+def _row(record: Record) -> dict[str, Any]:
+    return {
+        "stream": record.stream,
+        "number": record.number,
+        "body": record.body.decode(),
+        "hash": record.hash,
+    }
+
+
+def _whose(stream: str) -> str:
+    """The installation has records of its own as a tenant has."""
+    return stream.partition("/")[0]
 
 
 def _head(connection: Connection, stream: str) -> Head:

@@ -231,7 +231,12 @@ class Entries:
         return Entries(
             self.reservations + later.reservations,
             self.marks | later.marks,
-            later.settlements | self.settlements,
+            self.settlements
+            | {
+                name: entry
+                for name, entry in later.settlements.items()
+                if name not in self.settlements
+            },
             self.claims + later.claims,
             self.added + later.added,
         )

@@ -9,11 +9,19 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from freehold.core.errors import Code, UserError
+from freehold.core.acts import acting
+from freehold.core.errors import Code, Fault, UserError
 from freehold.store import migrate
 from freehold.store.backend import EVERY_TENANT, Backend, Whose
 from freehold.store.sqlite import Sqlite
 from freehold.store.tables import facts
+
+# SQLite's SQLITE_IOERR and SQLITE_FULL, and PostgreSQL's disk_full and io_error.
+_UNWRITABLE = {10, 13, "53100", "58030"}
+
+
+class Unwritable(UserError):
+    """The disk under the database is full or broken: it will not do to wait with it."""
 
 
 class Database:
@@ -51,6 +59,15 @@ class Database:
 
     @contextmanager
     def _writing(self, whose: Whose) -> Iterator[Connection]:
+        """For what Freehold does by itself. What people change leaves a record, through
+        `AuditTable._changing`: forgetting that is refused here."""
+        if acting() is not None:
+            raise Fault("an administrative change that leaves no audit record")
+        with self._transaction(whose) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, whose: Whose) -> Iterator[Connection]:
         """One at a time, of all processes on this database."""
         with self._turn, self._told(), self._writer.begin() as connection:
             self._backend.take_turn(connection)
@@ -80,7 +97,7 @@ class Database:
         except IntegrityError:
             raise
         except (DBAPIError, PoolTimeout) as error:
-            raise UserError(
+            raise _kind_of(error)(
                 Code.STORAGE_UNAVAILABLE,
                 f"The database cannot be used right now ({_short(error)}): {self._backend.remedy}.",
                 retry_after_s=2,
@@ -90,3 +107,10 @@ class Database:
 def _short(error: Exception) -> str:
     first = str(getattr(error, "orig", error)).splitlines()[0]
     return " ".join(first.rpartition("failed: ")[2].split())[:120]  # what a server said at last
+
+
+def _kind_of(error: Exception) -> type[UserError]:
+    original = getattr(error, "orig", None)
+    primary = getattr(original, "sqlite_errorcode", 0) & 0xFF
+    is_unwritable = _UNWRITABLE & {primary, getattr(original, "sqlstate", None)}
+    return Unwritable if is_unwritable else UserError

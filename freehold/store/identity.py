@@ -6,6 +6,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    Update,
     and_,
     delete,
     insert,
@@ -16,12 +17,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from freehold.core.acts import Act, Change
+from freehold.core.audit import stream_of
 from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Code, UserError
 from freehold.core.tenant import Holding, IsolationClass, Tenant
+from freehold.store.audit import AuditTable, Changing
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.base import KeyRecord, Replacement
-from freehold.store.database import Database
 from freehold.store.tables import (
     adapters,
     api_keys,
@@ -33,9 +36,10 @@ from freehold.store.tables import (
 )
 
 _ACCESS = "access"
+_ENABLED = tenants.c.disabled_at_us.is_(None)
 
 
-class Identity(Database):
+class Identity(AuditTable):
     def access_number(self) -> int:
         with self._reading(EVERY_TENANT) as connection:
             number = select(changes.c.number).where(changes.c.name == _ACCESS)
@@ -65,9 +69,10 @@ class Identity(Database):
     ) -> None:
         new = {"id": tenant_id, "name": name, "created_at_us": at_us, "isolation": isolation}
         try:
-            with self._writing(tenant_id) as connection:
-                connection.execute(insert(tenants).values(**new))
-                count_change(connection)
+            with self._changing(tenant_id) as changing:
+                changing.connection.execute(insert(tenants).values(**new))
+                count_change(changing.connection)
+                changing.note(_of_tenant(Act.TENANT_CREATE, tenant_id, name, "isolation"))
         except IntegrityError:
             raise UserError(
                 Code.CONFLICT,
@@ -76,24 +81,18 @@ class Identity(Database):
             ) from None
 
     def set_isolation(self, tenant_id: str, isolation: IsolationClass) -> Tenant | None:
-        with self._writing(tenant_id) as connection:
+        with self._changing(tenant_id) as changing:
             other = (tenants.c.id == tenant_id) & (tenants.c.isolation != isolation)
-            if connection.execute(
-                update(tenants).where(other).values(isolation=isolation)
-            ).rowcount:
-                count_change(connection)
-            return _one_tenant(connection, tenant_id)
+            isolated = update(tenants).where(other).values(isolation=isolation)
+            return _changed_tenant(changing, isolated, tenant_id, "isolation")
 
     def disable_tenant(self, tenant_id: str, at_us: int | None) -> Tenant | None:
         mine = tenants.c.id == tenant_id
-        if at_us is not None:  # the first time stays
-            mine &= tenants.c.disabled_at_us.is_(None)
-        with self._writing(tenant_id) as connection:
-            if connection.execute(
-                update(tenants).where(mine).values(disabled_at_us=at_us)
-            ).rowcount:
-                count_change(connection)
-            return _one_tenant(connection, tenant_id)
+        # The first time of disabling stays, and who is enabled cannot be so once more.
+        mine &= tenants.c.disabled_at_us.is_not(None) if at_us is None else _ENABLED
+        with self._changing(tenant_id) as changing:
+            disabled = update(tenants).where(mine).values(disabled_at_us=at_us)
+            return _changed_tenant(changing, disabled, tenant_id, "disabled")
 
     def holdings(self, tenant_id: str, now_us: int) -> Sequence[Holding]:
         living = and_(
@@ -126,13 +125,18 @@ class Identity(Database):
             ]
 
     def remove_tenant(self, tenant_id: str) -> bool:
-        with self._writing(tenant_id) as connection:
+        with self._changing(tenant_id) as changing:
+            connection = changing.connection
+            found = _one_tenant(connection, tenant_id)
             for table in (adapters, routes, api_keys, policies, limits):
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
-            found = connection.execute(delete(tenants).where(tenants.c.id == tenant_id)).rowcount
-            if found:
+            connection.execute(delete(tenants).where(tenants.c.id == tenant_id))
+            if found is not None:
                 count_change(connection)
-        return bool(found)
+                changing.note(_of_tenant(Act.TENANT_REMOVE, tenant_id, found.name))
+            else:
+                changing.note(None)
+        return found is not None
 
     # keys
 
@@ -167,8 +171,9 @@ class Identity(Database):
 
     def add_key(self, record: KeyRecord) -> None:
         try:
-            with self._writing(record.tenant_id) as connection:
-                _insert_key(connection, record)
+            with self._changing(record.tenant_id) as changing:
+                _insert_key(changing.connection, record)
+                changing.note(_of_key(Act.KEY_CREATE, record, *_given(record)))
         except IntegrityError:
             raise UserError(Code.CONFLICT, "This key is already known: nothing changed.") from None
 
@@ -176,14 +181,20 @@ class Identity(Database):
         self, tenant_id: str, key_id: str, at_us: int, *, environment: Environment | None = None
     ) -> KeyRecord | None:
         mine = _mine(tenant_id, environment, key_id)
-        with self._writing(tenant_id) as connection:
-            if connection.execute(
+        with self._changing(tenant_id) as changing:
+            connection = changing.connection
+            is_first = connection.execute(
                 update(api_keys)
                 .where(mine, api_keys.c.revoked_at_us.is_(None))
                 .values(revoked_at_us=at_us)
-            ).rowcount:
+            ).rowcount
+            found = _one_key(connection, mine)
+            if is_first and found is not None:
                 count_change(connection)
-            return _one_key(connection, mine)
+                changing.note(_of_key(Act.KEY_REVOKE, found, "revoked_at"))
+            else:
+                changing.note(None)
+            return found
 
     def replace_key(
         self, tenant_id: str, key_id: str, new: KeyRecord, until_us: int, token: str
@@ -191,7 +202,8 @@ class Identity(Database):
         """In one transaction, and by a conditional update, so that two at once make one."""
         mine = _mine(tenant_id, new.environment, key_id)
         sooner = or_(api_keys.c.expires_at_us.is_(None), api_keys.c.expires_at_us > until_us)
-        with self._writing(tenant_id) as connection:
+        with self._changing(tenant_id) as changing:
+            connection = changing.connection
             is_first = connection.execute(
                 update(api_keys)
                 .where(mine, api_keys.c.replaced_by.is_(None), api_keys.c.revoked_at_us.is_(None))
@@ -203,10 +215,14 @@ class Identity(Database):
                 )
                 _insert_key(connection, new)
                 count_change(connection)
+            changing.note(None)
             row = connection.execute(select(api_keys).where(mine)).mappings().first()
             if row is None:
                 return None
             by = _one_key(connection, _mine(tenant_id, None, row["replaced_by"]))
+            if is_first:
+                changing.note(_of_key(Act.KEY_ROTATE, _key(row), "replaced_by", "expires_at"))
+                changing.note(_of_key(Act.KEY_CREATE, new, *_given(new)))
         return Replacement(bool(is_first), row["rotation_token"] or "", by)
 
     def standing(self, tenant_id: str, key_ids: Collection[str]) -> frozenset[str]:
@@ -225,6 +241,35 @@ class Identity(Database):
 def count_change(connection: Connection) -> None:
     counted = update(changes).where(changes.c.name == _ACCESS)
     connection.execute(counted.values(number=changes.c.number + 1))
+
+
+def _changed_tenant(
+    changing: Changing, change: Update, tenant_id: str, field: str
+) -> Tenant | None:
+    connection = changing.connection
+    changed = connection.execute(change).rowcount
+    found = _one_tenant(connection, tenant_id)
+    if changed and found is not None:
+        count_change(connection)
+        changing.note(_of_tenant(Act.TENANT_CHANGE, tenant_id, found.name, field))
+    else:
+        changing.note(None)
+    return found
+
+
+def _of_tenant(act: Act, tenant_id: str, name: str, *fields: str) -> Change:
+    return Change(act, tenant_id, tenant_id, fields, name)
+
+
+def _of_key(act: Act, record: KeyRecord, *fields: str) -> Change:
+    return Change(act, stream_of(record.tenant_id, record.environment), record.id, fields)
+
+
+def _given(record: KeyRecord) -> list[str]:
+    """What a new key was given beside what each has."""
+    more = ("models", "networks", "expires_at_us")
+    named = [name.removesuffix("_us") for name in more if getattr(record, name) is not None]
+    return ["name", "scopes", *named]
 
 
 def _mine(

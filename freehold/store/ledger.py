@@ -23,6 +23,7 @@ from freehold.core.usage import Reservation, Settlement, StoredReply
 from freehold.store import journal
 from freehold.store.base import ClaimState, Entries, LedgerStore
 from freehold.store.claims import Claims
+from freehold.store.database import Unwritable
 
 _log = logging.getLogger(__name__)
 _RETRY_S, _APPLY_S, _FLUSH_S = 1.0, 1.0, 30.0
@@ -60,7 +61,8 @@ class Ledger:
         self._waiting: queue.SimpleQueue[_Wait] = queue.SimpleQueue()
         self._questions: list[_Question] = []
         self._refused: list[bytes] = []  # settlements that the disk refused so far
-        self._is_failing = self._is_unproven = self._is_closing = False
+        self._is_failing = self._is_full = self._is_closing = False
+        self._unapplied: tuple[Code, str] | None = None  # why to wait for nothing
         # Entries that the database does not have yet. The lock also spans the append of
         # each, so that no segment is removed whose lines are not among them.
         self._lock = threading.Condition()
@@ -75,18 +77,35 @@ class Ledger:
 
     @property
     def is_writable(self) -> bool:
-        """False while the disk refuses settlements, while what proves the audit records
-        cannot be written, or when the database has not taken any for long; new work is
-        then refused too."""
-        is_behind = self._appended - self._applied >= _MAX_BEHIND
-        return not (self._is_failing or self._is_unproven or is_behind)
+        return self.trouble is None
+
+    @property
+    def trouble(self) -> UserError | None:
+        """Why new work is refused: the disk refuses settlements, or what proves the audit
+        records cannot be written, or the database's own disk refuses, or it has not taken
+        any for long."""
+        if self._is_failing:
+            return _unwritable("the journal")
+        if self._unapplied is not None:
+            return UserError(*self._unapplied, retry_after_s=2)
+        if self._appended - self._applied >= _MAX_BEHIND:
+            return _unwritable("the database, which is away for too long")
+        return None
+
+    def lacks_room(self) -> UserError | None:
+        """As long as a request that was refused for it would be refused again."""
+        if self._is_full and not self._append([["m", "", 0, 0]]):
+            return _unwritable("the journal")
+        self._is_full = False
+        return None
 
     async def reserve(self, reservation: Reservation) -> ClaimState | None:
         """What the idempotency claim met, None without one; where that is not
         `claimed`, nothing was reserved. Raises `UserError(STORAGE_UNAVAILABLE)`, and
         then nothing was reserved either."""
-        if self._is_closing or not self.is_writable:
-            raise _unwritable()
+        trouble = self.trouble
+        if self._is_closing or trouble is not None:
+            raise trouble or _unwritable("the journal")
         claim, state = reservation.idempotency, None
         if claim is not None:
             state = await self._claims.take(claim, reservation.created_at_us)
@@ -100,7 +119,8 @@ class Ledger:
         if not self._append(entries):
             if claim is not None:
                 self._claims.free(claim.slot)
-            raise _unwritable()
+            self._is_full = True
+            raise _unwritable("the journal")
         return state
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[None]":
@@ -213,7 +233,7 @@ class Ledger:
             self._journal.sync()
         except OSError as error:
             _log.error("ledger_write_failed", extra={"reason": error.strerror})
-            return _unwritable()
+            return _unwritable("the journal")
         return None
 
     # the apply thread
@@ -246,7 +266,7 @@ class Ledger:
                 ready = self._questions
             self._questions = [each for each in self._questions if each not in ready]
         for each in ready:
-            result: tuple[int, int] | FreeholdError = _unwritable()
+            result: tuple[int, int] | FreeholdError = _unwritable("the database")
             if is_applied:
                 try:
                     result = each.read(), self._applied
@@ -276,14 +296,15 @@ class Ledger:
             self._store.apply(entries)
         except FreeholdError as error:
             _log.error("ledger_apply_failed", extra={"reason": error.message})
-            self._is_unproven = error.code is Code.AUDIT_UNAVAILABLE
+            is_fatal = error.code is Code.AUDIT_UNAVAILABLE or isinstance(error, Unwritable)
+            self._unapplied = (error.code, error.message) if is_fatal else None
             self._journal.give_back(closed)
             with self._lock:
                 self._entries = entries.then(self._entries)
                 self._failures += 1
                 self._lock.notify_all()
             return False
-        self._is_unproven = False
+        self._unapplied = None
         for path in closed:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # a full disk: the segment in use grows on
@@ -377,10 +398,10 @@ def _answer(
         future.set_result(result)
 
 
-def _unwritable() -> UserError:
+def _unwritable(what: str) -> UserError:
     return UserError(
         Code.STORAGE_UNAVAILABLE,
-        "Usage cannot be recorded right now, so no request is served: "
+        f"Usage cannot be recorded right now ({what}), so no request is served: "
         "free disk space or wait, then try again.",
         retry_after_s=2,
     )

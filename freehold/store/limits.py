@@ -5,10 +5,12 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, text, update
 
+from freehold.core.acts import Act, Change
+from freehold.core.audit import stream_of
 from freehold.core.binding import Environment
 from freehold.core.limit import DAY_US, Limit, Measure, Period, Use, Window
+from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
-from freehold.store.database import Database
 from freehold.store.identity import count_change
 from freehold.store.tables import limits, spent
 
@@ -21,7 +23,7 @@ _ADD_SPENT = text(
 )
 
 
-class LimitTable(Database):
+class LimitTable(AuditTable):
     def every_limit(self) -> Sequence[Limit]:
         """Of all tenants: to hold requests against, and to show to nobody."""
         with self._reading(EVERY_TENANT) as connection:
@@ -46,22 +48,28 @@ class LimitTable(Database):
         changed = {
             "amount": wanted.amount, "set_at_us": wanted.set_at_us, "set_by": wanted.set_by,
         }  # fmt: skip
-        with self._writing(tenant_id) as connection:
+        with self._changing(tenant_id) as changing:
+            connection = changing.connection
             if not connection.execute(update(limits).where(same).values(**changed)).rowcount:
                 connection.execute(insert(limits).values(**_row(tenant_id, wanted)))
             count_change(connection)
-            return _limit(connection.execute(select(limits).where(same)).mappings().one())
+            found = _limit(connection.execute(select(limits).where(same)).mappings().one())
+            changing.note(_change(Act.LIMIT_SET, found, "amount"))
+            return found
 
     def remove_limit(self, tenant_id: str, environment: Environment, limit_id: str) -> Limit | None:
         """One of this environment, or of all together."""
         mine = (limits.c.id == limit_id) & (limits.c.tenant_id == tenant_id)
         mine &= limits.c.environment.in_(("", environment))
-        with self._writing(tenant_id) as connection:
+        with self._changing(tenant_id) as changing:
+            connection = changing.connection
             row = connection.execute(select(limits).where(mine)).mappings().first()
             if row is None:
+                changing.note(None)
                 return None
             connection.execute(delete(limits).where(mine))
             count_change(connection)
+            changing.note(_change(Act.LIMIT_REMOVE, _limit(row)))
         return _limit(row)
 
     def spent(self, tenant_id: str, limit: Limit, within: Window) -> int:
@@ -98,6 +106,13 @@ def add_spent(connection: Connection, settled: Iterable[Mapping[Any, Any]]) -> N
             dict(zip(names, (*key, *counted), strict=True)) for key, counted in sorted(sums.items())
         ]
         connection.execute(_ADD_SPENT, rows)
+
+
+def _change(act: Act, limit: Limit, *fields: str) -> Change:
+    stream = limit.tenant_id
+    if limit.environment is not None:
+        stream = stream_of(limit.tenant_id, limit.environment)
+    return Change(act, stream, limit.id, fields, f"{limit.measure.value} {limit.period.value}")
 
 
 def _row(tenant_id: str, limit: Limit) -> dict[str, Any]:

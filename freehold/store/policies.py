@@ -4,16 +4,18 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, RowMapping, delete, insert, select
 
+from freehold.core.acts import Act, Change
+from freehold.core.audit import INSTALLATION
 from freehold.core.policy import Policy
+from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT, Whose
-from freehold.store.database import Database
 from freehold.store.identity import count_change
 from freehold.store.tables import policies
 
 _INSTALLATION = ""
 
 
-class PolicyTable(Database):
+class PolicyTable(AuditTable):
     def every_policy(self) -> Sequence[Policy]:
         """Of the installation and of all tenants: to decide with, and to show to nobody."""
         with self._reading(EVERY_TENANT) as connection:
@@ -33,7 +35,8 @@ class PolicyTable(Database):
 
     def put_policy(self, policy: Policy) -> None:
         """In place of its tenant's of the same name, if there is one."""
-        with self._writing(_whose(policy.tenant_id)) as connection:
+        with self._changing(_whose(policy.tenant_id)) as changing:
+            connection = changing.connection
             connection.execute(delete(policies).where(_named(policy.tenant_id, policy.name)))
             connection.execute(
                 insert(policies).values(
@@ -45,17 +48,24 @@ class PolicyTable(Database):
                 )
             )
             count_change(connection)
+            changing.note(_change(Act.POLICY_SET, policy.tenant_id, policy.name, "text"))
 
     def remove_policy(self, tenant_id: str | None, name: str) -> bool:
-        with self._writing(_whose(tenant_id)) as connection:
-            found = connection.execute(delete(policies).where(_named(tenant_id, name))).rowcount
+        with self._changing(_whose(tenant_id)) as changing:
+            gone = delete(policies).where(_named(tenant_id, name))
+            found = changing.connection.execute(gone).rowcount
             if found:
-                count_change(connection)
+                count_change(changing.connection)
+            changing.note(_change(Act.POLICY_REMOVE, tenant_id, name) if found else None)
         return bool(found)
 
 
 def _whose(tenant_id: str | None) -> Whose:
     return EVERY_TENANT if tenant_id is None else tenant_id
+
+
+def _change(act: Act, tenant_id: str | None, name: str, *fields: str) -> Change:
+    return Change(act, tenant_id or INSTALLATION, name, fields, name)
 
 
 def _named(tenant_id: str | None, name: str) -> ColumnElement[bool]:

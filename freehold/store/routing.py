@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, RowMapping, delete, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
+from freehold.core.acts import Act, Change
 from freehold.core.adapter import Adapter
+from freehold.core.audit import stream_of
 from freehold.core.binding import Environment, Route
 from freehold.core.errors import Code, UserError
+from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
-from freehold.store.database import Database
 from freehold.store.tables import adapters, routes
 
 _SHOWN_ALIASES = 5
 
 
-class Routing(Database):
+class Routing(AuditTable):
     # routes
 
     def routes(self, tenant_id: str, environment: Environment) -> Sequence[Route]:
@@ -40,16 +42,20 @@ class Routing(Database):
             _insert(connection, [dataclasses.replace(route, managed=True) for route in new])
 
     def set_route(self, tenant_id: str, route: Route) -> Route | None:
-        with self._writing(tenant_id) as connection:
+        with self._changing(tenant_id) as changing:
+            connection = changing.connection
             if route.adapter_digest is not None:
                 _check_adapter(connection, tenant_id, route)
             moved = _take(connection, tenant_id, route.environment, route.alias)
             _insert(connection, [dataclasses.replace(route, managed=False)])
+            changing.note(_of_route(Act.ROUTE_SET, route, "base", "adapter"))
         return moved
 
     def remove_route(self, tenant_id: str, environment: Environment, alias: str) -> Route | None:
-        with self._writing(tenant_id) as connection:
-            return _take(connection, tenant_id, environment, alias)
+        with self._changing(tenant_id) as changing:
+            removed = _take(changing.connection, tenant_id, environment, alias)
+            changing.note(_of_route(Act.ROUTE_REMOVE, removed) if removed else None)
+            return removed
 
     # adapters
 
@@ -94,8 +100,10 @@ class Routing(Database):
             for each in new
         ]
         try:
-            with self._writing(tenant_id) as connection:
-                connection.execute(insert(adapters), rows)
+            with self._changing(tenant_id) as changing:
+                changing.connection.execute(insert(adapters), rows)
+                for each in new:
+                    changing.note(_of_adapter(Act.ADAPTER_ADD, each, "digest", "base"))
         except IntegrityError:
             raise UserError(
                 Code.CONFLICT,
@@ -105,15 +113,28 @@ class Routing(Database):
 
     def remove_adapter(self, tenant_id: str, adapter_id: str) -> frozenset[str] | None:
         mine = (adapters.c.id == adapter_id) & (adapters.c.tenant_id == tenant_id)
-        with self._writing(tenant_id) as connection:
+        with self._changing(tenant_id) as changing:
+            connection = changing.connection
             row = connection.execute(select(adapters).where(mine)).mappings().first()
             if row is None:
+                changing.note(None)
                 return None
             _check_unnamed(connection, _adapter(row))
             connection.execute(delete(adapters).where(mine))
+            changing.note(_of_adapter(Act.ADAPTER_REMOVE, _adapter(row)))
             files = {row["config_digest"], row["weights_digest"]}
             self._backend.see(connection, EVERY_TENANT)
             return frozenset(file for file in files if not _is_used(connection, file))
+
+
+def _of_route(act: Act, route: Route, *fields: str) -> Change:
+    stream = stream_of(route.tenant_id, route.environment)
+    return Change(act, stream, route.id, fields, route.alias)
+
+
+def _of_adapter(act: Act, adapter: Adapter, *fields: str) -> Change:
+    stream = stream_of(adapter.tenant_id, adapter.environment)
+    return Change(act, stream, adapter.id, fields, adapter.name)
 
 
 def _check_adapter(connection: Connection, tenant_id: str, route: Route) -> None:

@@ -80,9 +80,8 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
         rows = connection.execute(statement, {"rows": given}).mappings()
         settled = {row["id"]: row for row in rows}
         add_spent(connection, settled.values())
-        self._record(
-            connection, [body_of_request(settled[id]) for id in settlements if id in settled]
-        )
+        made = [body_of_request(settled[id]) for id in settlements if id in settled]
+        self._record(connection, made, is_once=False)
 
     def claim(self, claim: IdempotencyClaim, now_us: int) -> ClaimState | None:
         mine = (idempotency.c.slot == claim.slot) & (idempotency.c.expires_at_us >= now_us)
@@ -114,7 +113,7 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
             )
             by_id = _priced(connection, sorted(found, key=lambda row: str(row["id"])))
             add_spent(connection, by_id)
-            self._record(connection, map(body_of_request, by_id))
+            self._record(connection, list(map(body_of_request, by_id)), is_once=False)
             connection.execute(
                 delete(idempotency).where(
                     idempotency.c.sealed_body.is_(None) | (idempotency.c.expires_at_us < now_us)

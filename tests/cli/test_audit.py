@@ -16,6 +16,8 @@ from tests.cli.conftest import Run
 from tests.installation import Installation, start, stock_tiny
 
 _COUNT = 8
+_LAST = _COUNT + 1  # behind the record of the first key
+_ALL = _LAST + 1  # and that of the first tenant, in a stream of its own
 
 
 def _said(run: Run, *words: str) -> Any:
@@ -60,14 +62,18 @@ def test_every_request_is_listed_with_its_digests_and_policies(
 ) -> None:
     run = commands(home)
     found = _said(run, "audit", "list")
-    assert [each["number"] for each in found] == list(range(1, _COUNT + 1))
-    bodies = [each["body"] for each in found]
+    assert [each["number"] for each in found] == list(range(1, _LAST + 1))
+    first, *bodies = [each["body"] for each in found]
+    assert (first["act"], first["principal"]) == ("key.create", "freehold")
     assert {body["outcome"] for body in bodies} == {"ok"}
     assert {tuple(body["policies"]) for body in bodies} == {("freehold/users-use-models",)}
     assert all(body["base"].startswith("sha256:") for body in bodies)
     assert "question" not in json.dumps(found)
-    assert run("audit", "list", "--limit", "2").stdout.count("tiny") == 2
-    assert _said(run, "audit", "list", "--after", str(_COUNT)) == []
+    assert run("audit", "list", "--limit", "3").stdout.count("tiny") == 2
+    assert _said(run, "audit", "list", "--after", str(_LAST)) == []
+    (tenant,) = _said(run, "audit", "list", "--level", "tenant")
+    assert (tenant["body"]["act"], tenant["body"]["name"]) == ("tenant.create", "default")
+    assert _said(run, "audit", "list", "--level", "installation") == []
     assert _said(run, "audit", "list", "--env", "prod") == []
 
 
@@ -75,13 +81,13 @@ def test_whole_records_verify_on_a_copy_and_with_the_public_key_alone(
     home: Path, commands: Callable[[Path], Run], tmp_path: Path
 ) -> None:
     run = commands(home)
-    sound = {"records": _COUNT, "streams": 1, "findings": []}
+    sound = {"records": _ALL, "streams": 2, "findings": []}
     assert _said(run, "audit", "verify") == sound
     public = run("audit", "key").stdout.strip()
     away = ("--database", str(home / "freehold.db"), "--public-key", public,
             "--checkpoints", str(home / "audit" / "checkpoints"))  # fmt: skip
     assert _said(commands(tmp_path / "elsewhere"), "audit", "verify", *away) == sound
-    assert f"{_COUNT} records in 1 streams are sound." in run("audit", "verify").stdout
+    assert f"{_ALL} records in 2 streams are sound." in run("audit", "verify").stdout
     wrong = run("audit", "verify", "--public-key", "00" * 32, "--json")
     assert json.loads(wrong.stdout)["error"]["code"] == "audit_broken"
     for key in ("zz", "00"):
@@ -90,6 +96,7 @@ def test_whole_records_verify_on_a_copy_and_with_the_public_key_alone(
 
 
 _ATTACKS = {
+    "an act edited": (1, ["UPDATE audit SET body = replace(body, 'key.create', 'key.revoke')"]),
     "edited": (4, ["UPDATE audit SET body = replace(body, '\"ok\"', '\"no\"') WHERE number = 4"]),
     "deleted": (4, ["DELETE FROM audit WHERE number = 4"]),
     "swapped": (
@@ -101,8 +108,8 @@ _ATTACKS = {
         ],
     ),
     "cut off": (6, ["DELETE FROM audit WHERE number > 5"]),
-    "added": (9, ["INSERT INTO audit SELECT stream, 9, body, hash FROM audit WHERE number = 8"]),
-    "all gone": (1, ["DELETE FROM audit"]),
+    "added": (10, ["INSERT INTO audit SELECT stream, 10, body, hash FROM audit WHERE number = 9"]),
+    "all gone": (1, ["DELETE FROM audit WHERE stream LIKE '%/dev'"]),
 }
 
 
@@ -133,10 +140,10 @@ def test_an_older_backup_is_found(used: Path, home: Path, commands: Callable[[Pa
     _ask(gateway, "later")
     gateway.stop()
     run = commands(home)
-    assert _said(run, "audit", "verify")["records"] == _COUNT + 1
+    assert _said(run, "audit", "verify")["records"] == _ALL + 1
     (home / "freehold.db").write_bytes(old)
     (found,) = _said(run, "audit", "verify")["findings"]
-    assert found["number"] == _COUNT + 1
+    assert found["number"] == _LAST + 1
     assert "is missing" in found["what"]
     # Who accepts the loss moves the checkpoints to the auditor, and goes on from here.
     (home / "audit" / "checkpoints").rename(home / "kept-as-evidence")
@@ -164,11 +171,11 @@ def test_records_are_exported_a_line_each(
     ended: Result = commands(home)("audit", "export", "--format", form)
     assert ended.exit_code == 0, ended.output
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert len(lines) == _COUNT
+    assert len(lines) == _LAST
     if form == "jsonl":
         assert set(lines[0]) == {"stream", "number", "body", "hash"}
         return
-    first = lines[0]
+    first = lines[1]
     assert (first["class_uid"], first["category_uid"], first["type_uid"]) == (6003, 6, 600399)
     assert (first["status_id"], first["activity_id"], first["severity_id"]) == (1, 99, 1)
     assert first["actor"]["user"]["uid"].startswith("key_")

@@ -57,10 +57,11 @@ def _records(gateway: Installation) -> list[dict[str, Any]]:
 
 
 def _is_on_record(gateway: Installation, count: int) -> None:
-    """Each has one audit record, and the chain is whole."""
+    """Each has one audit record, beside those of the tenant and key of the first start, and
+    the chain is whole."""
     ended = gateway.run("audit", "verify", "--json")
     found = json.loads(ended.stdout)
-    assert found == {"records": count, "streams": 1, "findings": []}
+    assert found == {"records": count + 2, "streams": 2, "findings": []}
 
 
 def _dies_with_all_engines(gateway: Installation, engines: list[psutil.Process]) -> None:
@@ -119,6 +120,26 @@ def test_a_killed_gateway_counts_each_request_once(
     count = 2 if is_settled else 3
     assert len(_records(after)) == count
     _is_on_record(after, count)
+
+
+def test_a_change_that_was_signed_and_not_made_is_told_of(tmp_path: Path, begin: Begin) -> None:
+    """Its gateway died between the two."""
+    stock_tiny(tmp_path)
+    dying = begin(tmp_path, *_FAKE, program=("tests.e2e.dying", "signed"))
+    (tmp_path / "die").touch()
+    with contextlib.suppress(httpx2.TransportError):
+        headers = {"authorization": f"Bearer {dying.key}"}
+        httpx2.post(f"{dying.url}/admin/v1/keys", json={"name": "x"}, headers=headers)
+    dying.process.wait(60)
+    (tmp_path / "die").unlink()
+    after = begin(tmp_path, *_FAKE)
+    listed = json.loads(after.run("audit", "list", "--json").stdout)
+    admin, made, told = (each["body"] for each in listed)
+    assert (admin["act"], made["act"]) == ("key.create", "key.create")
+    assert (told["kind"], told["records"]) == ("restored", [2])
+    assert len(json.loads(after.run("key", "list", "--json").stdout)) == 1
+    _whole(after, "goes on", "key-1")
+    _is_on_record(after, 3)
 
 
 def test_a_gateway_killed_while_its_model_loads_leaves_no_engine(

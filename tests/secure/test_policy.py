@@ -35,7 +35,8 @@ ON_TENANT = {
     Action.READ_TENANTS, Action.CHANGE_TENANTS, Action.READ_POLICIES, Action.CHANGE_POLICIES,
 }  # fmt: skip
 ON_ALL = {
-    Action.READ_MODELS, Action.READ_STATUS, Action.READ_POLICIES, Action.CHANGE_POLICIES,
+    Action.READ_MODELS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT, Action.READ_POLICIES,
+    Action.CHANGE_POLICIES,
 }  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def reference(who: Principal, action: Action, what: Resource) -> bool:
         allowed = {Scope.INFER, Scope.OWN} if is_mine else {Scope.OWN}
     elif action is Action.CHANGE_POLICIES:
         allowed = {Scope.OWN}
-    elif action in (Action.CHANGE_TENANTS, Action.READ_STATUS):
+    elif action in (Action.CHANGE_TENANTS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT):
         allowed = {Scope.OPERATE, Scope.OWN}
     elif action.startswith("read_"):
         allowed = {Scope.ADMIN, Scope.AUDIT, Scope.OPERATE, Scope.OWN}

@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ _CALLS = ("open", "pwrite", "fsync", "fdatasync")
 
 
 class Disk:
-    """Takes the place of `os` inside the journal."""
+    """Takes the place of `os` inside the journal, or whatever else writes as it does."""
 
     def __init__(self) -> None:
         self.room: int | None = None  # bytes by which files may still grow; None: plenty
@@ -123,6 +124,10 @@ class Disk:
 
 
 def put_under_journal(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return put_under(journal, monkeypatch)
+
+
+def put_under(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
-    monkeypatch.setattr(journal, "os", disk)
+    monkeypatch.setattr(module, "os", disk)
     return disk

@@ -1,6 +1,7 @@
 """Each tenant sees and changes its own, by every method of the store."""
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -49,7 +50,9 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         tenant, "key_ten_a", a_key(f"key_{uuid4()}", tenant), 9, "token"
     ),
     "standing": lambda store, tenant: store.standing(tenant, ["key_ten_a"]),
-    "audit_records": lambda store, tenant: store.audit_records(tenant, "dev", 10),
+    "audit_records": lambda store, tenant: [
+        (each.stream, json.loads(each.body)) for each in store.audit_records(tenant, "dev", 100)
+    ],
     "policies": lambda store, tenant: store.policies(tenant),
     "limits": lambda store, tenant: store.limits(tenant),
     "set_limit": lambda store, tenant: store.set_limit(tenant, a_limit(tenant, amount=5)),
@@ -66,9 +69,10 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 # entries and records carry their tenant, and the rest belongs to the installation, which
 # `tenants` and `access_number` tell who operates it and its own processes.
 _UNSCOPED = {
-    "access_number", "add_key", "add_tenant", "apply", "audit_heads", "audit_trail", "claim",
-    "billed_here", "close", "every_limit", "every_policy", "fact", "first_fact", "key_by_hash",
-    "put_fact", "put_policy", "settle_orphans", "tenant_named", "tenants",
+    "access_number", "add_key", "add_tenant", "apply", "audit_heads", "audit_page",
+    "audit_trail", "billed_here", "claim", "close", "every_limit", "every_policy", "fact",
+    "first_fact", "key_by_hash", "put_back", "put_fact", "put_policy", "refusals", "refused",
+    "settle_orphans", "tenant_named", "tenants",
 }  # fmt: skip
 
 

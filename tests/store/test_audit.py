@@ -1,16 +1,20 @@
 """Each settled request leaves one audit record, in the transaction that settles it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from freehold.core.audit import Head, Record, chained
+from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Code, UserError
 from freehold.store import ledger
 from freehold.store.backend import Backend
-from freehold.store.base import Entries
+from freehold.store.base import Entries, KeyRecord
 from freehold.store.sql import SqlStore
 from tests.store.making import reservation, settlement
 
@@ -123,3 +127,89 @@ def test_a_record_that_is_made_again_after_a_crash_is_the_same(
         store.settle_orphans(at_us)
         store.close()
     assert heard[:2] == heard[2:]
+
+
+def _key(id: str) -> KeyRecord:
+    return KeyRecord(
+        id,
+        "ten_a",
+        Environment.DEV,
+        "x",
+        id.encode(),
+        frozenset({Scope.INFER}),
+        None,
+        1,
+        None,
+        None,
+    )
+
+
+@contextmanager
+def _failing(store: SqlStore) -> Iterator[None]:
+    """The database refuses records that the witness has heard of already."""
+
+    def refuse(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("INSERT INTO audit "):
+            raise OperationalError(statement, None, Exception("no room"))
+
+    event.listen(store._writer, "before_cursor_execute", refuse)
+    try:
+        yield
+    finally:
+        event.remove(store._writer, "before_cursor_execute", refuse)
+
+
+def _whole(store: SqlStore) -> list[dict[str, Any]]:
+    """The records of a chain that holds together."""
+    found = store.audit_records("ten_a", "dev", 100)
+    assert found == chained("ten_a/dev", Head(), [each.body for each in found])
+    return _bodies(found)
+
+
+def test_an_act_that_was_signed_and_not_stored_is_stored_as_undone(store: SqlStore) -> None:
+    signed: dict[int, Record] = {}
+
+    def witness(records: Sequence[Record]) -> None:
+        for record in records:
+            assert signed.setdefault(record.number, record) == record, "signed twice, differently"
+
+    store.witness = witness
+    for _ in range(2):
+        with _failing(store), pytest.raises(UserError) as refused:
+            store.add_key(_key("key_1"))
+        assert refused.value.code is Code.STORAGE_UNAVAILABLE
+    assert store.keys("ten_a") == []
+    _use(store, "req_1")
+    store.add_key(_key("key_2"))
+    kinds = [(body["kind"], body.get("object") or body.get("records")) for body in _whole(store)]
+    assert kinds == [
+        ("act", "key_1"), ("undone", [1]), ("act", "key_1"), ("undone", [3]),
+        ("request", None), ("act", "key_2"),
+    ]  # fmt: skip
+    assert [record.number for record in signed.values()] == list(range(1, 7))
+
+
+def test_settlements_that_were_signed_and_not_stored_come_again_before_anything_else(
+    store: SqlStore,
+) -> None:
+    signed: dict[int, Record] = {}
+
+    def witness(records: Sequence[Record]) -> None:
+        for record in records:
+            assert signed.setdefault(record.number, record) == record
+
+    store.witness = witness
+    first = _entries(
+        *(ledger._reserved(reservation(id)) for id in ("req_b", "req_a")),
+        *(ledger._settled(settlement(id)) for id in ("req_b", "req_a")),
+    )
+    with _failing(store), pytest.raises(UserError):
+        store.apply(first)
+    with pytest.raises(UserError, match="still to be stored"):
+        store.add_key(_key("key_1"))
+    later = _entries(ledger._reserved(reservation("req_0")), ledger._settled(settlement("req_0")))
+    store.apply(first.then(later))
+    store.add_key(_key("key_1"))
+    names = [body.get("object") or body["id"] for body in _whole(store)]
+    assert names == ["req_b", "req_a", "req_0", "key_1"]
+    assert len(signed) == 4

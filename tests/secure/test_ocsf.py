@@ -1,0 +1,79 @@
+"""Records as SIEMs take them: the classes of the schema, and what each of them requires."""
+
+from typing import Any
+
+import pytest
+
+from freehold.core.acts import Act
+from freehold.secure.ocsf import event
+
+# Of schema.ocsf.io, version 1.5: what each class requires beside the base event.
+_BASE = {
+    "activity_id", "category_uid", "class_uid", "metadata", "severity_id", "time", "type_uid",
+}  # fmt: skip
+_REQUIRED = {
+    0: _BASE,
+    3001: _BASE | {"user"},
+    3002: _BASE | {"user", "service"},
+    3004: _BASE | {"entity"},
+    6003: _BASE | {"actor", "api", "src_endpoint"},
+}
+_REQUEST = {
+    "kind": "request", "id": "req_1", "at_us": 5_000_000, "began_at_us": 4_000_000,
+    "principal": "key_1", "endpoint": "chat/completions", "model": "m", "engine": "fake",
+    "base": "sha256:b", "adapter": None, "policies": ["freehold/users-use-models"],
+    "outcome": "ok", "error": None, "tokens_in": 3, "tokens_out": 7, "tokens_cached": 1,
+    "estimated": False,
+}  # fmt: skip
+_ACT: dict[str, Any] = {
+    "kind": "act", "id": "evt_1", "at_us": 5_000_000, "act": None, "object": None, "name": None,
+    "fields": [], "principal": "key_1", "via": "api", "action": "change_keys",
+    "operation": "POST /admin/v1/keys", "request": "req_1", "policies": [], "outcome": "ok",
+    "error": None,
+}  # fmt: skip
+
+
+def _valid(shown: dict[str, Any], class_: int, activity: int) -> dict[str, Any]:
+    assert shown["class_uid"] == class_
+    assert shown["activity_id"] == activity
+    assert shown["category_uid"] == class_ // 1000
+    assert shown["type_uid"] == class_ * 100 + activity
+    assert shown.keys() >= _REQUIRED[class_]
+    assert shown["metadata"].keys() >= {"product", "version"}
+    assert all(value is not None for value in shown.values())
+    return shown
+
+
+def test_a_request_is_an_api_activity() -> None:
+    shown = _valid(event("ten_a/dev", 3, _REQUEST, {"address": "10.1.2.3"}), 6003, 99)
+    assert shown["src_endpoint"] == {"ip": "10.1.2.3"}
+    assert shown["api"]["service"]["labels"] == ["dev"]
+    assert event("ten_a/dev", 3, _REQUEST)["src_endpoint"] == {"name": "unknown"}
+
+
+_CLASSES = {
+    "tenant.create": (3004, 1), "tenant.change": (3004, 3), "tenant.remove": (3004, 4),
+    "key.create": (3001, 1), "key.rotate": (3001, 99), "key.revoke": (3001, 5),
+    "route.set": (6003, 3), "route.remove": (6003, 4), "adapter.add": (6003, 1),
+    "adapter.remove": (6003, 4), "policy.set": (6003, 3), "policy.remove": (6003, 4),
+    "limit.set": (6003, 3), "limit.remove": (6003, 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("act", Act)
+def test_each_act_has_the_class_that_is_about_it(act: Act) -> None:
+    body = {**_ACT, "act": act.value, "object": "thing_1", "name": "called"}
+    shown = _valid(event("ten_a/dev", 4, body, {"about": "Mira"}), *_CLASSES[act])
+    assert "thing_1" in str(shown)
+    assert shown["actor"]["user"]["uid"] == "key_1"
+    assert (shown["status_id"], shown["severity_id"]) == (1, 1)
+
+
+def test_what_was_refused_and_who_was_not_known_are_failures() -> None:
+    refused = {**_ACT, "outcome": "refused", "error": "insufficient_permissions"}
+    shown = _valid(event("ten_a/dev", 4, refused), 6003, 99)
+    assert (shown["status_id"], shown["status_code"]) == (2, "insufficient_permissions")
+    counts = {"kind": "refusals", "at_us": 9, "since_us": 1, "counts": {"invalid_api_key": 4}}
+    assert _valid(event("installation", 1, counts), 3002, 1)["count"] == 4
+    for kind in ("undone", "restored"):
+        _valid(event("ten_a/dev", 5, {"kind": kind, "at_us": 1, "records": [4]}), 0, 99)
