@@ -20,6 +20,8 @@ _COUNT_S = 1.0
 async def hold(gateway: Gateway, binding: Binding, call: EngineCall, n: int, size: int) -> Hold:
     """`size` is that of the body in bytes: no token is shorter than one, so that it holds no
     more tokens than that. Raises what `Limits.hold` raises."""
+    if not gateway.limits.fitting(binding.principal):
+        return gateway.limits.nothing()
     context = gateway.pools[binding.route.pool].capabilities.context_length
     most_in = size + _TEMPLATE_TOKENS
     if context is not None:

@@ -59,7 +59,11 @@ class Connection(HttpToolsProtocol):
         if self._in_headers:
             self._header_bytes += len(data)
         super().data_received(data)
-        if self._in_headers and self._header_bytes > _MAX_HEADER_BYTES:
+        if not self._in_headers:
+            return
+        if self._slow is None:  # a later request on this connection
+            self._slow = self.loop.call_later(_HEADERS_S, self._end_slow_headers)
+        if self._header_bytes > _MAX_HEADER_BYTES:
             self._answer(b"431 Request Header Fields Too Large", _TOO_LARGE)
 
     def send_400_response(self, msg: str) -> None:
@@ -68,8 +72,6 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_headers = True
-        if self._slow is None:  # a later request on this connection
-            self._slow = self.loop.call_later(_HEADERS_S, self._end_slow_headers)
         self.scope["freehold.connection"] = self  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:

@@ -64,13 +64,16 @@ class Limits:
             )
         return found
 
+    def nothing(self) -> Hold:
+        """Where no limit fits: what is used is counted all the same, as one may be set
+        while the request runs."""
+        return Hold(self._clock.wall_us())
+
     async def hold(self, principal: Principal, most: Use, likely: Use, count: Count) -> Hold:
         """Raises `UserError`: `BUDGET_EXCEEDED`, `RATE_LIMITED`, `PRICE_UNKNOWN`, and then
         nothing is held. A request that would not fit with as many tokens as its bytes is
         counted (`count`) before it is refused."""
         limits = self.fitting(principal)
-        if not limits:
-            return Hold(self._clock.wall_us())
         await self._known(limits)
         try:
             return self._quota.hold(limits, most, likely, self._now())
@@ -105,6 +108,8 @@ class Limits:
     def headers(self, principal: Principal) -> list[Header]:
         """What a minute still allows, under the names that OpenAI's clients know."""
         found: list[Header] = []
+        if not self.fitting(principal):
+            return found
         now = self._now()
         for measure in _RATES:
             standings = [
