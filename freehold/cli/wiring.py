@@ -34,6 +34,7 @@ from freehold.operate import pricing
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
 from freehold.serve.access import Access
+from freehold.serve.accounts import OwnAccounts
 from freehold.serve.directory import Directory
 from freehold.serve.gateway import Gateway
 from freehold.serve.limits import Limits
@@ -274,7 +275,8 @@ def gateway(
     for tenant_id, environment in fleet.homes_of_routes(store):
         directory.load(tenant_id, environment)  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)
-    held = Limits(store, ledger, clock, settings.currency)
+    accounts = OwnAccounts(store, ledger, clock, settings.currency)
+    held = Limits(store, accounts, clock, settings.currency)
     watch = Watch(settings.limits, clock, ledger)
     changes = Routes(
         store,

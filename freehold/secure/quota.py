@@ -79,13 +79,18 @@ class _Minute:
 
 @dataclass(slots=True)
 class Hold:
-    """What one request was granted. It ends once, by `settle` or `release`."""
+    """What one request was granted. It ends once, by `settle` or `release`. `rates` are its
+    limits for a minute as they stand with it."""
 
+    request_id: str
     at_us: int
+    rates: list[Standing] = field(default_factory=list)
     budgets: list[tuple[_Account, int]] = field(default_factory=list)
     minutes: list[tuple[_Minute, list[float], int, Measure]] = field(default_factory=list)
     running: list[_Account] = field(default_factory=list)
     is_open: bool = True
+    is_shared: bool = False  # the database counts it
+    runs: bool = False  # it takes a place among those that run at once, there
 
 
 _Key = tuple[str, int]
@@ -119,7 +124,9 @@ class Quota:
         account.used = used + sum(amount for place, amount in account.pending if place > upto)
         account.pending = None
 
-    def hold(self, limits: Sequence[Limit], most: Use, likely: Use, now: Moment) -> Hold:
+    def hold(
+        self, request_id: str, limits: Sequence[Limit], most: Use, likely: Use, now: Moment
+    ) -> Hold:
         """`most` is what the request can use at most, against budgets; `likely` what it
         probably will, against a minute, which is corrected later. Raises `UserError`
         naming the limit that does not allow it, and then nothing is held."""
@@ -127,7 +134,7 @@ class Quota:
             refused = self._refused(limit, most, likely, now)
             if refused is not None:
                 raise refused
-        held = Hold(now.wall_us)
+        held = Hold(request_id, now.wall_us)
         for limit in limits:
             self._take(held, limit, most, likely, now)
         return held
@@ -236,6 +243,7 @@ class Quota:
             minute, amount = self._minute(limit, now), likely.of(limit.measure) or 0
             second = minute.add(now.monotonic_s, amount)
             held.minutes.append((minute, second, amount, limit.measure))
+            held.rates.append(self.standing(limit, now))
         elif limit.period is Period.AT_ONCE:
             account = self._running.setdefault(limit.id, _Account())
             account.held += 1

@@ -21,7 +21,7 @@ async def hold(gateway: Gateway, binding: Binding, call: EngineCall, n: int, siz
     """`size` is that of the body in bytes: no token is shorter than one, so that it holds no
     more tokens than that. Raises what `Limits.hold` raises."""
     if not gateway.limits.fitting(binding.principal):
-        return gateway.limits.nothing()
+        return gateway.limits.nothing(binding.request_id)
     context = gateway.pools[binding.route.pool].capabilities.context_length
     most_in = size + _TEMPLATE_TOKENS
     if context is not None:
@@ -37,7 +37,7 @@ async def hold(gateway: Gateway, binding: Binding, call: EngineCall, n: int, siz
 
     likely = _use(binding, n, size // _BYTES_A_TOKEN, min(asked or 0, most_out))
     most = _use(binding, n, most_in, most_out)
-    return await gateway.limits.hold(binding.principal, most, likely, count)
+    return await gateway.limits.hold(binding.request_id, binding.principal, most, likely, count)
 
 
 def _use(binding: Binding, n: int, tokens_in: int, tokens_out: int) -> Use:

@@ -23,6 +23,7 @@ from freehold.serve import errors
 from freehold.serve.assemble import Assembler
 from freehold.serve.connection import Connection
 from freehold.serve.gateway import Gateway
+from freehold.serve.limits import rate_headers
 from freehold.serve.meter import Meter
 from freehold.serve.replay import Claim
 from freehold.serve.shape import Shaper
@@ -243,7 +244,7 @@ class Exchange:
         adapter = reported.get("adapter")
         if adapter is not None and self._pool.capabilities.adapters:
             headers.append((b"x-freehold-adapter-digest", adapter.encode()))
-        return headers + self._gateway.limits.headers(self.binding.principal)
+        return headers + rate_headers(self._hold) if self._hold.rates else headers
 
     # the end
 
@@ -254,7 +255,9 @@ class Exchange:
         if self._claim is not None:
             self._claim.keep(tail)
             replay = self._claim.reply(self.binding.request_id, status, content_type)
-        await self._settle(Outcome.OK, None, replay)
+        settled = self._settle(Outcome.OK, None, replay)
+        await self._gateway.limits.closed(self._hold)
+        await settled
 
     async def _fail(self, send: Send, error: FreeholdError) -> None:
         code = error.code
@@ -268,7 +271,9 @@ class Exchange:
             self._gateway.log_fault(self.binding.request_id, error)
         await self._count_prompt(outcome)
         if self._settled is None:
-            await asyncio.wait([self._settle(outcome, kept)])
+            settled = self._settle(outcome, kept)
+            await self._gateway.limits.closed(self._hold)
+            await asyncio.wait([settled])
         if outcome is Outcome.CLIENT_GONE:
             return
         if outcome is Outcome.CLIENT_TOO_SLOW and self._connection is not None:

@@ -65,7 +65,7 @@ class Inference:
                 return
             await self._exchanged(scope, send, binding, body, call, claim, hold, len(raw))
         finally:
-            gateway.limits.release(hold)
+            await gateway.limits.release(hold)
 
     async def _exchanged(
         self,

@@ -1,32 +1,28 @@
-"""The limits as requests meet them: which fit a request, what is held, and what is settled."""
+"""The limits as requests meet them: which fit a request, what is held, what is settled."""
 
-import asyncio
-import functools
 from collections.abc import Awaitable, Callable, Sequence
 
 from freehold.core.binding import Environment, Principal
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
-from freehold.core.limit import Limit, Measure, Period, Use, window
-from freehold.secure.quota import Hold, Moment, Quota, Standing
+from freehold.core.limit import Limit, Use
+from freehold.secure.quota import Hold, Standing
+from freehold.serve.accounts import Accounts
 from freehold.serve.wire import Header
-from freehold.store.ledger import Ledger
 from freehold.store.limits import LimitTable
 
 _REMEMBERED = 10_000
-_RATES = (Measure.REQUESTS, Measure.TOKENS)
 
 Count = Callable[[], Awaitable[Use | None]]
 
 
 class Limits:
-    """On the event loop's thread, except for `reload`."""
+    """On the event loop's thread, except for `read`."""
 
-    def __init__(self, store: LimitTable, ledger: Ledger, clock: Clock, currency: str) -> None:
+    def __init__(self, store: LimitTable, accounts: Accounts, clock: Clock, currency: str) -> None:
         self._store = store
-        self._ledger = ledger
+        self._accounts = accounts
         self._clock = clock
-        self._quota = Quota(currency)
         self._by_tenant: dict[str, list[Limit]] = {}
         self._fitting: dict[tuple[str, str, str], tuple[Limit, ...]] = {}
         self.currency = currency
@@ -44,8 +40,7 @@ class Limits:
             return
         self._by_tenant = by_tenant
         self._fitting.clear()
-        self._quota.keep({limit.id for limit in found})
-        self._quota.sweep(self._clock.wall_us())
+        self._accounts.keep(found)
 
     def fitting(self, principal: Principal) -> tuple[Limit, ...]:
         """Those that hold for what it asks of models."""
@@ -64,84 +59,65 @@ class Limits:
             )
         return found
 
-    def nothing(self) -> Hold:
+    def nothing(self, request_id: str) -> Hold:
         """Where no limit fits: what is used is counted all the same, as one may be set
         while the request runs."""
-        return Hold(self._clock.wall_us())
+        return Hold(request_id, self._clock.wall_us())
 
-    async def hold(self, principal: Principal, most: Use, likely: Use, count: Count) -> Hold:
-        """Raises `UserError`: `BUDGET_EXCEEDED`, `RATE_LIMITED`, `PRICE_UNKNOWN`, and then
-        nothing is held. A request that would not fit with as many tokens as its bytes is
-        counted (`count`) before it is refused."""
+    async def hold(
+        self, request_id: str, principal: Principal, most: Use, likely: Use, count: Count
+    ) -> Hold:
+        """Raises what `Accounts.hold` raises, and then nothing is held. A request that would
+        not fit with as many tokens as its bytes is counted (`count`) before it is refused."""
         limits = self.fitting(principal)
-        await self._known(limits)
         try:
-            return self._quota.hold(limits, most, likely, self._now())
+            return await self._accounts.hold(request_id, limits, most, likely)
         except UserError as refused:
             if refused.code is not Code.BUDGET_EXCEEDED:
                 raise
             counted = await count()
             if counted is None:
                 raise
-        await self._known(limits)
-        return self._quota.hold(limits, counted, likely, self._now())
+        return await self._accounts.hold(request_id, limits, counted, likely)
 
     def settle(self, hold: Hold, principal: Principal, used: Use) -> None:
         """Right after the ledger was told of the settlement."""
-        self._quota.settle(hold, self.fitting(principal), used, self._ledger.place)
+        self._accounts.settle(hold, self.fitting(principal), used)
 
-    def release(self, hold: Hold) -> None:
+    async def closed(self, hold: Hold) -> None:
+        await self._accounts.closed(hold)
+
+    async def release(self, hold: Hold) -> None:
         """Changes nothing once it is settled."""
-        self._quota.release(hold)
+        await self._accounts.release(hold)
 
     async def standings(self, tenant_id: str, environment: Environment | None) -> list[Standing]:
         """Of a tenant's limits: those of one environment and those of all."""
-        found = [
-            each
-            for each in self._by_tenant.get(tenant_id, ())
-            if environment is None or each.environment in (None, environment)
-        ]
-        await self._known(found)
-        now = self._now()
-        return [self._quota.standing(each, now) for each in found]
-
-    def headers(self, principal: Principal) -> list[Header]:
-        """What a minute still allows, under the names that OpenAI's clients know."""
-        found: list[Header] = []
-        if not self.fitting(principal):
-            return found
-        now = self._now()
-        for measure in _RATES:
-            standings = [
-                self._quota.standing(each, now)
-                for each in self.fitting(principal)
-                if each.measure is measure and each.period is Period.MINUTE
+        return await self._accounts.standings(
+            [
+                each
+                for each in self._by_tenant.get(tenant_id, ())
+                if environment is None or each.environment in (None, environment)
             ]
-            if standings:
-                tightest = min(standings, key=_left)
-                name = measure.value.encode()
-                found += [
-                    (b"x-ratelimit-limit-%b" % name, b"%d" % tightest.limit.amount),
-                    (b"x-ratelimit-remaining-%b" % name, b"%d" % _left(tightest)),
-                ]
-        return found
-
-    async def _known(self, limits: Sequence[Limit]) -> None:
-        """Returns when it is known how much of each was used before."""
-        while missing := self._quota.unknown(limits, at_us := self._clock.wall_us()):
-            await asyncio.gather(*(self._open(each, at_us) for each in missing))
-
-    async def _open(self, limit: Limit, at_us: int) -> None:
-        self._quota.open(limit, at_us)
-        read = functools.partial(
-            self._store.spent, limit.tenant_id, limit, window(limit.period, at_us)
         )
-        used, upto = await self._ledger.counted(read)
-        self._quota.opened(limit, at_us, used, upto)
 
-    def _now(self) -> Moment:
-        return Moment(self._clock.wall_us(), self._clock.monotonic_s())
+
+def rate_headers(hold: Hold) -> list[Header]:
+    """What a minute still allows, under the names that OpenAI's clients know."""
+    tightest: dict[str, Standing] = {}
+    for each in hold.rates:
+        name = each.limit.measure.value
+        known = tightest.get(name)
+        if known is None or _left(each) < _left(known):
+            tightest[name] = each
+    found: list[Header] = []
+    for name, standing in tightest.items():
+        found += [
+            (b"x-ratelimit-limit-%b" % name.encode(), b"%d" % standing.limit.amount),
+            (b"x-ratelimit-remaining-%b" % name.encode(), b"%d" % _left(standing)),
+        ]
+    return found
 
 
 def _left(standing: Standing) -> int:
-    return max(0, standing.limit.amount - standing.used - standing.held)
+    return max(0, standing.limit.amount - standing.used)

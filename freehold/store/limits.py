@@ -3,12 +3,22 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    ScalarSelect,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from freehold.core.acts import Act, Change
 from freehold.core.audit import stream_of
 from freehold.core.binding import Environment
-from freehold.core.limit import DAY_US, Limit, Measure, Period, Use, Window
+from freehold.core.limit import DAY_US, Limit, Measure, Period, Window
 from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.identity import count_change
@@ -74,20 +84,27 @@ class LimitTable(AuditTable):
 
     def spent(self, tenant_id: str, limit: Limit, within: Window) -> int:
         """What settled requests used of it in these days."""
-        chosen = [spent.c.tenant_id == tenant_id, spent.c.day >= within.first]
-        if within.until is not None:
-            chosen.append(spent.c.day < within.until)
-        if limit.environment is not None:
-            chosen.append(spent.c.environment == limit.environment)
-        if limit.subject is not None:
-            chosen.append(spent.c.account == limit.subject)
-        sums = [func.coalesce(func.sum(each), 0) for each in _COUNTED]
         with self._reading(tenant_id) as connection:
-            row = connection.execute(select(*sums).where(*chosen)).one()
-        return Use(*map(int, row)).of(limit.measure) or 0
+            return int(connection.scalar(select(sum_spent(tenant_id, limit, within))) or 0)
 
 
-_COUNTED = (spent.c.requests, spent.c.tokens, spent.c.cost)
+def sum_spent(tenant_id: str, limit: Limit, within: Window) -> ScalarSelect[Any]:
+    chosen = [spent.c.tenant_id == tenant_id, spent.c.day >= within.first]
+    if within.until is not None:
+        chosen.append(spent.c.day < within.until)
+    if limit.environment is not None:
+        chosen.append(spent.c.environment == limit.environment)
+    if limit.subject is not None:
+        chosen.append(spent.c.account == limit.subject)
+    total = func.coalesce(func.sum(_COUNTED[limit.measure]), 0)
+    return select(total).where(*chosen).scalar_subquery()
+
+
+_COUNTED = {
+    Measure.REQUESTS: spent.c.requests,
+    Measure.TOKENS: spent.c.tokens,
+    Measure.MONEY: spent.c.cost,
+}
 
 
 def add_spent(connection: Connection, settled: Iterable[Mapping[Any, Any]]) -> None:

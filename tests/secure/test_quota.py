@@ -29,7 +29,7 @@ def _open(quota: Quota, *limits: Limit, used: int = 0, at_us: int = _MIDDAY) -> 
 
 
 def _held(quota: Quota, limit: Limit, most: Use, now: Moment | None = None) -> Hold:
-    return quota.hold([limit], most, most, now or _now())
+    return quota.hold("req_1", [limit], most, most, now or _now())
 
 
 def _refusal(ask: Callable[[], object]) -> UserError:
@@ -69,9 +69,9 @@ def test_all_limits_hold_and_a_refusal_takes_nothing() -> None:
         _limit(Measure.REQUESTS, Period.DAY, 1, "lim_narrow"),
     )
     _open(quota, wide, narrow)
-    quota.hold([wide, narrow], Use(1, 10), Use(1, 10), _now())
+    quota.hold("req_1", [wide, narrow], Use(1, 10), Use(1, 10), _now())
     for _ in range(200):
-        _refusal(lambda: quota.hold([wide, narrow], Use(1, 10), Use(1, 10), _now()))
+        _refusal(lambda: quota.hold("req_1", [wide, narrow], Use(1, 10), Use(1, 10), _now()))
     assert quota.standing(wide, _now()).held == 10
 
 
@@ -140,7 +140,7 @@ def test_a_new_day_begins_anew_and_the_last_ones_requests_count_for_theirs() -> 
 def test_what_is_settled_while_the_use_before_is_read_is_counted_once() -> None:
     quota, limit = Quota("USD"), _limit(Measure.TOKENS, Period.TOTAL, 1000)
     quota.open(limit, _MIDDAY)
-    free = [quota.hold([], Use(), Use(), _now()) for _ in range(3)]
+    free = [quota.hold("req_1", [], Use(), Use(), _now()) for _ in range(3)]
     for place, hold in enumerate(free, 1):
         quota.settle(hold, [limit], Use(1, 10), place)
     quota.opened(limit, _MIDDAY, 120, 2)  # the database had the first two
@@ -151,7 +151,7 @@ def test_what_is_settled_while_the_use_before_is_read_is_counted_once() -> None:
 
 def test_a_limit_that_came_later_counts_the_requests_that_were_running() -> None:
     quota, limit = Quota("USD"), _limit(Measure.TOKENS, Period.DAY, 1000)
-    running = quota.hold([], Use(1, 500), Use(1, 500), _now())
+    running = quota.hold("req_1", [], Use(1, 500), Use(1, 500), _now())
     _open(quota, limit)
     quota.settle(running, [limit], Use(1, 321), 7)
     assert quota.standing(limit, _now()).used == 321

@@ -6,7 +6,6 @@ from freehold.core.usage import Outcome
 from freehold.serve.metrics import Metrics
 from tests.store.making import settlement
 
-
 _ORDER = ("model", "endpoint", "outcome", "kind", "code", "le")
 
 
