@@ -26,13 +26,21 @@ class Limits:
         self._by_tenant: dict[str, list[Limit]] = {}
         self._fitting: dict[tuple[str, str, str], tuple[Limit, ...]] = {}
         self.currency = currency
+        self._mark: tuple[int, int] | None = None
         self.show(self.read())
 
-    def read(self) -> Sequence[Limit]:
-        """What the store says now; may block."""
-        return self._store.every_limit()
+    def read(self) -> Sequence[Limit] | None:
+        """What the store says now, or None where that is what it said before; may block."""
+        mark = self._store.limits_mark()
+        if mark == self._mark:
+            return None
+        found = self._store.every_limit()
+        self._mark = mark
+        return found
 
-    def show(self, found: Sequence[Limit]) -> None:
+    def show(self, found: Sequence[Limit] | None) -> None:
+        if found is None:
+            return
         by_tenant: dict[str, list[Limit]] = {}
         for limit in found:
             by_tenant.setdefault(limit.tenant_id, []).append(limit)

@@ -71,7 +71,8 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 _UNSCOPED = {
     "access_number", "add_key", "add_tenant", "apply", "audit_heads", "audit_page",
     "audit_trail", "billed_here", "claim", "close", "every_limit", "every_policy", "fact",
-    "first_fact", "key_by_hash", "put_back", "put_fact", "put_policy", "refusals", "refused",
+    "first_fact", "key_by_hash", "limits_mark", "put_back", "put_fact", "put_policy", "refusals",
+    "refused",
     "settle_orphans", "tenant_named", "tenants",
 }  # fmt: skip
 
