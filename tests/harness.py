@@ -136,6 +136,7 @@ async def running(
     recover(store, home.journal)
     store.settle_orphans(1)
     witness.check(store.audit_heads())
+    reach.forget_again(store, witness)
     tenant_id = reach.default_tenant(store)
     served = card(task=task, context=context)
     if model is not None:

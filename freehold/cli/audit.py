@@ -22,9 +22,9 @@ from freehold.core.audit import Level, stream_at
 from freehold.core.errors import Code, UserError
 from freehold.secure import audit, checkpoints
 from freehold.secure.ocsf import event
-from freehold.store.audit import AuditReader
 from freehold.store.backend import Backend
 from freehold.store.sqlite import Sqlite
+from freehold.store.subjects import AuditReader
 
 app = typer.Typer(no_args_is_help=True, help="Who used what, and whether the records are whole.")
 _PATH = "/admin/v1/audit"
@@ -58,8 +58,9 @@ def list_(
     if as_json:
         print_json([{**each, "body": orjson.loads(each["body"])} for each in found])
         return
-    rows = [_row(each["number"], orjson.loads(each["body"])) for each in found]
-    table(["number", "at (UTC)", "principal", "what", "about", "outcome"], rows, "None.")
+    rows = [_row(each, orjson.loads(each["body"])) for each in found]
+    columns = ["number", "at (UTC)", "principal", "who, from", "what", "about", "outcome"]
+    table(columns, rows, "None.")
 
 
 @app.command()
@@ -81,7 +82,8 @@ def export(
             for each in page:
                 body = orjson.loads(each["body"])
                 if format_ is Format.OCSF:
-                    shown = event(each["stream"], each["number"], body)
+                    known = each["personal"] if isinstance(each["personal"], dict) else None
+                    shown = event(each["stream"], each["number"], body, known)
                 else:
                     shown = each
                 sys.stdout.write(orjson.dumps(shown).decode() + "\n")
@@ -160,14 +162,28 @@ def _verified(
             "--checkpoints.",
         ) from None
     counts, findings = {}, []
+    keys = audit.DataKeys(reader.every_subject_key(), _forgotten(reader))
     for stream in sorted(signed.hashes.keys() | reader.audit_heads().keys()):
         first = signed.first.get(stream, 1)
         start = first if since else 1
         trail, hashes = reader.audit_trail(stream, start - 1), signed.hashes.get(stream, [])
-        counts[stream], found = audit.verify(stream, trail, hashes, first, start)
+        counts[stream], found = audit.verify(stream, trail, hashes, first, start, keys.wrong)
         if found is not None:
             findings.append(found)
     return counts, findings
+
+
+def _forgotten(reader: AuditReader) -> set[tuple[str, str]]:
+    """Tenant and subject, as the acts of tenants tell it."""
+    acts = (
+        (stream, orjson.loads(record.body))
+        for stream in reader.audit_heads()
+        if "/" not in stream
+        for record in reader.audit_trail(stream)
+    )
+    return {
+        (stream, body["object"]) for stream, body in acts if body.get("act") == "subject.forget"
+    }
 
 
 def _public_key(reader: AuditReader, given: str | None) -> Ed25519PublicKey:
@@ -209,10 +225,11 @@ def _page(home: Home, of: Of, level: Level, after: int, limit: int) -> list[dict
         return found
     with reach.offline(home, to_look=True) as (store, _, _):
         stream = stream_at(level, *of.resting(store))
-        return [shown_audit(each) for each in store.audit_page(stream, limit, after)]
+        subjects = reach.open_subjects(home, store)
+        return shown_audit(store.audit_page(stream, limit, after), subjects)
 
 
-def _row(number: int, body: dict[str, Any]) -> list[str]:
+def _row(each: dict[str, Any], body: dict[str, Any]) -> list[str]:
     """One record for people; kinds differ in what they have."""
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(body["at_us"] / 1e6))
     what = str(body.get("act") or body.get("action") or body["kind"])
@@ -225,4 +242,12 @@ def _row(number: int, body: dict[str, Any]) -> list[str]:
     elif "records" in body:
         about = ", ".join(map(str, body["records"]))
     outcome = str(body.get("error") or body.get("outcome") or "")
-    return [str(number), at, str(body.get("principal") or ""), what, about, outcome]
+    who = str(body.get("principal") or "")
+    return [str(each["number"]), at, who, _known(each["personal"]), what, about, outcome]
+
+
+def _known(personal: dict[str, str] | str | None) -> str:
+    if not isinstance(personal, dict):
+        return personal or ""
+    shown = ("name", "email", "subject", "user", "address", "about")
+    return ", ".join(personal[name] for name in shown if name in personal)

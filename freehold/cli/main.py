@@ -12,6 +12,7 @@ from freehold.cli import (
     bench,
     chat,
     down,
+    forget,
     key,
     limit,
     model,
@@ -38,6 +39,7 @@ app.command()(status.status)
 app.command()(chat.chat)
 app.command()(usage.usage)
 app.command()(bench.bench)
+app.command()(forget.forget)
 app.add_typer(model.app, name="model")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(route.app, name="route")

@@ -1,6 +1,7 @@
 """How a command reaches the installation: a running gateway by its admin API, or
 the store itself when none runs."""
 
+import hmac
 import json
 import os
 import ssl
@@ -25,7 +26,9 @@ from freehold.core.secret import Secret
 from freehold.core.tenant import DEFAULT_TENANT, Tenant
 from freehold.secure.checkpoints import Checkpoints
 from freehold.secure.copies import Copies
+from freehold.secure.forgotten import Forgotten
 from freehold.secure.keys import PEPPER_BYTES, Keyring
+from freehold.secure.subjects import SECRET_BYTES, Subjects
 from freehold.secure.witness import Witness
 from freehold.store.backend import Backend
 from freehold.store.ledger import recover
@@ -35,7 +38,7 @@ from freehold.store.sqlite import Sqlite
 
 _CALL_S = 30
 AUDIT_KEY_BYTES = 32
-_PEPPER_CHECK = "pepper_check"
+_PEPPER_CHECK, _SUBJECTS_CHECK = "pepper_check", "subjects_check"
 
 
 class RunningGateway:
@@ -184,6 +187,7 @@ def offline(home: Home, *, to_look: bool = False) -> Iterator[tuple[SqlStore, Ke
                 recover(store, home.journal)
                 if not to_look:
                     witness.check(store.audit_heads())
+                    forget_again(store, witness)
                 tenant_id = default_tenant(store)
                 with acting_as(Acting("local", Via.COMMAND, tenant_id)):
                     yield store, keyring, tenant_id
@@ -278,7 +282,8 @@ def open_audit(home: Home, store: SqlStore, wanted: AuditSettings | None = None)
             for each in settings.copies
         ]
         heads = store.audit_heads()
-        made = Witness(Checkpoints(path, key), SystemClock(), heads, copies)
+        signing = Checkpoints(path, key)
+        made = Witness(signing, SystemClock(), heads, Forgotten(path, key), copies)
     except OSError as error:
         raise UserError(
             Code.AUDIT_UNAVAILABLE,
@@ -294,7 +299,38 @@ def open_audit(home: Home, store: SqlStore, wanted: AuditSettings | None = None)
         if store.fact(name) != value:
             store.put_fact(name, value)
     store.witness = made
+    store.sealer = open_subjects(home, store).seal_apart
     return made
+
+
+def open_subjects(home: Home, store: SqlStore) -> Subjects:
+    """Raises `UserError(CONFIG_INVALID)` for another secret than data keys are wrapped with."""
+    path, known = home.secrets / "subjects", store.fact(_SUBJECTS_CHECK)
+    secret = read_or_create_secret(path, SECRET_BYTES, may_create=known is None)
+    check = hmac.digest(secret, b"freehold subjects check", "sha256").hex()
+    if (known or store.first_fact(_SUBJECTS_CHECK, check)) != check:
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"{path} is not the file that personal fields were sealed with: restore it from a "
+            "backup.",
+        )
+    return Subjects(store, secret, SystemClock())
+
+
+def forget_again(store: SqlStore, witness: Witness) -> None:
+    """Whoever was forgotten and is known again, because an older database was put back."""
+    for each in witness.forgotten:
+        if store.is_known(each.tenant_id, each.subject):
+            store.forget_subject(each.tenant_id, each.subject, each.at_us)
+    count = len(witness.forgotten)
+    if count < int(store.fact("forgotten") or 0):
+        raise UserError(
+            Code.AUDIT_BROKEN,
+            "Fewer are forgotten beside the audit checkpoints than the database knows of: put "
+            "back a copy of `forgotten.jsonl` there.",
+        )
+    if count != int(store.fact("forgotten") or 0):
+        store.put_fact("forgotten", str(count))
 
 
 def _as_before(store: SqlStore) -> AuditSettings:

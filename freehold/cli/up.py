@@ -182,6 +182,7 @@ async def _serve(
         recover(store, home.journal)
         orphans = store.settle_orphans(time.time_ns() // 1000)
         witness.check(store.audit_heads())
+        reach.forget_again(store, witness)
         tenant_id = reach.default_tenant(store)
         operator = keyring.open_locally(tenant_id)
         first_key = _first_key(home, store, keyring, tenant_id)

@@ -12,6 +12,7 @@ import freehold
 from freehold.catalog.adapters import Adapters
 from freehold.catalog.own_weights import copied, forget_others, own_cache
 from freehold.catalog.store import ModelStore
+from freehold.cli import reach
 from freehold.config.home import Home
 from freehold.config.schema import Settings
 from freehold.core.binding import Environment, Route
@@ -289,9 +290,20 @@ def gateway(
         functools.partial(fleet.is_wanted, store),
         clock,
     )
+    subjects = reach.open_subjects(home, store)
     policies, refusals = LivePolicies(store, clock), Refusals(store, clock)
     access = Access(
-        store, keyring, tenants, directory, watch, own, changes.changing, policies, held, refusals
+        store,
+        keyring,
+        tenants,
+        directory,
+        watch,
+        own,
+        changes.changing,
+        policies,
+        held,
+        refusals,
+        subjects,
     )
     process = psutil.Process()
 
@@ -319,6 +331,7 @@ def gateway(
         access=access,
         policies=policies,
         refusals=refusals,
+        subjects=subjects,
         people=_people(settings, tenants, clock),
         proxies=Proxies(trusted) if (trusted := settings.server.trusted_proxies) else None,
         cards=by_digest,

@@ -23,6 +23,7 @@ class Action(StrEnum):
     CHANGE_TENANTS = "change_tenants"
     READ_POLICIES = "read_policies"
     CHANGE_POLICIES = "change_policies"
+    FORGET_SUBJECTS = "forget_subjects"
     READ_AUDIT = "read_audit"
     READ_OVERALL_AUDIT = "read_overall_audit"
     READ_MODELS = "read_models"
@@ -37,6 +38,7 @@ ON_TENANT = frozenset(
         Action.CHANGE_TENANTS,
         Action.READ_POLICIES,
         Action.CHANGE_POLICIES,
+        Action.FORGET_SUBJECTS,
     }
 )
 ON_INSTALLATION = frozenset({Action.READ_MODELS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT})

@@ -29,6 +29,7 @@ class Act(StrEnum):
     POLICY_REMOVE = "policy.remove"
     LIMIT_SET = "limit.set"
     LIMIT_REMOVE = "limit.remove"
+    SUBJECT_FORGET = "subject.forget"
 
 
 class Via(StrEnum):
@@ -40,13 +41,14 @@ class Via(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Change:
     """One thing that was changed, as its record tells it. `fields` are names and never
-    values; `name` is what people call a thing that is no person's."""
+    values; `name` is what people call a thing that is no person's, `about` one that may be."""
 
     act: Act
     stream: str
     id: str
     fields: tuple[str, ...] = ()
     name: str | None = None
+    about: str | None = None
 
 
 @dataclass(slots=True)

@@ -59,6 +59,8 @@ class Principal:
     groups: frozenset[str] | None = None  # of a person; None for a key
     lineage: str | None = None  # the first of the keys that replaced one another
     epoch: int = field(default=0, compare=False)
+    # What is known of who it is, by the names of personal fields (`core/subject.py`).
+    known: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def account(self) -> str:

@@ -36,6 +36,7 @@ class Reservation:
     policies: str | None = None  # that admitted it, with spaces between
     account: str | None = None  # whose use it is, where that is not the key itself
     price: str | None = None  # as `Price.written` has it
+    personal: str | None = None  # of its audit record, sealed
     idempotency: "IdempotencyClaim | None" = None
 
 

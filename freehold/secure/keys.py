@@ -274,6 +274,7 @@ def _principal(record: KeyRecord, epoch: int) -> Principal:
         expires_at_us=record.expires_at_us,
         lineage=record.lineage,
         epoch=epoch,
+        known=(("name", record.name),),
     )
 
 

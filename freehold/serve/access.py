@@ -10,6 +10,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.tenant import Tenant
 from freehold.deploy.pools import Pools
 from freehold.secure.keys import Keyring
+from freehold.secure.subjects import Subjects
 from freehold.serve.directory import Directory
 from freehold.serve.limits import Limits
 from freehold.serve.policies import LivePolicies
@@ -42,6 +43,7 @@ class Access:
         policies: LivePolicies,
         limits: Limits,
         refusals: Refusals,
+        subjects: Subjects,
     ) -> None:
         self._store = store
         self._keyring = keyring
@@ -53,6 +55,7 @@ class Access:
         self._policies = policies
         self._limits = limits
         self._refusals = refusals
+        self._subjects = subjects
         self._number = -1  # so that the first look follows whatever came meanwhile
         self._again = 0
         self._following = asyncio.Lock()
@@ -72,6 +75,7 @@ class Access:
         async with self._following:
             self._number = await asyncio.to_thread(self._store.access_number)
             self._keyring.changed()
+            self._subjects.changed()
             await asyncio.to_thread(self._policies.reload)
             self._limits.show(await asyncio.to_thread(self._limits.read))
             found = await asyncio.to_thread(self._tenants.read)

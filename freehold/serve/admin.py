@@ -2,10 +2,12 @@
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
+import orjson
 from pydantic import BaseModel, Field, ValidationError
 
 from freehold.core.action import Action, Installation
@@ -13,6 +15,7 @@ from freehold.core.audit import INSTALLATION, Level, stream_at
 from freehold.core.audit import Record as AuditRecord
 from freehold.core.binding import Principal
 from freehold.core.errors import Code, UserError
+from freehold.secure.subjects import Subjects
 from freehold.serve import admission
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import OwnQuery, owner
@@ -112,7 +115,7 @@ class Admin:
         found = await asyncio.to_thread(
             self._gateway.store.audit_page, stream, asked.limit + 1, asked.after
         )
-        data = [shown_audit(each) for each in found[: asked.limit]]
+        data = await asyncio.to_thread(shown_audit, found[: asked.limit], self._gateway.subjects)
         await reply_json(send, {"data": data, "has_more": len(found) > asked.limit})
 
     def _stream(self, scope: Scope, principal: Principal, asked: AuditQuery) -> str:
@@ -131,14 +134,19 @@ class Admin:
         await reply_json(send, {"data": cards})
 
 
-def shown_audit(record: AuditRecord) -> dict[str, Any]:
+def shown_audit(records: Sequence[AuditRecord], subjects: Subjects) -> list[dict[str, Any]]:
     """`body` is the text that was hashed, so that others can check the chain too."""
-    return {
-        "stream": record.stream,
-        "number": record.number,
-        "body": record.body.decode(),
-        "hash": record.hash.hex(),
-    }
+    known = subjects.read([orjson.loads(each.body) for each in records])
+    return [
+        {
+            "stream": record.stream,
+            "number": record.number,
+            "body": record.body.decode(),
+            "hash": record.hash.hex(),
+            "personal": personal,
+        }
+        for record, personal in zip(records, known, strict=True)
+    ]
 
 
 async def body_of(

@@ -5,15 +5,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from freehold.core.action import Installation, TenantItself
+from freehold.core.action import Installation
 from freehold.core.binding import Principal
 from freehold.core.errors import Code, UserError
 from freehold.core.policy import Policy
 from freehold.secure.policy import MAX_POLICY_CHARACTERS, check
 from freehold.serve.admin import body_of, parsed, query, rfc3339
 from freehold.serve.gateway import Gateway
-from freehold.serve.owner import no_tenant
-from freehold.serve.policies import refused
+from freehold.serve.owner import tenant_of
 from freehold.serve.routes import Reference
 from freehold.serve.wire import Receive, Scope, Send, reply_json
 
@@ -79,17 +78,7 @@ class PoliciesAdmin:
         if asked.installation:
             gateway.policies.require(principal, action, Installation(), address)
             return None
-        if asked.tenant is None:
-            return principal.tenant_id  # which was asked about before
-        tenant = gateway.tenants.find(asked.tenant)
-        if tenant is None:
-            raise no_tenant(asked.tenant)
-        decision = gateway.policies.decide(principal, action, TenantItself(tenant.id), address)
-        if not decision.is_allowed:
-            if tenant.id == principal.tenant_id:
-                raise refused(action, decision)
-            raise no_tenant(asked.tenant)
-        return tenant.id
+        return tenant_of(gateway, scope, principal, asked.tenant)
 
 
 def shown_policy(policy: Policy) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from freehold.serve.admin_limits import LimitsAdmin
 from freehold.serve.admin_policies import PoliciesAdmin
 from freehold.serve.admin_prices import PricesAdmin
 from freehold.serve.admin_routing import RoutingAdmin
+from freehold.serve.admin_subjects import SubjectsAdmin
 from freehold.serve.admin_tenants import TenantsAdmin
 from freehold.serve.door import Door
 from freehold.serve.gateway import Gateway
@@ -91,6 +92,12 @@ def operations(gateway: Gateway) -> list[Operation]:
         Operation("POST", "/admin/v1/limits", Action.CHANGE_LIMITS, limits.put),
         Operation("DELETE", "/admin/v1/limits/{limit_id}", Action.CHANGE_LIMITS, limits.remove),
         Operation("GET", "/admin/v1/prices", Action.READ_MODELS, PricesAdmin(gateway).listing),
+        Operation(
+            "DELETE",
+            "/admin/v1/subjects/{subject:path}",
+            Action.FORGET_SUBJECTS,
+            SubjectsAdmin(gateway).forget,
+        ),
         Operation("GET", "/admin/v1/usage", Action.READ_USAGE, admin.usage),
         Operation("GET", "/admin/v1/audit", Action.READ_AUDIT, admin.audit),
         Operation("GET", "/admin/v1/requests", Action.READ_USAGE, admin.records),
@@ -147,6 +154,7 @@ class _Guarded:
             action=action.value,
             operation=self._name,
             request_id=scope["freehold.request_id"],
+            personal={**dict(principal.known), **_from(scope["freehold.address"])},
         )
         try:
             with acting_as(who):
@@ -157,6 +165,10 @@ class _Guarded:
                 stream = stream_of(principal.tenant_id, principal.environment)
                 await asyncio.to_thread(self._gateway.store.refused, who, stream, error.code.value)
             raise
+
+
+def _from(address: str) -> dict[str, str]:
+    return {"address": address} if address else {}
 
 
 class _Path:

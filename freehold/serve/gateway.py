@@ -16,6 +16,7 @@ from freehold.deploy.pool import Pool
 from freehold.deploy.pools import Pools
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
+from freehold.secure.subjects import Subjects
 from freehold.serve.access import Access
 from freehold.serve.directory import Directory
 from freehold.serve.limits import Limits
@@ -52,6 +53,7 @@ class Gateway:
     access: Access
     policies: LivePolicies
     refusals: Refusals
+    subjects: Subjects
     cards: Mapping[str, ModelCard]  # by digest
     adapters: Adapters
     limits: Limits

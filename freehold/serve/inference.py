@@ -8,7 +8,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.usage import Reservation
 from freehold.deploy.pool import Pool
 from freehold.secure.quota import Hold
-from freehold.serve import admission, allowance, connection
+from freehold.serve import admission, allowance, connection, personal
 from freehold.serve.bodies import Body, admit, parse
 from freehold.serve.endpoints import ENGINE_ENDPOINT, shaper_for
 from freehold.serve.exchange import Exchange
@@ -59,7 +59,8 @@ class Inference:
         claim = self._claim(scope, binding, key, raw)
         hold = await allowance.hold(gateway, binding, call, body.n, len(raw))
         try:
-            met = await gateway.ledger.reserve(self._reservation(binding, claim))
+            sealed = await personal.sealed(gateway, scope, binding, body)
+            met = await gateway.ledger.reserve(self._reservation(binding, claim, sealed))
             if met is not None and claim is not None and not met.claimed:
                 await _repeat(send, claim, met)
                 return
@@ -131,7 +132,9 @@ class Inference:
             key = self._gateway.keyring.keyed("reply", principal.id)
         return Claim(slot, key, idempotency_key, raw)
 
-    def _reservation(self, binding: Binding, claim: Claim | None) -> Reservation:
+    def _reservation(
+        self, binding: Binding, claim: Claim | None, sealed: str | None
+    ) -> Reservation:
         now_us = self._gateway.clock.wall_us()
         principal, route = binding.principal, binding.route
         return Reservation(
@@ -151,6 +154,7 @@ class Inference:
             policies=" ".join(binding.policies),
             account=principal.lineage,
             price=binding.price.written if binding.price is not None else None,
+            personal=sealed,
             idempotency=claim.as_reserved(now_us) if claim else None,
         )
 

@@ -17,6 +17,7 @@ from freehold.serve.admin_limits import NewLimit
 from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
 from freehold.serve.admin_prices import PricesQuery
 from freehold.serve.admin_routing import NewAdapter, PageQuery
+from freehold.serve.admin_subjects import SubjectQuery
 from freehold.serve.admin_tenants import NewTenant, RemovalQuery, TenantChange
 from freehold.serve.errors import HTTP
 from freehold.serve.owner import OwnQuery
@@ -273,6 +274,12 @@ _OTHERS = [
         "get", "/admin/v1/prices", "list_prices", "administration",
         "What models cost, and what the machine cost beside what was billed", replies.PriceList,
         _WITH_QUERY, query=PricesQuery,
+    ),
+    _Entry(
+        "delete", "/admin/v1/subjects/{subject}", "forget_subject", "administration",
+        "Forget a key, a person or an end user: personal fields of audit records about them "
+        "cannot be read any more", replies.ForgottenSubject, _WITH_QUERY | _OWNED,
+        query=SubjectQuery,
     ),
     _Entry(
         "get", "/admin/v1/usage", "usage", "administration",

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from freehold.core.action import Space
+from freehold.core.action import Space, TenantItself
 from freehold.core.binding import Environment, Principal
 from freehold.core.errors import Code, UserError
 from freehold.secure.keys import not_served
@@ -58,6 +58,22 @@ def owner(
     if tenant is None or tenant_id == principal.tenant_id:
         raise refused(action, decision)
     raise no_tenant(tenant)
+
+
+def tenant_of(gateway: Gateway, scope: Scope, principal: Principal, reference: str | None) -> str:
+    """The id of a tenant that something is asked about as a whole. Raises as `owner`."""
+    if reference is None:
+        return principal.tenant_id  # which was asked about before
+    tenant = gateway.tenants.find(reference)
+    if tenant is None:
+        raise no_tenant(reference)
+    action, address = scope["freehold.action"], scope["freehold.address"]
+    decision = gateway.policies.decide(principal, action, TenantItself(tenant.id), address)
+    if decision.is_allowed:
+        return tenant.id
+    if tenant.id == principal.tenant_id:
+        raise refused(action, decision)
+    raise no_tenant(reference)
 
 
 def no_tenant(reference: str) -> UserError:

@@ -57,6 +57,7 @@ class People:
             models=None,
             groups=claims.groups,
             epoch=epoch,
+            known=_known(claims),
         )
 
     def _of(self, token: str) -> tuple[Provider, ProviderSettings]:
@@ -98,6 +99,11 @@ class People:
 def looks_like_token(credential: str) -> bool:
     """A JWT in compact form, which no API key of ours looks like."""
     return credential.startswith("ey") and credential.count(".") == 2
+
+
+def _known(claims: Claims) -> tuple[tuple[str, str], ...]:
+    known = (("issuer", claims.issuer), ("subject", claims.subject), ("email", claims.email or ""))
+    return tuple((name, value) for name, value in known if value)
 
 
 def _id_of(claims: Claims) -> str:

@@ -334,17 +334,26 @@ class Policy(BaseModel):
 
 
 class AuditRecord(BaseModel):
-    """`body` is JSON, as it was hashed."""
+    """`body` is JSON, as it was hashed; `personal` what can be read of its personal fields."""
 
     stream: str
     number: int
     body: str
     hash: str
+    personal: dict[str, str] | Literal["forgotten", "unreadable"] | None
 
 
 class AuditList(BaseModel):
     data: list[AuditRecord]
     has_more: bool
+
+
+class ForgottenSubject(BaseModel):
+    """`data_keys`: how many it ever had, all of which are destroyed."""
+
+    id: str
+    data_keys: Count
+    forgotten_at: datetime
 
 
 class PolicyList(BaseModel):

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby, takewhile
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -15,12 +14,13 @@ from freehold.core.acts import Acting, Change, Via, acting
 from freehold.core.audit import INSTALLATION, Head, Record, chained, link, stream_of
 from freehold.core.errors import Code, Fault, UserError
 from freehold.core.ids import new_id
-from freehold.store.backend import EVERY_TENANT, Backend, Whose
+from freehold.core.subject import Owner, Sealed, SubjectKey
+from freehold.store.backend import EVERY_TENANT, Whose
 from freehold.store.database import Database
-from freehold.store.sqlite import Sqlite
-from freehold.store.tables import audit
+from freehold.store.tables import audit, subject_keys
 
 Witness = Callable[[Sequence[Record]], None]
+Sealer = Callable[[Sequence[Owner], Mapping[str, str], str], Sealed]
 Made = tuple[str, bytes]  # a stream, and the body of a record for it
 _PAGE = 10_000
 _UNDONE, _RESTORED = "undone", "restored"
@@ -52,6 +52,8 @@ class AuditTable(Database):
     # Hears of records before they are there, and keeps what proves them elsewhere. Raises
     # `OSError`, and then nothing of the transaction happens.
     witness: Witness | None = None
+    # Seals personal fields of what people do; without one they are left out.
+    sealer: Sealer | None = None
     _owed: _Owed | None = None
 
     def audit_records(
@@ -92,6 +94,7 @@ class AuditTable(Database):
         """Records that somebody was not let do what they wanted to."""
         body = _act(who, None) | {"outcome": "refused", "error": code}
         with self._transaction(EVERY_TENANT) as connection:
+            body["personal"] = self._personal(connection, body["id"], who, None)
             self._record(connection, [(stream, orjson.dumps(body))], is_once=True)
 
     def refusals(self, counts: Mapping[str, int], since_us: int, until_us: int) -> None:
@@ -132,8 +135,26 @@ class AuditTable(Database):
             if changing.changes is None:
                 raise Fault("an administrative change that says nothing of itself")
             who = acting() or Acting("freehold", Via.START)
-            made = [(each.stream, orjson.dumps(_act(who, each))) for each in changing.changes]
+            made: list[Made] = []
+            for each in changing.changes:
+                body = _act(who, each)
+                body["personal"] = self._personal(connection, body["id"], who, each)
+                made.append((each.stream, orjson.dumps(body)))
             self._record(connection, made, is_once=True)
+
+    def _personal(
+        self, connection: Connection, record_id: str, who: Acting, change: Change | None
+    ) -> dict[str, Any] | None:
+        """Of who acts, and of the key that was changed; with data keys of their own."""
+        owners, fields = [(who.tenant_id, who.principal)], dict(who.personal)
+        if change is not None and change.about is not None:
+            owners.append((change.stream.partition("/")[0], change.id))
+            fields["about"] = change.about
+        if self.sealer is None or not fields:
+            return None
+        sealed = self.sealer(owners, fields, record_id)
+        connection.execute(insert(subject_keys), [row_of(each) for each in sealed.new])
+        return {"keys": sealed.keys, "sealed": sealed.text}
 
     def _record(self, connection: Connection, made: Sequence[Made], *, is_once: bool) -> None:
         """Appends to each stream, in their order. Raises `UserError`: `AUDIT_UNAVAILABLE`
@@ -213,23 +234,12 @@ class AuditTable(Database):
                     mine.append(record)
 
 
-class AuditReader(AuditTable):
-    """The records of a database that nobody else need have open, or that somebody writes."""
-
-    def __init__(self, where: Path | Backend) -> None:
-        self._backend = Sqlite(where) if isinstance(where, Path) else where
-        self._reader = self._backend.open_reader()
-
-    def close(self) -> None:
-        self._reader.dispose()
-
-
 def body_of_request(row: Any) -> Made:
     """The record of a settled request: digests, counts and names, and nothing of what was
     said in it. It is the same whenever it is made, also again after a crash."""
     settled = row["settled_at_us"] if row["outcome"] != "orphaned" else row["created_at_us"]
     body = {
-        "v": 1,
+        "v": 2,
         "kind": "request",
         "id": row["id"],
         "at_us": settled,
@@ -248,6 +258,7 @@ def body_of_request(row: Any) -> Made:
         "tokens_cached": row["tokens_cached"],
         "estimated": bool(row["estimated"]),
         "cost": row["cost"],
+        "personal": orjson.Fragment(row["personal"]) if row["personal"] else None,
     }
     return stream_of(row["tenant_id"], row["environment"]), orjson.dumps(body)
 
@@ -287,6 +298,10 @@ def _again(kind: str, numbers: Sequence[int]) -> bytes:
 def _is_change(record: Record) -> bool:
     body = orjson.loads(record.body)
     return bool(body["kind"] == "act" and body["outcome"] == "ok")
+
+
+def row_of(key: SubjectKey) -> dict[str, Any]:
+    return {name: getattr(key, name) for name in SubjectKey.__slots__}
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -78,6 +78,10 @@ class Backend(Protocol):
         """Its transaction may be longer than others."""
         ...
 
+    def scrub(self, writer: Engine) -> None:
+        """What was overwritten before shall be in no file of it."""
+        ...
+
     def see(self, connection: Connection, whose: Whose) -> None:
         """Until its transaction ends, or the next call, it sees and changes rows of this
         tenant only, where the database can see to that."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.policy import Policy
+from freehold.core.subject import SubjectKey
 from freehold.core.tenant import Holding, IsolationClass, Tenant
 from freehold.core.usage import IdempotencyClaim, StoredReply, UsageRow
 
@@ -113,6 +114,18 @@ class KeyStore(Protocol):
         is replaced once: called again, it changes nothing and returns what the first call
         made. Both belong to the environment of `new`."""
         ...
+
+
+class SubjectStore(Protocol):
+    def living_key(self, tenant_id: str, subject: str) -> SubjectKey | None:
+        """The newest that can still be read."""
+        ...
+
+    def subject_keys(self, ids: Sequence[str]) -> Sequence[SubjectKey]:
+        """By their ids, which records name."""
+        ...
+
+    def add_subject_key(self, new: SubjectKey) -> None: ...
 
 
 class PolicyStore(Protocol):

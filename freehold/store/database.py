@@ -83,6 +83,12 @@ class Database:
             self._backend.see(connection, EVERY_TENANT)
             yield connection
 
+    def _scrub(self) -> None:
+        """What was overwritten is gone from the database's files, too, as far as that is in
+        its hands."""
+        with self._turn, self._told():
+            self._backend.scrub(self._writer)
+
     @contextmanager
     def _reading(self, whose: Whose) -> Iterator[Connection]:
         with self._told(), self._reader.connect() as connection:

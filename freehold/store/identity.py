@@ -262,7 +262,8 @@ def _of_tenant(act: Act, tenant_id: str, name: str, *fields: str) -> Change:
 
 
 def _of_key(act: Act, record: KeyRecord, *fields: str) -> Change:
-    return Change(act, stream_of(record.tenant_id, record.environment), record.id, fields)
+    stream = stream_of(record.tenant_id, record.environment)
+    return Change(act, stream, record.id, fields, about=record.name)
 
 
 def _given(record: KeyRecord) -> list[str]:

@@ -362,7 +362,7 @@ def _reserved(entry: Reservation) -> list[Any]:
         "r", entry.request_id, entry.tenant_id, entry.environment, entry.key_id, entry.alias,
         entry.endpoint, entry.engine, entry.base_digest, entry.adapter_digest,
         entry.conversation_id, entry.priority, entry.stream, entry.created_at_us, entry.policies,
-        entry.account, entry.price,
+        entry.account, entry.price, entry.personal,
     ]  # fmt: skip
 
 

@@ -184,6 +184,9 @@ class Postgres:
     def take_time(self, connection: Connection) -> None:
         connection.execute(text(f"SET LOCAL statement_timeout = {_LONG_MS}"))
 
+    def scrub(self, writer: Engine) -> None:
+        """Its vacuum does it, when whoever operates it lets it."""
+
     def see(self, connection: Connection, whose: Whose) -> None:
         if whose is EVERY_TENANT:
             connection.execute(_SEE, {"tenant": "", "every": "on"})

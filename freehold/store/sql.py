@@ -29,6 +29,7 @@ from freehold.store.identity import Identity
 from freehold.store.limits import LimitTable, add_spent
 from freehold.store.policies import PolicyTable
 from freehold.store.routing import Routing
+from freehold.store.subjects import SubjectTable
 from freehold.store.tables import facts, idempotency, requests
 
 # What both databases understand.
@@ -41,7 +42,7 @@ _FIRST_FACT = text(
 )
 
 
-class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
+class SqlStore(Identity, PolicyTable, Routing, LimitTable, SubjectTable, AuditTable):
     # facts of this installation
 
     def put_fact(self, name: str, value: str) -> None:
@@ -191,7 +192,10 @@ class SqlStore(Identity, PolicyTable, Routing, LimitTable, AuditTable):
                 select(requests).where(*chosen).order_by(requests.c.id.desc()).limit(limit)
             ).mappings()
             # The names of columns are no plain strings, which JSON does not take.
-            return [{str(name): value for name, value in row.items()} for row in rows]
+            return [
+                {str(name): value for name, value in row.items() if name != "personal"}
+                for row in rows
+            ]
 
 
 def _priced(connection: Connection, orphans: Sequence[RowMapping]) -> list[dict[str, Any]]:

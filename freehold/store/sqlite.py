@@ -56,6 +56,14 @@ class Sqlite:
 
     def take_time(self, connection: Connection) -> None: ...
 
+    def scrub(self, writer: Engine) -> None:
+        """Pages as they were before are in the write-ahead log until it is begun anew."""
+        connection = writer.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+
     def see(self, connection: Connection, whose: Whose) -> None: ...
 
 
@@ -71,6 +79,7 @@ def open_writer(path: Path) -> Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA secure_delete=ON")  # what is forgotten is overwritten
         connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
 
     # The driver's own transaction handling starts late and breaks DDL; SQLAlchemy's

@@ -16,7 +16,7 @@ _c = requests.c
 RESERVED = (
     _c.id, _c.tenant_id, _c.environment, _c.key_id, _c.alias, _c.endpoint, _c.engine,
     _c.base_digest, _c.adapter_digest, _c.conversation_id, _c.priority, _c.stream,
-    _c.created_at_us, _c.policies, _c.account, _c.price,
+    _c.created_at_us, _c.policies, _c.account, _c.price, _c.personal,
 )  # fmt: skip
 MARKED = (_c.id, _c.tokens_in, _c.tokens_out)
 SETTLED = (

@@ -128,6 +128,7 @@ requests = Table(
     Column("account", String),  # whose use it is, where that is not the key itself
     Column("price", String),  # as core/price.py writes it
     Column("cost", BigInteger),  # micro-units; NULL where the price was not known
+    Column("personal", String),  # of its audit record, sealed
     Index("requests_by_tenant_and_time", "tenant_id", "created_at_us"),
 )
 # Small however many rows there are: what a start has to sweep.
@@ -159,6 +160,20 @@ policies = Table(
     Column("text", String, nullable=False),
     Column("set_at_us", BigInteger, nullable=False),
     Column("set_by", String, nullable=False),
+)
+
+# By tenant and subject (a key, a person, an end user): what unlocks personal fields of audit
+# records, wrapped; null once the subject is forgotten.
+subject_keys = Table(
+    "subject_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("wrapped", LargeBinary),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("forgotten_at_us", BigInteger),
+    Index("subject_keys_of", "tenant_id", "subject"),
 )
 
 # By stream (a tenant's environment), a chain of hashes; rows are only ever added.

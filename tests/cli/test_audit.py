@@ -173,10 +173,56 @@ def test_records_are_exported_a_line_each(
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert len(lines) == _LAST
     if form == "jsonl":
-        assert set(lines[0]) == {"stream", "number", "body", "hash"}
+        assert set(lines[0]) == {"stream", "number", "body", "hash", "personal"}
         return
     first = lines[1]
     assert (first["class_uid"], first["category_uid"], first["type_uid"]) == (6003, 6, 600399)
     assert (first["status_id"], first["activity_id"], first["severity_id"]) == (1, 99, 1)
     assert first["actor"]["user"]["uid"].startswith("key_")
     assert first["time"] > 1_700_000_000_000
+
+
+_EXCHANGES = {
+    "exchanged": "UPDATE subject_keys SET wrapped = (SELECT max(wrapped) FROM subject_keys)",
+    "made unreadable": "UPDATE subject_keys SET wrapped = NULL, forgotten_at_us = 1",
+    "removed": "DELETE FROM subject_keys",
+    "of another": "UPDATE subject_keys SET subject = 'key_other'",
+}
+
+
+@pytest.mark.parametrize("how", _EXCHANGES)
+def test_what_is_done_to_the_keys_of_subjects_is_found_at_the_first_record_that_names_one(
+    home: Path, commands: Callable[[Path], Run], how: str
+) -> None:
+    with closing(sqlite3.connect(home / "freehold.db")) as database, database:
+        assert database.execute(_EXCHANGES[how]).rowcount
+    ended = commands(home)("audit", "verify", "--json")
+    assert ended.exit_code == 1
+    found = {each["stream"]: each for each in json.loads(ended.stdout)["findings"]}
+    (stream,) = [name for name in found if name.endswith("/dev")]
+    assert found[stream]["number"] <= 2, found
+    assert "data key" in found[stream]["what"] or "unreadable" in found[stream]["what"]
+
+
+def test_the_exchanged_ciphertext_of_somebody_forgotten_is_found(
+    home: Path, commands: Callable[[Path], Run]
+) -> None:
+    run = commands(home)
+    listed = _said(run, "audit", "list")
+    principal = listed[3]["body"]["principal"]
+    assert listed[3]["personal"]["name"] == "admin"
+    assert "admin, 127.0.0.1" in run("audit", "list").stdout
+    forgotten = run("forget", principal)
+    assert f"Forgotten: {principal}." in forgotten.stdout
+    assert {each["personal"] for each in _said(run, "audit", "list")[1:]} == {"forgotten"}
+    assert _said(run, "audit", "verify")["findings"] == []
+    acts = [each["body"]["act"] for each in _said(run, "audit", "list", "--level", "tenant")]
+    assert acts == ["tenant.create", "subject.forget"]
+    fourth = listed[3]["body"]["personal"]["sealed"]
+    fifth = listed[4]["body"]["personal"]["sealed"]
+    with closing(sqlite3.connect(home / "freehold.db")) as database, database:
+        exchange = "UPDATE audit SET body = replace(body, ?, ?) WHERE number = 4"
+        assert database.execute(exchange, (fourth, fifth)).rowcount
+    (found,) = _said(run, "audit", "verify")["findings"]
+    assert found["number"] == 4
+    assert run("forget", "nobody", "--json").exit_code == 1

@@ -13,6 +13,7 @@ from freehold.core.clock import SystemClock
 from freehold.secure import checkpoints
 from freehold.secure.checkpoints import Checkpoints
 from freehold.secure.copies import Copies
+from freehold.secure.forgotten import Forgotten
 from freehold.secure.witness import Witness
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -107,7 +108,8 @@ def test_what_is_not_signed_is_in_no_copy(tmp_path: Path, folder: Path, may_fail
     signing = _Refusing(tmp_path / "checkpoints", KEY)
     other = Copies(tmp_path / "other")
     copies = [Copies(folder, may_fail=may_fail), other]
-    witness = Witness(signing, SystemClock(), {}, copies)
+    forgotten = Forgotten(tmp_path / "checkpoints", KEY)
+    witness = Witness(signing, SystemClock(), {}, forgotten, copies)
     witness(RECORDS[:2])
     for full in ("checkpoints", "other"):
         signing.is_full = full == "checkpoints"

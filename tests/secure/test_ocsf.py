@@ -56,7 +56,7 @@ _CLASSES = {
     "key.create": (3001, 1), "key.rotate": (3001, 99), "key.revoke": (3001, 5),
     "route.set": (6003, 3), "route.remove": (6003, 4), "adapter.add": (6003, 1),
     "adapter.remove": (6003, 4), "policy.set": (6003, 3), "policy.remove": (6003, 4),
-    "limit.set": (6003, 3), "limit.remove": (6003, 4),
+    "limit.set": (6003, 3), "limit.remove": (6003, 4), "subject.forget": (3001, 6),
 }  # fmt: skip
 
 

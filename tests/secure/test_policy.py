@@ -33,6 +33,7 @@ ON_SPACE = {
 }  # fmt: skip
 ON_TENANT = {
     Action.READ_TENANTS, Action.CHANGE_TENANTS, Action.READ_POLICIES, Action.CHANGE_POLICIES,
+    Action.FORGET_SUBJECTS,
 }  # fmt: skip
 ON_ALL = {
     Action.READ_MODELS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT, Action.READ_POLICIES,

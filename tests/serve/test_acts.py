@@ -69,6 +69,9 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
     ("DELETE", "/admin/v1/policies/{name}"): (
         "/admin/v1/policies/mine", None, ["policy.remove"], _TENANT, [],
     ),
+    ("DELETE", "/admin/v1/subjects/{subject:path}"): (
+        "/admin/v1/subjects/{key}", None, ["subject.forget"], _TENANT, [],
+    ),
     ("POST", "/admin/v1/limits"): (
         "/admin/v1/limits", {"measure": "tokens", "period": "day", "amount": 10**9},
         ["limit.set"], _ENVIRONMENT, ["amount"],

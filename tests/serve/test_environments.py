@@ -60,6 +60,7 @@ _OVERALL = {
     ("GET", "/admin/v1/tenants/{tenant}"), ("PATCH", "/admin/v1/tenants/{tenant}"),
     ("DELETE", "/admin/v1/tenants/{tenant}"), ("GET", "/admin/v1/policies"),
     ("POST", "/admin/v1/policies"), ("DELETE", "/admin/v1/policies/{name}"),
+    ("DELETE", "/admin/v1/subjects/{subject:path}"),
     ("GET", "/admin/v1/prices"),
 }  # fmt: skip
 

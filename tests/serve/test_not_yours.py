@@ -143,6 +143,10 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "tenant": ("/admin/v1/limits/x" + _OWNED, None),
     },
     ("GET", "/admin/v1/prices"): {},
+    ("DELETE", "/admin/v1/subjects/{subject:path}"): {
+        "subject": ("/admin/v1/subjects/{}", None),
+        "tenant": ("/admin/v1/subjects/x" + _OWNED, None),
+    },
     ("GET", "/admin/v1/usage"): {
         "key": ("/admin/v1/usage?key={}", None),
         "tenant": ("/admin/v1/usage" + _OWNED, None),
@@ -171,7 +175,8 @@ class House:
         # Of the same shape and length, and nobody's.
         self.absent = {
             "alias": "absent-bot", "adapter": "absent-lora", "digest": f"sha256:{'0' * 64}",
-            "key": "key_" + "0" * 26, "key hash": "0" * 64, "tenant": "absent-co",
+            "key": "key_" + "0" * 26, "subject": "key_" + "0" * 26, "key hash": "0" * 64,
+            "tenant": "absent-co",
             "tenant id": "ten_absent", "limit": "lim_" + "0" * 26,
             "policy": "absent-rule", "request": "req_" + "0" * 26,
         }  # fmt: skip
@@ -224,7 +229,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             assert done.status_code == 200, done.text
         yield House(world, mine, {
             "alias": "secret-bot", "adapter": "secret-lora", "digest": added.json()["digest"],
-            "key": "key_" + theirs.split("_")[2],
+            "key": "key_" + theirs.split("_")[2], "subject": "key_" + theirs.split("_")[2],
             "key hash": hashlib.sha256(theirs.encode()).hexdigest(),
             "tenant": "secret-co", "tenant id": _THEIRS, "limit": "lim_SECRET",
             "policy": "secret-rule",
@@ -248,6 +253,7 @@ async def test_the_table_names_every_operation_and_nothing_else(house: House) ->
         named = {
             "alias:path": "alias",
             "key_id": "key",
+            "subject:path": "subject",
             "limit_id": "limit",
             "adapter": "adapter",
             "tenant": "tenant",

@@ -42,11 +42,11 @@ def test_a_record_says_who_used_what_and_by_which_policies(store: SqlStore) -> N
     _use(store, "req_1")
     (body,) = _bodies(store.audit_records("ten_a", "dev", 10))
     assert body == {
-        "v": 1, "kind": "request", "id": "req_1", "at_us": 2_000_000, "began_at_us": 1_000_000,
+        "v": 2, "kind": "request", "id": "req_1", "at_us": 2_000_000, "began_at_us": 1_000_000,
         "principal": "key_1", "endpoint": "chat/completions", "model": "m", "engine": "fake",
         "base": "sha256:b", "adapter": "sha256:a", "policies": ["freehold/users-use-models"],
         "outcome": "ok", "error": None, "tokens_in": 3, "tokens_out": 7, "tokens_cached": 1,
-        "estimated": False, "cost": None,
+        "estimated": False, "personal": None, "cost": None,
     }  # fmt: skip
 
 

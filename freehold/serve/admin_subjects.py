@@ -1,0 +1,54 @@
+"""`/admin/v1/subjects`: whom personal fields of audit records are about, to be forgotten."""
+
+import asyncio
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from freehold.core.binding import Principal
+from freehold.core.errors import Code, UserError
+from freehold.secure.keys import Keyring
+from freehold.serve.admin import query, rfc3339
+from freehold.serve.gateway import Gateway
+from freehold.serve.owner import tenant_of
+from freehold.serve.personal import user_id
+from freehold.serve.routes import Reference
+from freehold.serve.wire import Receive, Scope, Send, reply_json
+from freehold.store.sql import SqlStore
+
+
+class SubjectQuery(BaseModel):
+    """Of one tenant, the key's own where it is left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tenant: Reference | None = None
+
+
+class SubjectsAdmin:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def forget(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway, named = self._gateway, scope["path_params"]["subject"]
+        tenant_id = tenant_of(gateway, scope, principal, query(SubjectQuery, scope).tenant)
+        shown = await asyncio.to_thread(forget, gateway.store, gateway.keyring, tenant_id, named)
+        await gateway.access.refresh()
+        await reply_json(send, shown)
+
+
+def forget(store: SqlStore, keyring: Keyring, tenant_id: str, named: str) -> dict[str, Any]:
+    """By the id of a key or a person, or as requests name an end user. Raises
+    `UserError(NOT_FOUND)` for one of whom nothing is known."""
+    at_us = keyring.clock.wall_us()
+    for subject in (named, user_id(keyring, tenant_id, named)):
+        count = store.forget_subject(tenant_id, subject, at_us)
+        if count is not None:
+            return {"id": subject, "data_keys": count, "forgotten_at": rfc3339(at_us)}
+    raise UserError(
+        Code.NOT_FOUND,
+        f"Nothing is known of {named[:80]!r} here: name a key, a person (per_…), or an end user "
+        "as requests do.",
+    )

@@ -1,0 +1,97 @@
+"""The data keys of those whom personal fields of audit records are about."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, RowMapping, insert, select, update
+
+from freehold.core.acts import Act, Change
+from freehold.core.subject import SubjectKey
+from freehold.store.audit import AuditTable, row_of
+from freehold.store.backend import EVERY_TENANT, Backend
+from freehold.store.identity import count_change
+from freehold.store.sqlite import Sqlite
+from freehold.store.tables import api_keys, subject_keys
+
+_AT_ONCE = 500
+_FORGOTTEN = "forgotten"
+
+
+class SubjectTable(AuditTable):
+    def living_key(self, tenant_id: str, subject: str) -> SubjectKey | None:
+        """The newest that can still be read."""
+        mine = _of(tenant_id, subject) & subject_keys.c.wrapped.is_not(None)
+        newest = select(subject_keys).where(mine).order_by(subject_keys.c.created_at_us.desc())
+        with self._reading(tenant_id) as connection:
+            row = connection.execute(newest.limit(1)).mappings().first()
+        return _key(row) if row else None
+
+    def subject_keys(self, ids: Sequence[str]) -> Sequence[SubjectKey]:
+        """By their ids, which records name."""
+        found: list[SubjectKey] = []
+        with self._reading(EVERY_TENANT) as connection:
+            for at in range(0, len(ids), _AT_ONCE):
+                some = subject_keys.c.id.in_(ids[at : at + _AT_ONCE])
+                rows = connection.execute(select(subject_keys).where(some)).mappings()
+                found += [_key(row) for row in rows]
+        return found
+
+    def every_subject_key(self) -> Iterator[SubjectKey]:
+        """To verify, and to show to nobody."""
+        with self._reading(EVERY_TENANT) as connection:
+            for row in connection.execute(select(subject_keys)).mappings():
+                yield _key(row)
+
+    def add_subject_key(self, new: SubjectKey) -> None:
+        """Whoever is acting, it is Freehold that needs it."""
+        with self._transaction(new.tenant_id) as connection:
+            connection.execute(insert(subject_keys), [row_of(new)])
+
+    def forget_subject(self, tenant_id: str, subject: str, at_us: int) -> int | None:
+        """Destroys all data keys that it has until then, and returns how many it ever had;
+        None for one of whom nothing is known. The name of a key goes too."""
+        with self._changing(tenant_id) as changing:
+            connection = changing.connection
+            had = connection.scalars(select(subject_keys.c.id).where(_of(tenant_id, subject))).all()
+            living = _of(tenant_id, subject) & subject_keys.c.wrapped.is_not(None)
+            gone = connection.execute(
+                update(subject_keys)
+                .where(living, subject_keys.c.created_at_us <= at_us)
+                .values(wrapped=None, forgotten_at_us=at_us)
+            ).rowcount
+            named = (api_keys.c.id == subject) & (api_keys.c.tenant_id == tenant_id)
+            renamed = connection.execute(
+                update(api_keys).where(named, api_keys.c.name != _FORGOTTEN).values(name=_FORGOTTEN)
+            ).rowcount
+            is_change = bool(gone or renamed)
+            changing.note(Change(Act.SUBJECT_FORGET, tenant_id, subject) if is_change else None)
+            if is_change:
+                count_change(connection)
+        if is_change:
+            self._scrub()
+        return len(had) if had or renamed else None
+
+    def is_known(self, tenant_id: str, subject: str) -> bool:
+        """Whether anything personal can be read of it."""
+        living = _of(tenant_id, subject) & subject_keys.c.wrapped.is_not(None)
+        with self._reading(tenant_id) as connection:
+            return connection.scalar(select(subject_keys.c.id).where(living).limit(1)) is not None
+
+
+class AuditReader(SubjectTable):
+    """The records of a database that nobody else need have open, or that somebody writes."""
+
+    def __init__(self, where: Path | Backend) -> None:
+        self._backend = Sqlite(where) if isinstance(where, Path) else where
+        self._reader = self._backend.open_reader()
+
+    def close(self) -> None:
+        self._reader.dispose()
+
+
+def _of(tenant_id: str, subject: str) -> ColumnElement[bool]:
+    return (subject_keys.c.tenant_id == tenant_id) & (subject_keys.c.subject == subject)
+
+
+def _key(row: RowMapping) -> SubjectKey:
+    return SubjectKey(**row)
