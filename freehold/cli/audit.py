@@ -14,7 +14,15 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, stderr, table
+from freehold.cli.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    plain,
+    print_json,
+    stderr,
+    table,
+)
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
 from freehold.config.home import Home
@@ -99,6 +107,21 @@ def key(as_json: Json = False) -> None:
         print_json({"public_key": public})
     else:
         typer.echo(public)
+
+
+@app.command()
+def begin(as_json: Json = False) -> None:
+    """Begin a new file of checkpoints with the records as they are now: after the old one was
+    lost, or was moved to whoever audits. The gateway must be stopped."""
+    with errors_in_a_sentence(as_json):
+        home = load.home()
+        wanted = load.settings(home.settings).audit
+        with reach.offline(home, checkpoints=wanted, begin=True) as (store, _, _):
+            file = store.fact("audit_checkpoints")
+    if as_json:
+        print_json({"checkpoints": file})
+    else:
+        console.print(f"What is recorded from now on is signed in {plain(file or '')}.")
 
 
 @app.command()

@@ -34,6 +34,13 @@ def create(
         list[str] | None,
         typer.Option(help="Only from these networks (10.0.0.0/8); repeat for several."),
     ] = None,
+    certificate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only from clients whose certificate has this name (spiffe://acme/web, a DNS "
+            "name, or a whole subject); repeat for several."
+        ),
+    ] = None,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
     sha256: Annotated[
@@ -48,6 +55,7 @@ def create(
         "scopes": [entry.value for entry in scope or [Scope.INFER]],
         "models": model or None,
         "networks": network or None,
+        "certificates": certificate or None,
         "expires_in_days": days,
         "sha256": sha256,
     }
@@ -78,6 +86,7 @@ def list_keys(
             "scopes",
             "models",
             "networks",
+            "certificates",
             "state",
             "created",
             "expires",
@@ -91,6 +100,7 @@ def list_keys(
                 ", ".join(key["scopes"]),
                 "all" if key["models"] is None else ", ".join(key["models"]),
                 "all" if key["networks"] is None else ", ".join(key["networks"]),
+                "all" if key["certificates"] is None else ", ".join(key["certificates"]),
                 key["state"],
                 (key["created_at"] or "")[:19],
                 (key["expires_at"] or "never")[:19],

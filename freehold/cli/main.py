@@ -11,6 +11,7 @@ from freehold.cli import (
     audit,
     bench,
     chat,
+    doctor,
     down,
     forget,
     key,
@@ -21,6 +22,7 @@ from freehold.cli import (
     route,
     status,
     tenant,
+    tls,
     up,
     usage,
 )
@@ -49,6 +51,8 @@ app.add_typer(limit.app, name="limit")
 app.add_typer(price.app, name="price")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
+app.add_typer(tls.app, name="tls")
+app.add_typer(doctor.app, name="doctor")
 
 
 @app.command()

@@ -24,7 +24,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.secret import Secret
 from freehold.core.tenant import DEFAULT_TENANT, Tenant
-from freehold.secure.checkpoints import Checkpoints
+from freehold.secure.checkpoints import Checkpoints, has_lines
 from freehold.secure.copies import Copies
 from freehold.secure.forgotten import Forgotten
 from freehold.secure.keys import PEPPER_BYTES, Keyring
@@ -45,7 +45,8 @@ class RunningGateway:
     """The admin API of the gateway that uses this home. `key` is an API key, `operator`
     what this start of the gateway lets the owner of the home in with: to all tenants and
     environments, and to no model. `certificate` is the file that it serves TLS with: it is
-    trusted as it is, because its name is not that of this machine."""
+    trusted as it is, because its name is not that of this machine. `client` is the one, with
+    its key, that the gateway made for commands where it asks clients for theirs."""
 
     def __init__(
         self,
@@ -54,12 +55,13 @@ class RunningGateway:
         pid: int,
         certificate: str | None = None,
         operator: str | None = None,
+        client: str | None = None,
     ) -> None:
         self.url = url
         self.pid = pid
         self._key = key
         self._operator = operator or key
-        self.verify = _trusting(certificate) if certificate else True
+        self.verify = _trusting(certificate, client) if certificate else True
 
     @property
     def key(self) -> str:
@@ -67,6 +69,11 @@ class RunningGateway:
         if not self._key:
             raise _no_key("This home has no admin.key any more")
         return self._key
+
+    @property
+    def operator(self) -> str:
+        """What administers the installation."""
+        return self._operator
 
     def call(
         self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None
@@ -129,12 +136,21 @@ def running(home: Home) -> RunningGateway | None:
         return None
     operator = None if os.environ.get("FREEHOLD_API_KEY") else record.get("operator")
     key = "" if operator and not home.admin_key.exists() else admin_key(home)
-    return RunningGateway(record["url"], key, record["pid"], record.get("certificate"), operator)
+    return RunningGateway(
+        record["url"],
+        key,
+        record["pid"],
+        record.get("certificate"),
+        operator,
+        record.get("client_certificate"),
+    )
 
 
-def _trusting(certificate: str) -> ssl.SSLContext:
+def _trusting(certificate: str, client: str | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=certificate)
+        if client is not None:
+            context.load_cert_chain(client, password="")
     except OSError:  # of which ssl.SSLError is one
         raise UserError(
             Code.CONFIG_INVALID,
@@ -173,15 +189,21 @@ def _no_key(why: str) -> UserError:
 
 
 @contextmanager
-def offline(home: Home, *, to_look: bool = False) -> Iterator[tuple[SqlStore, Keyring, str]]:
+def offline(
+    home: Home,
+    *,
+    to_look: bool = False,
+    checkpoints: AuditSettings | None = None,
+    begin: bool = False,
+) -> Iterator[tuple[SqlStore, Keyring, str]]:
     """The store, the keyring and the default tenant, under the home's lock. What is changed
     is the doing of the owner of the home; `to_look`: nothing will be, so that audit records
-    which somebody changed may be looked at too."""
+    which somebody changed may be looked at too. The others are those of `open_audit`."""
     with home.lock():
         store, is_new = open_store(home, load.settings(home.settings).database)
         try:
             keyring = open_keyring(home, store, may_create=is_new)
-            witness = open_audit(home, store)
+            witness = open_audit(home, store, checkpoints, begin=begin)
             try:
                 store.put_back(witness.owed(store.audit_heads()))
                 recover(store, home.journal)
@@ -226,13 +248,32 @@ def open_store(home: Home, settings: DatabaseSettings) -> tuple[SqlStore, bool]:
 
 
 def _check_unused(home: Home, where: Backend) -> None:
-    pepper = home.secrets / "pepper"
-    if pepper.exists():
+    for secret in (home.secrets / name for name in ("pepper", "audit", "subjects")):
+        if secret.exists():
+            raise UserError(
+                Code.CONFIG_INVALID,
+                f"{where.shown} is missing or empty, but {secret} shows that it was there: restore "
+                f"it from a backup, or move {home.secrets} away to begin anew without the old keys "
+                "and usage.",
+            )
+
+
+def check_settings(home: Home, store: SqlStore) -> None:
+    """Raises `UserError(CONFIG_INVALID)` when the last start had settings in this home and
+    this one has none: what they demanded would silently be demanded no more."""
+    try:
+        is_there = bool(home.settings.read_bytes().strip())
+    except FileNotFoundError:
+        is_there = False
+    if is_there == (store.fact("settings_file") == "there"):
+        return
+    if not is_there:
         raise UserError(
             Code.CONFIG_INVALID,
-            f"{where.shown} is missing or empty, but {pepper} shows that it was there: restore "
-            f"it from a backup, or remove {pepper} to begin anew without the old keys and usage.",
+            f"{home.settings} is missing or empty, but the last start had settings there: restore "
+            "it, or write `{}` into it to begin with the defaults.",
         )
+    store.put_fact("settings_file", "there")
 
 
 def open_keyring(
@@ -259,10 +300,13 @@ def open_keyring(
     return keyring
 
 
-def open_audit(home: Home, store: SqlStore, wanted: AuditSettings | None = None) -> Witness:
+def open_audit(
+    home: Home, store: SqlStore, wanted: AuditSettings | None = None, *, begin: bool = False
+) -> Witness:
     """From here on every audit record is signed before it is stored. Without `wanted` all is
-    where it was the last time. Raises `UserError`: `CONFIG_INVALID` for another key than the
-    records were signed with, `AUDIT_BROKEN`, `AUDIT_UNAVAILABLE`."""
+    where it was the last time; `begin` is for new checkpoints though there are records. Raises
+    `UserError`: `CONFIG_INVALID` for another key than the records were signed with,
+    `AUDIT_BROKEN`, `AUDIT_UNAVAILABLE`."""
     known = store.fact("audit_key")
     seed = read_or_create_secret(home.secrets / "audit", AUDIT_KEY_BYTES, may_create=known is None)
     key = Ed25519PrivateKey.from_private_bytes(seed)
@@ -282,6 +326,12 @@ def open_audit(home: Home, store: SqlStore, wanted: AuditSettings | None = None)
             for each in settings.copies
         ]
         heads = store.audit_heads()
+        if heads and not begin and not has_lines(path):
+            raise UserError(
+                Code.AUDIT_BROKEN,
+                f"The audit checkpoints {path} are missing or empty, but there are records that "
+                "were signed there: restore them, or begin new ones with `freehold audit begin`.",
+            )
         signing = Checkpoints(path, key)
         made = Witness(signing, SystemClock(), heads, Forgotten(path, key), copies)
     except OSError as error:

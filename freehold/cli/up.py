@@ -33,6 +33,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard
 from freehold.core.secret import Secret
 from freehold.deploy.pool import Pool
+from freehold.secure import network
 from freehold.secure.keys import KeyRequest, Keyring
 from freehold.secure.witness import Witness
 from freehold.serve import app, connection
@@ -50,7 +51,6 @@ _SWITCH_S = 0.0002
 # default of 700 looked at every tenth chunk.
 _COLLECT_AFTER = 20_000
 _OWN_FILES = 64  # the database, the journal, logs, pipes to engines
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def up(
@@ -83,11 +83,11 @@ def up(
         if file is not None and not file.exists():
             raise UserError(Code.CONFIG_INVALID, f"{file} does not exist: name a settings file.")
         settings = load.settings(file or home.settings, overrides=overrides)
-        tls.check(settings.server)
+        tls.check(settings)
         with home.lock(), _bound(settings.server) as listener:
             logs.configure(home.logs, settings.log_level)
             cards = [] if no_local_models else _cards(home, settings, as_json)
-            uvloop.run(_serve(home, settings, cards, listener, as_json))
+            uvloop.run(_serve(home, settings, cards, listener, as_json, file is None))
 
 
 def _told(as_json: bool) -> Console:
@@ -105,28 +105,36 @@ def _cards(home: Home, settings: Settings, as_json: bool) -> list[ModelCard]:
 @contextlib.contextmanager
 def _bound(server: ServerSettings) -> Iterator[socket.socket]:
     """The listening socket, taken before anything slow, so that a port in use is
-    told at once. Plain HTTP on a network is refused unless TLS ends in front."""
-    if server.host not in _LOOPBACK and not server.tls_certificate and not server.tls_ends_in_front:
-        raise UserError(
-            Code.CONFIG_INVALID,
-            f"Keys and prompts would cross the network in the clear on {server.host}: set "
-            "server.tls_certificate and server.tls_key, or server.tls_ends_in_front when a "
-            "proxy in front ends TLS.",
-        )
+    told at once. Plain HTTP on a network is refused unless TLS ends in front: by the address
+    that the name stands for, however it is written, and that is the one which is bound."""
     try:
-        family = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server(
-            (server.host, server.port), family=family, backlog=2048, reuse_port=False
-        )
-    except OSError as error:
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        _check_clear_text(server, str(address[0]))
+        listener = socket.create_server(address, family=family, backlog=2048, reuse_port=False)
+    except (OSError, UnicodeError) as error:
         raise UserError(
             Code.PORT_IN_USE,
-            f"Cannot listen on {server.host}:{server.port} ({error.strerror}): "
+            f"Cannot listen on {server.host}:{server.port} "
+            f"({getattr(error, 'strerror', None) or 'no such name'}): "
             "free the port, or choose another with --port.",
         ) from None
     with listener:
         connection.bound_unsent(listener)
         yield listener
+
+
+def _check_clear_text(server: ServerSettings, address: str) -> None:
+    bound = network.address(address.partition("%")[0])
+    if bound is not None and bound.is_loopback:
+        return
+    if not server.tls_certificate and not server.tls_ends_in_front:
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"Keys and prompts would cross the network in the clear on {server.host}: set "
+            "server.tls_certificate and server.tls_key (`freehold tls init` makes a pair), or "
+            "server.tls_ends_in_front when a proxy in front ends TLS.",
+        )
 
 
 class _Server(uvicorn.Server):
@@ -148,6 +156,12 @@ class _Server(uvicorn.Server):
     def end(self) -> None:
         self._ended.set()
 
+    def greet_again(self) -> None:
+        """Ends each connection after the request that runs on it: it was let in by what does
+        not count any more."""
+        for each in list(self.server_state.connections):
+            each.shutdown()
+
 
 @dataclass(slots=True)
 class _Stop:
@@ -166,6 +180,7 @@ async def _serve(
     cards: list[ModelCard],
     listener: socket.socket,
     as_json: bool,
+    settings_at_home: bool,
 ) -> None:
     _raise_file_limit()
     sys.setswitchinterval(_SWITCH_S)
@@ -177,6 +192,8 @@ async def _serve(
     witness: Witness | None = None
     try:
         keyring = reach.open_keyring(home, store, may_create=is_new, settings=settings)
+        if settings_at_home:
+            reach.check_settings(home, store)
         witness = reach.open_audit(home, store, settings.audit)
         store.put_back(witness.owed(store.audit_heads()))
         recover(store, home.journal)
@@ -217,7 +234,13 @@ async def _run(
     facts: banner.Facts,
     operator: Secret,
 ) -> None:
-    server, told = _Server(_uvicorn(gateway)), _told(facts.as_json)
+    config, told = _uvicorn(gateway), _told(facts.as_json)
+    server = _Server(config)
+    greeting = tls.serving(home, gateway.settings.server, server.greet_again)
+    if greeting is not None:
+        config.load()
+        config.ssl = greeting.context
+        greeting.start()
     gateway.watch.start()
     gateway.access.start()
     shared = list(gateway.pools.values())
@@ -225,7 +248,8 @@ async def _run(
         pool.start()
     await gateway.fleet.start_missing()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    write_private(home.gateway_record, _record(facts.url, gateway.settings.server, operator))
+    record = _record(home, facts.url, gateway.settings.server, operator)
+    write_private(home.gateway_record, record)
     try:
         if await _ready_or_stopped(shared, stop, told):
             with told.status("Measuring what a token costs here…"):
@@ -240,6 +264,9 @@ async def _run(
         await _drain(gateway, stop, told)
     finally:
         home.gateway_record.unlink(missing_ok=True)
+        home.client_certificate.unlink(missing_ok=True)
+        if greeting is not None:
+            await greeting.stop()
         server.end()
         await serving
         await gateway.access.stop()
@@ -315,8 +342,6 @@ def _uvicorn(gateway: Gateway) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=2,
-        ssl_certfile=server.tls_certificate,
-        ssl_keyfile=server.tls_key,
     )
 
 
@@ -334,7 +359,7 @@ def _first_key(home: Home, store: SqlStore, keyring: Keyring, tenant_id: str) ->
     return key.reveal()
 
 
-def _record(url: str, server: ServerSettings, operator: Secret) -> bytes:
+def _record(home: Home, url: str, server: ServerSettings, operator: Secret) -> bytes:
     """How `reach.py` finds this gateway, and may act on it as the owner of the home."""
     certificate = server.tls_certificate
     return orjson.dumps(
@@ -342,16 +367,22 @@ def _record(url: str, server: ServerSettings, operator: Secret) -> bytes:
             "url": url,
             "pid": os.getpid(),
             "certificate": certificate and os.path.abspath(certificate),
+            "client_certificate": str(home.client_certificate) if server.client_ca else None,
             "operator": operator.reveal(),
         }
     )
 
 
 def _url(server: ServerSettings, listener: socket.socket) -> str:
-    host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104
+    """How this machine reaches it, which is not by the address that stands for all."""
+    address, port = listener.getsockname()[:2]
+    host = server.host
+    bound = network.address(address.partition("%")[0])
+    if bound is None or bound.is_unspecified:
+        host = "::1" if listener.family == socket.AF_INET6 else "127.0.0.1"
     host = f"[{host}]" if ":" in host else host
     scheme = "https" if server.tls_certificate else "http"
-    return f"{scheme}://{host}:{listener.getsockname()[1]}"
+    return f"{scheme}://{host}:{port}"
 
 
 def _connections_that_fit() -> int:

@@ -15,6 +15,7 @@ from freehold.catalog.store import ModelStore
 from freehold.cli import reach
 from freehold.config.home import Home
 from freehold.config.schema import Settings
+from freehold.config.trust import outgoing
 from freehold.core.binding import Environment, Route
 from freehold.core.clock import Clock, SystemClock
 from freehold.core.engine import AdapterFiles
@@ -75,7 +76,7 @@ def pools(
     cards: Sequence[ModelCard],
 ) -> dict[str, Pool]:
     """One pool a served model, one an upstream."""
-    records = Records(home.cache)
+    records, trust = Records(home.cache), outgoing(settings.network.ca_file)
     made: dict[str, Pool] = {}
     for card in cards:
         chosen = settings_for(card, settings.engines, records)
@@ -86,7 +87,7 @@ def pools(
         told = adapters_of(card, store, models) if able.adapters else None
         made[card.name] = Pool(card.name, engine.name, [replica], able, settings.limits, told)
     for upstream in settings.upstreams:
-        member = RemoteMember(upstream.name, remote.RemoteClient(upstream))
+        member = RemoteMember(upstream.name, remote.RemoteClient(upstream, trust))
         able = remote.capabilities(upstream, list(upstream.models))
         made[upstream.name] = Pool(upstream.name, "remote", [member], able, settings.limits)
     return made
@@ -247,7 +248,15 @@ def _people(settings: Settings, tenants: Tenants, clock: Clock) -> People | None
     providers = settings.identity_providers
     if not providers:
         return None
-    return People(providers, tenants, settings.server.environments, clock)
+    trust = outgoing(settings.network.ca_file)
+    return People(providers, tenants, settings.server.environments, clock, trust)
+
+
+def _proxies(settings: Settings) -> Proxies | None:
+    server = settings.server
+    if not (server.trusted_proxies or server.proxy_certificates):
+        return None
+    return Proxies(server.trusted_proxies, server.proxy_certificates)
 
 
 def gateway(
@@ -333,7 +342,7 @@ def gateway(
         refusals=refusals,
         subjects=subjects,
         people=_people(settings, tenants, clock),
-        proxies=Proxies(trusted) if (trusted := settings.server.trusted_proxies) else None,
+        proxies=_proxies(settings),
         cards=by_digest,
         adapters=adapters,
         limits=held,

@@ -52,6 +52,16 @@ class Home:
         """Where a running gateway says how to reach it."""
         return self.run / "gateway.json"
 
+    @property
+    def client_certificate(self) -> Path:
+        """And, where clients are asked for theirs, with which."""
+        return self.run / "client.pem"
+
+    @property
+    def tls(self) -> Path:
+        """The authority of those who have none."""
+        return self.path / "tls"
+
     def create(self) -> None:
         """Makes the folders, mode 0700. Raises `UserError` when that cannot be."""
         try:

@@ -8,8 +8,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from freehold.core.binding import Environment, Scope
+from freehold.core.names import label
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
+CertificateName = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 class _Section(BaseModel):
@@ -17,13 +19,16 @@ class _Section(BaseModel):
 
 
 class ServerSettings(_Section):
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1, max_length=253)
     port: int = Field(8080, ge=0, le=65535)
     allowed_hosts: tuple[str, ...] = ()
     tls_certificate: str | None = None
     tls_key: str | None = None
     # A non-loopback bind without TLS is refused unless something in front ends TLS.
     tls_ends_in_front: bool = False
+    # Authorities whose clients are let in, and whether others are too, without a name.
+    client_ca: str | None = None
+    client_certificates: Literal["required", "optional"] = "required"
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024)
     max_bodies_bytes: int = Field(256 * 1024 * 1024, ge=1024)
     max_connections: int = Field(4096, ge=1)
@@ -32,6 +37,8 @@ class ServerSettings(_Section):
     environments: tuple[Environment, ...] = Field(tuple(Environment), min_length=1)
     # Whose X-Forwarded-For is believed: addresses or networks of proxies in front.
     trusted_proxies: tuple[str, ...] = ()
+    # And the names of the certificates that a proxy must have one of.
+    proxy_certificates: tuple[CertificateName, ...] = ()
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -44,6 +51,11 @@ class ServerSettings(_Section):
                     f"{each[:60]!r} is no address or network such as 10.0.0.0/8"
                 ) from None
         return value
+
+
+class NetworkSettings(_Section):
+    # Authorities of one's own, beside the system's, for what Freehold calls.
+    ca_file: str | None = None
 
 
 class LimitSettings(_Section):
@@ -257,6 +269,11 @@ class AccessRule(_Section):
     scopes: tuple[Scope, ...] = Field((Scope.INFER,), min_length=1)
     environments: tuple[Environment, ...] = Field((Environment.DEV,), min_length=1)
 
+    @field_validator("group")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return label(value)
+
 
 class ProviderSettings(_Section):
     """An OpenID provider whose tokens are taken like keys, of one tenant."""
@@ -272,6 +289,7 @@ class ProviderSettings(_Section):
 class Settings(_Section):
     models: tuple[str, ...] = ()  # empty: the default model
     server: ServerSettings = ServerSettings()
+    network: NetworkSettings = NetworkSettings()
     limits: LimitSettings = LimitSettings()
     engines: EngineSettings = EngineSettings()
     database: DatabaseSettings = DatabaseSettings()

@@ -58,6 +58,7 @@ class Principal:
     is_local: bool = False
     groups: frozenset[str] | None = None  # of a person; None for a key
     lineage: str | None = None  # the first of the keys that replaced one another
+    certificates: frozenset[str] | None = None  # names of clients'; None: with any or none
     epoch: int = field(default=0, compare=False)
     # What is known of who it is, by the names of personal fields (`core/subject.py`).
     known: tuple[tuple[str, str], ...] = field(default=(), compare=False)

@@ -18,6 +18,7 @@ class Code(StrEnum):
     EXPIRED_TOKEN = "expired_token"  # noqa: S105
     FORBIDDEN = "insufficient_permissions"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    CERTIFICATE_NOT_ALLOWED = "certificate_not_allowed"
     ENVIRONMENT_NOT_SERVED = "environment_not_served"
     TENANT_DISABLED = "tenant_disabled"
     ACCESS_ENDED = "access_ended"

@@ -37,6 +37,7 @@ _GARBAGE = (
     "wrong-adapter", "no-adapter",
 )  # fmt: skip
 _SALTED = "--salted"
+_COMPUTE_S = 0.02
 
 
 class Fake:
@@ -101,6 +102,8 @@ class _Server:
         self._running = 0
         self._adapters: set[str] = set()
         self._told = 0  # calls about adapters
+        self._last = ""
+        self._kept: set[tuple[str | None, str]] = set()
         self._given: list[dict[str, Any]] = []  # what the gateway added to each call
         self._until_forgotten: int | None = options.forget_adapters
 
@@ -189,6 +192,9 @@ class _Server:
         wanted = int(orders.get("tokens", _DEFAULT_TOKENS))
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or wanted
         words = tokens_for(prompt, min(wanted, limit), adapter)
+        if self._options.leak_prompts:
+            words[-1], self._last = f" {self._last}", prompt
+        await self._compute(prompt, body.get("cache_salt"))
         reason = "length" if limit < wanted else "stop"
         if orders.get("garbage") in ("redirect", "status"):
             where = {"location": "http://127.0.0.1:1/"}
@@ -200,6 +206,16 @@ class _Server:
             return await self._stream(request, body, prompt, words, reason, orders)
         finally:
             self._running -= 1
+
+    async def _compute(self, prompt: str, salt: str | None) -> None:
+        """A prompt that is found again is answered sooner."""
+        keeps = self._options.keep_prefixes
+        if keeps is None:
+            return
+        name = (salt if keeps == "own" else None, prompt)
+        if name not in self._kept:
+            await asyncio.sleep(_COMPUTE_S)
+            self._kept.add(name)
 
     def _orders(self) -> dict[str, str]:
         options = self._options
@@ -378,6 +394,8 @@ def main() -> None:
     parser.add_argument("--refuse-adapters", action="store_true")
     parser.add_argument("--trust-adapters", action="store_true", help="read no file of theirs")
     parser.add_argument("--forget-adapters", type=int, help="all, after so many calls under one")
+    parser.add_argument("--leak-prompts", action="store_true", help="answer with the one before")
+    parser.add_argument("--keep-prefixes", choices=("own", "all"), help="whose are found again")
     parser.add_argument(_SALTED, action="store_true", help="say that it keeps prefixes")
     parser.add_argument("--port", type=int, help="listen on this loopback port instead")
     options = parser.parse_args()

@@ -126,8 +126,8 @@ class _WaryConnector(aiohttp.TCPConnector):
     request would take it for its own answer. Ends one that answers without an end
     before its answer: the library would keep all of that in memory."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit=limit, ssl=ssl.create_default_context())
+    def __init__(self, limit: int, trust: ssl.SSLContext | None) -> None:
+        super().__init__(limit=limit, ssl=trust or ssl.create_default_context())
         self._factory = partial(_Wary, loop=asyncio.get_running_loop())  # type: ignore[assignment]
 
     async def _get(self, key: Any, traces: list[Any]) -> Any:
@@ -152,6 +152,7 @@ class OpenAIHttp:
         is_upstream: bool = False,
         concurrency: int = 0,
         proxy: str | None = None,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         """`who` names the origin in error sentences; `extra_body` holds, for an
         endpoint, fields of the engine's own that every call must carry."""
@@ -162,6 +163,7 @@ class OpenAIHttp:
         self._is_upstream = is_upstream
         self._concurrency = concurrency
         self._proxy = proxy
+        self._trust = trust
         self._headers = {"content-type": "application/json"}
         if credential is not None:
             self._headers["authorization"] = f"Bearer {credential.reveal()}"
@@ -171,7 +173,7 @@ class OpenAIHttp:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=_WaryConnector(self._concurrency),
+                connector=_WaryConnector(self._concurrency, self._trust),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=True,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),

@@ -4,6 +4,7 @@ Its credential comes from a file and goes to its one origin only. It runs nothin
 here and proves nothing about its weights: records say so by an absent digest.
 """
 
+import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -54,7 +55,7 @@ _FIELDS = {
 
 
 class RemoteClient(OpenAIHttp):
-    def __init__(self, settings: UpstreamSettings) -> None:
+    def __init__(self, settings: UpstreamSettings, trust: ssl.SSLContext | None = None) -> None:
         super().__init__(
             settings.base_url,
             who=f"The upstream {settings.name}",
@@ -62,6 +63,7 @@ class RemoteClient(OpenAIHttp):
             is_upstream=True,
             concurrency=settings.concurrency,
             proxy=_proxy_for(settings.base_url),
+            trust=trust,
         )
 
     async def count_prompt_tokens(self, call: EngineCall) -> int | None:

@@ -121,7 +121,7 @@ class Checkpoints:
                 Code.AUDIT_BROKEN,
                 f"The audit records of {stream} end at number {head.number}, but {number} are "
                 f"signed in {self._folder}: run `freehold audit verify`. If the database is of a "
-                "backup, move that folder to whoever audits, then start again.",
+                "backup, move that folder to whoever audits, then `freehold audit begin`.",
             )
 
     def close(self) -> None:
@@ -236,6 +236,18 @@ def days(path: Path, since: str = "") -> list[Path]:
     if not found and not path.is_dir():
         raise FileNotFoundError(2, os.strerror(2), str(path))
     return [each for each in found if each.stem >= since] or found[-1:]
+
+
+def has_lines(path: Path) -> bool:
+    try:
+        return next(_texts(days(path)), None) is not None
+    except FileNotFoundError:
+        return False
+
+
+def public_key(text: str) -> Ed25519PublicKey:
+    """Of 64 hex digits. Raises `ValueError`."""
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
 
 
 def signed(path: Path, key: Ed25519PublicKey, since: str = "") -> Signed:

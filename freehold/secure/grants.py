@@ -23,10 +23,15 @@ def attenuated(grantor: Principal, wanted: KeyRequest) -> KeyRequest:
     networks = grantor.networks if wanted.networks is None else wanted.networks
     if not covers(grantor.networks, networks):
         raise _refused("A key can only be given networks within your own.", "networks")
+    certificates = grantor.certificates if wanted.certificates is None else wanted.certificates
+    if not (grantor.certificates is None or set(certificates or ()) <= grantor.certificates):
+        raise _refused("A key can only be given certificates of your own key.", "certificates")
     ends = grantor.expires_at_us if wanted.expires_at_us is None else wanted.expires_at_us
     if grantor.expires_at_us is not None and ends is not None and ends > grantor.expires_at_us:
         raise _refused("A key cannot be valid for longer than your own.", "expires_in_days")
-    return replace(wanted, models=models, networks=networks, expires_at_us=ends)
+    return replace(
+        wanted, models=models, networks=networks, certificates=certificates, expires_at_us=ends
+    )
 
 
 def _check_place(grantor: Principal, wanted: KeyRequest) -> None:

@@ -45,6 +45,7 @@ class KeyRequest:
     sha256: bytes | None = None
     networks: frozenset[str] | None = None
     lineage: str | None = None
+    certificates: frozenset[str] | None = None
 
 
 @dataclass(slots=True)
@@ -121,6 +122,7 @@ class Keyring:
             revoked_at_us=None,
             networks=wanted.networks,
             lineage=wanted.lineage,
+            certificates=wanted.certificates,
         )
         return record, key
 
@@ -134,23 +136,30 @@ class Keyring:
         self._local = hashlib.sha256(key.reveal().encode()).digest(), principal
         return key
 
-    def cached(self, key: str, peer: str = "") -> Principal | None:
+    def cached(
+        self, key: str, peer: str = "", certificate: Collection[str] = ()
+    ) -> Principal | None:
         """Who holds this key, if that is known without asking the store, and if it was
-        accepted from this address before."""
+        accepted from this address before. `certificate` are the names in the client's."""
         known = self._known.get(self._sha256(key, peer))
         if known is None or peer not in known.peers:
             return None
         principal = known.principal
         if principal.epoch != self.epoch:
             return None
+        if principal.certificates is not None and principal.certificates.isdisjoint(certificate):
+            return None
         if principal.expires_at_us is not None:
             self._check_time(principal.expires_at_us)
         return principal
 
-    def authenticate(self, key: str, peer: str = "") -> Principal:
+    def authenticate(
+        self, key: str, peer: str = "", certificate: Collection[str] = ()
+    ) -> Principal:
         """Asks the store. Raises `UserError`: `INVALID_API_KEY` (unknown, malformed
         or revoked), `EXPIRED_API_KEY`, what the key may not (`ADDRESS_NOT_ALLOWED`,
-        `ENVIRONMENT_NOT_SERVED`, `TENANT_DISABLED`), or `TOO_MANY_ATTEMPTS`."""
+        `CERTIFICATE_NOT_ALLOWED`, `ENVIRONMENT_NOT_SERVED`, `TENANT_DISABLED`), or
+        `TOO_MANY_ATTEMPTS`."""
         sha256, epoch = self._sha256(key, peer), self.epoch
         if self._local is not None and key.startswith(_LOCAL):
             digest, principal = self._local
@@ -163,7 +172,7 @@ class Keyring:
         if record is None:
             raise self._wrong(key, peer)
         try:
-            self._check(record, peer)
+            self._check(record, peer, certificate)
         except UserError:
             with self._lock:
                 self._known.pop(sha256, None)
@@ -213,7 +222,7 @@ class Keyring:
     def check(self) -> str:
         """A fingerprint of the pepper, kept in the database: a restored database
         with a foreign pepper is noticed at start and not at the first refusal."""
-        return hmac.digest(self._pepper, b"freehold pepper check", "sha256").hex()
+        return pepper_check(self._pepper)
 
     def keyed(self, *parts: str) -> str:
         """A keyed hash of `parts`, for names that must tell nothing by themselves."""
@@ -223,7 +232,7 @@ class Keyring:
     def _peppered(self, sha256: bytes) -> bytes:
         return hmac.digest(self._pepper, sha256, "sha256")
 
-    def _check(self, record: KeyRecord, peer: str) -> None:
+    def _check(self, record: KeyRecord, peer: str, certificate: Collection[str]) -> None:
         if record.revoked_at_us is not None:
             raise _invalid()
         if record.expires_at_us is not None:
@@ -239,6 +248,12 @@ class Keyring:
             raise UserError(
                 Code.ADDRESS_NOT_ALLOWED,
                 "This API key may not be used from your address: ask your administrator.",
+            )
+        if record.certificates is not None and record.certificates.isdisjoint(certificate):
+            raise UserError(
+                Code.CERTIFICATE_NOT_ALLOWED,
+                "This API key may not be used with your client certificate, or without one: ask "
+                "your administrator.",
             )
 
     def _check_time(self, expires_at_us: int) -> None:
@@ -263,6 +278,10 @@ class Keyring:
         return _invalid()
 
 
+def pepper_check(pepper: bytes) -> str:
+    return hmac.digest(pepper, b"freehold pepper check", "sha256").hex()
+
+
 def _principal(record: KeyRecord, epoch: int) -> Principal:
     return Principal(
         id=record.id,
@@ -271,6 +290,7 @@ def _principal(record: KeyRecord, epoch: int) -> Principal:
         scopes=record.scopes,
         models=record.models,
         networks=record.networks,
+        certificates=record.certificates,
         expires_at_us=record.expires_at_us,
         lineage=record.lineage,
         epoch=epoch,

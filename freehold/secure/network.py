@@ -63,17 +63,24 @@ def place(peer: str) -> str:
 
 
 class Proxies:
-    """The proxies whose word about their clients counts. Nobody else's does."""
+    """The proxies whose word about their clients counts. Nobody else's does. With addresses
+    and certificates (names of theirs), who connects must have both."""
 
-    def __init__(self, trusted: Sequence[str]) -> None:
+    def __init__(self, trusted: Sequence[str], certificates: Collection[str] = ()) -> None:
         self._networks = [network(each) for each in trusted]
+        self._certificates = frozenset(certificates)
         self._verdicts: dict[str, bool] = {}
 
-    def client(self, peer: str, forwarded: str) -> str:
+    def client(self, peer: str, forwarded: str, certificate: Collection[str] = ()) -> str:
         """Whom the request is from. `forwarded` is X-Forwarded-For: each proxy adds at its
         end whom it heard it from, so that it is read from there, as far as it is said by
         trusted ones. What is no address is not believed, nor what stands before it."""
         names = forwarded.split(",") if forwarded else []
+        if self._certificates and self._certificates.isdisjoint(certificate):
+            return peer
+        if not self._networks:  # its certificate alone makes it one, and it speaks for itself
+            said = address(names[-1].strip()) if names else None
+            return peer if said is None else str(said)
         while names and self._is_trusted(peer):
             said = address(names.pop().strip())
             if said is None:

@@ -7,6 +7,7 @@ all of it, together with its end, which is checked at each use.
 
 import asyncio
 import hashlib
+import ssl
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,12 +63,13 @@ class _Keys:
 class Provider:
     """Used on the event loop. Nothing is fetched before the first token comes."""
 
-    def __init__(self, trusted: Trusted, clock: Clock) -> None:
+    def __init__(self, trusted: Trusted, clock: Clock, trust: ssl.SSLContext | None = None) -> None:
         """Raises `UserError(CONFIG_INVALID)` for an issuer that is no https URL, and for an
         algorithm that is not in `ALGORITHMS`."""
         _check(trusted)
         self.trusted = trusted
         self._clock = clock
+        self._trust = trust or ssl.create_default_context()
         self._keys: _Keys | None = None
         self._tried_at_s: float | None = None
         self._fetching = asyncio.Lock()
@@ -161,15 +163,19 @@ class Provider:
                 return self._keys
             self._tried_at_s = now
             try:
-                self._keys = _Keys(await _keys_of(self.trusted), now)
+                self._keys = _Keys(await _keys_of(self.trusted, self._trust), now)
             except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError):
                 return self._keys
             return self._keys
 
 
-async def _keys_of(trusted: Trusted) -> Mapping[str | None, jwt.PyJWK]:
+async def _keys_of(trusted: Trusted, trust: ssl.SSLContext) -> Mapping[str | None, jwt.PyJWK]:
     timeout = aiohttp.ClientTimeout(total=_FETCH_S)
-    async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as http:
+    async with aiohttp.ClientSession(
+        timeout=timeout,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(ssl=trust),
+    ) as http:
         address = trusted.issuer.rstrip("/") + "/.well-known/openid-configuration"
         about = await _document(http, address)
         if about.get("issuer") != trusted.issuer:

@@ -64,11 +64,13 @@ def _like(old: KeyRecord, now_us: int, grantor: Principal | None) -> KeyRequest:
         expires_at_us=ends,
         networks=old.networks,
         lineage=old.lineage or old.id,
+        certificates=old.certificates,
     )
     if grantor is None:
         return wanted
     granted = attenuated(grantor, wanted)
-    if (granted.models, granted.networks) != (wanted.models, wanted.networks):
+    kept = (granted.models, granted.networks, granted.certificates)
+    if kept != (wanted.models, wanted.networks, wanted.certificates):
         raise UserError(
             Code.FORBIDDEN, "This key may more than yours: have it rotated by who may as much."
         )

@@ -6,12 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from freehold.config.schema import Name
+from freehold.config.schema import CertificateName, Name
 from freehold.core.binding import Environment, Principal
 from freehold.core.binding import Scope as Right
 from freehold.core.clock import Clock
 from freehold.core.errors import UserError
+from freehold.core.names import label
 from freehold.core.secret import Secret
+from freehold.secure import certificates
+from freehold.secure.certificates import MAX_NAMES
 from freehold.secure.grants import attenuated
 from freehold.secure.keys import KeyRequest
 from freehold.secure.network import network
@@ -29,7 +32,8 @@ _DAY_S = 86_400
 
 class NewKey(BaseModel):
     """A key to be made; what is left out is as the maker's own key has it. `networks` are
-    those that it may be used from, in CIDR. `sha256` (64 hex digits) takes over a key of
+    those that it may be used from, in CIDR; `certificates` the names of client certificates, one
+    of which must come with it. `sha256` (64 hex digits) takes over a key of
     another gateway that kept this hash of it; then no key is shown, its owner has it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +50,9 @@ class NewKey(BaseModel):
         ]
         | None
     ) = None
+    certificates: (
+        Annotated[tuple[CertificateName, ...], Field(min_length=1, max_length=MAX_NAMES)] | None
+    ) = None
     expires_in_days: Annotated[int, Field(ge=1, le=_MAX_DAYS, strict=True)] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
 
@@ -56,6 +63,19 @@ class NewKey(BaseModel):
             return None
         try:
             return tuple(str(network(each)) for each in value)
+        except UserError as error:
+            raise ValueError(error.message.removesuffix(".")) from None
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return label(value)
+
+    @field_validator("certificates")
+    @classmethod
+    def _named(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        try:
+            return None if value is None else tuple(map(certificates.name, value))
         except UserError as error:
             raise ValueError(error.message.removesuffix(".")) from None
 
@@ -139,6 +159,7 @@ def key_request(wanted: NewKey, owner: Owner, clock: Clock) -> KeyRequest:
         expires_at_us=expires_at_us,
         sha256=bytes.fromhex(wanted.sha256) if wanted.sha256 else None,
         networks=None if wanted.networks is None else frozenset(wanted.networks),
+        certificates=None if wanted.certificates is None else frozenset(wanted.certificates),
     )
 
 
@@ -156,6 +177,7 @@ def shown_key(record: KeyRecord, secret: Secret | None = None) -> dict[str, Any]
         "scopes": sorted(record.scopes),
         "models": None if record.models is None else sorted(record.models),
         "networks": None if record.networks is None else sorted(record.networks),
+        "certificates": None if record.certificates is None else sorted(record.certificates),
         "state": state,
         "created_at": rfc3339(record.created_at_us),
         "expires_at": rfc3339(record.expires_at_us),

@@ -7,6 +7,7 @@ from freehold.core.action import Action
 from freehold.core.binding import Binding, Isolation, Principal, Priority, Route
 from freehold.core.errors import Code, Fault, UserError
 from freehold.deploy.pool import Pool
+from freehold.serve import connection
 from freehold.serve.gateway import Gateway
 from freehold.serve.people import looks_like_token
 from freehold.serve.policies import model_not_found, refused
@@ -36,13 +37,13 @@ def credential(scope: Scope) -> str:
 
 async def authenticate(gateway: Gateway, scope: Scope, key: str) -> Principal:
     """Known keys are answered from memory; others ask the store, off the loop."""
-    peer = peer_of(gateway, scope)
+    peer, certificate = peer_of(gateway, scope), certificate_of(scope)
     if gateway.people is not None and looks_like_token(key):
         wanted = header(scope, b"x-freehold-environment")
         return await gateway.people.principal(key, wanted, gateway.keyring.epoch)
-    principal = gateway.keyring.cached(key, peer)
+    principal = gateway.keyring.cached(key, peer, certificate)
     if principal is None:
-        principal = await asyncio.to_thread(gateway.keyring.authenticate, key, peer)
+        principal = await asyncio.to_thread(gateway.keyring.authenticate, key, peer, certificate)
     return principal
 
 
@@ -61,7 +62,14 @@ def peer_of(gateway: Gateway, scope: Scope) -> str:
     if gateway.proxies is None:
         return peer
     said = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-    return gateway.proxies.client(peer, b",".join(said).decode("latin-1"))
+    forwarded = b",".join(said).decode("latin-1")
+    return gateway.proxies.client(peer, forwarded, certificate_of(scope))
+
+
+def certificate_of(scope: Scope) -> frozenset[str]:
+    """The names of the client, as its certificate proved them to this connection."""
+    found = connection.of(scope)
+    return frozenset() if found is None else found.certificate
 
 
 def bind(

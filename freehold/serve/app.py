@@ -16,6 +16,7 @@ from freehold.core.acts import Acting, Via, acting_as
 from freehold.core.audit import stream_of
 from freehold.core.binding import Principal
 from freehold.core.errors import Code, UserError
+from freehold.secure.network import address
 from freehold.serve import admission, openapi
 from freehold.serve.admin import Admin
 from freehold.serve.admin_keys import KeysAdmin
@@ -206,4 +207,14 @@ def build(gateway: Gateway) -> Door:
         Route("/metrics", _Open(health.metrics), methods=["GET"]),
     ]
     router = Router(routes, redirect_slashes=False)
-    return Door(router, gateway.settings.server.allowed_hosts)
+    server = gateway.settings.server
+    return Door(router, {*server.allowed_hosts, *_own_name(server.host)})
+
+
+def _own_name(host: str) -> tuple[str, ...]:
+    """What the settings say to listen on is meant to be called, unless it stands for all
+    addresses, under which a page of another site can call a browser's own machine."""
+    bound = address(host)
+    if bound is not None and bound.is_unspecified:
+        return ()
+    return (f"[{host}]" if ":" in host else host,)

@@ -14,6 +14,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from freehold.core.errors import Code, UserError
+from freehold.secure import certificates
 from freehold.serve import errors
 
 _MAX_HEADER_BYTES = 64 * 1024
@@ -44,10 +45,15 @@ class Connection(HttpToolsProtocol):
     _unread = 0
     _idle_since = 0.0
     _gone: Callable[[], None] | None = None
+    certificate: frozenset[str] = frozenset()  # the client's names, verified
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         self.transport.set_write_buffer_limits(_WAITING_BYTES)
+        spoken = self.transport.get_extra_info("ssl_object")
+        shown = None if spoken is None else spoken.getpeercert(binary_form=True)
+        if shown:  # only what was verified is asked for
+            self.certificate = certificates.of_peer(shown)
         self._slow = self.loop.call_later(_HEADERS_S, self._end_slow_headers)
         self._idle_since = self.loop.time()
         if len(self.connections) > self.most_connections and not self._end_an_idle_one():

@@ -34,6 +34,8 @@ class Door:
         opener = _Opener(send, request_id)
         try:
             self._check_host(scope)
+            if "\n" in scope["path"]:  # the router would take it for the path without
+                raise _not_found()
             await self._router(scope, receive, opener)
         except ClientGone:
             return
@@ -49,8 +51,11 @@ class Door:
 
     def _check_host(self, scope: Scope) -> None:
         host = (header(scope, b"host") or "").lower()
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if name not in self._hosts and "*" not in self._hosts:
+        name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+        if not colon:
+            name = host
+        is_sound = not colon or (port.isascii() and port.isdigit())
+        if "*" not in self._hosts and not (is_sound and name in self._hosts):
             raise UserError(
                 Code.HOST_NOT_ALLOWED,
                 "This host name is not served here: add it to server.allowed_hosts.",
@@ -88,4 +93,8 @@ def _of_http(error: HTTPException) -> UserError:
         return UserError(
             Code.METHOD_NOT_ALLOWED, "This method is not allowed here: see GET /openapi.json."
         )
+    return _not_found()
+
+
+def _not_found() -> UserError:
     return UserError(Code.NOT_FOUND, "There is nothing at this path: see GET /openapi.json.")

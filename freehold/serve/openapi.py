@@ -34,6 +34,7 @@ _GUARDED = frozenset(
         Code.EXPIRED_API_KEY,
         Code.FORBIDDEN,
         Code.ADDRESS_NOT_ALLOWED,
+        Code.CERTIFICATE_NOT_ALLOWED,
         Code.ENVIRONMENT_NOT_SERVED,
         Code.TENANT_DISABLED,
         Code.TOO_MANY_ATTEMPTS,

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import ssl
 from collections.abc import Sequence
 
 import jwt
@@ -26,6 +27,7 @@ class People:
         tenants: Tenants,
         environments: Sequence[Environment],
         clock: Clock,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         """Raises `UserError(CONFIG_INVALID)` for a provider whose tokens would prove
         nothing, and for a tenant that is not there."""
@@ -34,7 +36,7 @@ class People:
         self._providers: dict[str, tuple[Provider, ProviderSettings]] = {}
         for each in providers:
             trusted = Trusted(each.issuer, each.audiences, each.algorithms, each.groups_claim)
-            self._providers[each.issuer] = Provider(trusted, clock), each
+            self._providers[each.issuer] = Provider(trusted, clock, trust), each
             self._tenant_of(each)
 
     async def principal(self, token: str, wanted: str | None, epoch: int) -> Principal:

@@ -439,6 +439,9 @@ class Key(BaseModel):
     scopes: list[Scope]
     models: Annotated[list[str] | None, Field(description="null: every model of the tenant.")]
     networks: Annotated[list[str] | None, Field(description="null: from everywhere.")]
+    certificates: Annotated[
+        list[str] | None, Field(description="null: whatever the client's certificate is.")
+    ]
     state: Literal["active", "expired", "revoked"]
     created_at: datetime
     expires_at: datetime | None

@@ -30,6 +30,7 @@ class KeyRecord:
     networks: frozenset[str] | None = None  # CIDR; None: from everywhere
     replaced_by: str | None = None
     lineage: str | None = None  # the first of the keys that replaced one another
+    certificates: frozenset[str] | None = None  # of clients; None: with any or none
 
 
 @dataclass(frozen=True, slots=True)

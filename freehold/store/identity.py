@@ -306,6 +306,9 @@ def _insert_key(connection: Connection, record: KeyRecord) -> None:
             networks=_joined(record.networks),
             replaced_by=record.replaced_by,
             lineage=record.lineage,
+            certificates=None
+            if record.certificates is None
+            else "\n".join(sorted(record.certificates)),
         )
     )
 
@@ -333,6 +336,9 @@ def _key(row: RowMapping) -> KeyRecord:
         networks=_split(row["networks"]),
         replaced_by=row["replaced_by"],
         lineage=row["lineage"],
+        certificates=None
+        if row["certificates"] is None
+        else frozenset(row["certificates"].split("\n")),
     )
 
 

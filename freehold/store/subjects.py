@@ -88,6 +88,14 @@ class AuditReader(SubjectTable):
     def close(self) -> None:
         self._reader.dispose()
 
+    def damage(self) -> str | None:
+        """What is wrong with the file, as SQLite itself finds it; None: nothing."""
+        if not isinstance(self._backend, Sqlite):
+            return None
+        with self._reading(EVERY_TENANT) as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        return None if found == "ok" else str(found)
+
 
 def _of(tenant_id: str, subject: str) -> ColumnElement[bool]:
     return (subject_keys.c.tenant_id == tenant_id) & (subject_keys.c.subject == subject)

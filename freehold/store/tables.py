@@ -49,6 +49,7 @@ api_keys = Table(
     Column("replaced_by", String),
     Column("rotation_token", String),  # under which it was replaced
     Column("lineage", String),  # the first of the keys that replaced one another
+    Column("certificates", String),  # names, a line each
 )
 
 # Counted up by each change that others must hear of, in its transaction.

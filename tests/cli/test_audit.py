@@ -147,6 +147,7 @@ def test_an_older_backup_is_found(used: Path, home: Path, commands: Callable[[Pa
     assert "is missing" in found["what"]
     # Who accepts the loss moves the checkpoints to the auditor, and goes on from here.
     (home / "audit" / "checkpoints").rename(home / "kept-as-evidence")
+    assert _said(run, "audit", "begin")["checkpoints"] == str(home / "audit" / "checkpoints")
     again = start(home, "--engine", "fake", "--model", "tiny")
     _ask(again, "from here on")
     again.stop()

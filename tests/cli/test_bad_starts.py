@@ -5,16 +5,23 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from freehold.cli import reach
 from freehold.cli.main import app
+from freehold.config.home import Home
+from freehold.store.base import Entries
+from freehold.store.ledger import _reserved
 from tests.catalog.making import gguf_bytes, write
+from tests.store.making import reservation
 
 Break = Callable[[Path], object]
 
@@ -78,15 +85,80 @@ def files(home: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home that has been in use: a key is in its database."""
+    """A home that has been in use: a key is in its database, and the record of a request."""
     home = tmp_path_factory.mktemp("used")
     assert freehold(home, "key", "create", "first").returncode == 0
+    with reach.offline(Home(home)) as (store, _, tenant_id):
+        entries = Entries()
+        entries.add(_reserved(reservation("req_1", tenant_id=tenant_id)))
+        store.apply(entries)
+        assert store.settle_orphans(9) == 1
     return home
 
 
 @pytest.fixture
 def home(used: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(used, tmp_path / "home"))
+    copy = Path(shutil.copytree(used, tmp_path / "home"))
+    moved = (str(copy / "audit" / "checkpoints"),)
+    with closing(sqlite3.connect(copy / "freehold.db")) as database, database:
+        database.execute("UPDATE facts SET value = ? WHERE name = 'audit_checkpoints'", moved)
+    return copy
+
+
+def _gone(name: str) -> Break:
+    return lambda home: (home / name).unlink()
+
+
+def _emptied(name: str) -> Break:
+    return lambda home: (home / name).write_bytes(b"")
+
+
+def _cut(name: str) -> Break:
+    def change(home: Path) -> None:
+        content = (home / name).read_bytes()
+        (home / name).write_bytes(content[: len(content) // 2])
+
+    return change
+
+
+def _noise(name: str, content: bytes = b"x" * 32) -> Break:
+    return lambda home: (home / name).write_bytes(content)
+
+
+def _folder(name: str) -> Break:
+    def change(home: Path) -> None:
+        (home / name).unlink()
+        (home / name).mkdir()
+
+    return change
+
+
+def _no_checkpoints(home: Path) -> None:
+    shutil.rmtree(home / "audit" / "checkpoints")
+
+
+def _checkpoints(change: Callable[[bytes], bytes]) -> Break:
+    def to(home: Path) -> None:
+        (file,) = (home / "audit" / "checkpoints").glob("????-??-??.jsonl")
+        file.write_bytes(change(file.read_bytes()))
+
+    return to
+
+
+def _nowhere(name: str) -> Break:
+    def change(home: Path) -> None:
+        (home / name).unlink()
+        (home / name).symlink_to(home / "nothing")
+
+    return change
+
+
+def _itself(name: str) -> Break:
+    def change(home: Path) -> None:
+        (home / name).unlink()
+        (home / name).symlink_to(home / name)
+
+    return change
 
 
 def _pepper(content: bytes | None) -> Break:
@@ -126,6 +198,21 @@ BROKEN = {
     "an empty database": (_database(lambda _: b""), "freehold.db is missing or empty"),
     "a database of noise": (_database(lambda _: b"noise" * 9000), "file is not a database"),
     "half a database": (_database(lambda all_of_it: all_of_it[:9000]), "malformed"),
+    "half a pepper": (_cut("secrets/pepper"), "pepper holds 16 bytes where 32 are expected"),
+    "a pepper that leads nowhere": (_nowhere("secrets/pepper"), "pepper is missing but the"),
+    "a pepper that leads to itself": (_itself("secrets/pepper"), "pepper cannot be read"),
+    "no key of the audit": (_gone("secrets/audit"), "audit is missing but the database needs it"),
+    "an empty key of the audit": (_emptied("secrets/audit"), "audit holds 0 bytes where 32"),
+    "half a key of the audit": (_cut("secrets/audit"), "audit holds 16 bytes where 32"),
+    "another key of the audit": (_noise("secrets/audit"), "is not the key that the audit records"),
+    "a folder as key of the audit": (_folder("secrets/audit"), "audit cannot be read (Is a dir"),
+    "no key of subjects": (_gone("secrets/subjects"), "subjects is missing but the database"),
+    "half a key of subjects": (_cut("secrets/subjects"), "subjects holds 16 bytes where 32"),
+    "another key of subjects": (_noise("secrets/subjects"), "subjects is not the file that"),
+    "no checkpoints": (_no_checkpoints, "are missing or empty, but there are records"),
+    "empty checkpoints": (_checkpoints(lambda _: b""), "are missing or empty, but there are"),
+    "cut checkpoints": (_checkpoints(lambda whole: whole[:40]), "are missing or empty, but there"),
+    "checkpoints of noise": (_checkpoints(lambda _: b"x y\n"), "Line 1 of the audit checkpoints"),
 }
 
 
@@ -142,13 +229,28 @@ def test_a_home_that_lacks_a_part_is_not_used_and_not_changed(
     assert files(home) == before
 
 
-@pytest.mark.parametrize("what", ["no pepper", "another pepper", "no database", "half a database"])
+@pytest.mark.parametrize(
+    "what", ["no pepper", "half a database", "no key of the audit", "no checkpoints"]
+)
 def test_a_home_that_lacks_a_part_is_not_served(what: str, home: Path) -> None:
     change, sentence = BROKEN[what]
     change(home)
     before = files(home)
     assert sentence in told_by_a_process(home, "up", "--no-local-models", "--port", "0")
     assert files(home) == before
+
+
+def test_settings_that_were_there_at_the_last_start_do_not_silently_go(home: Path) -> None:
+    """What they demanded of clients, of proxies, of groups would go with them."""
+    settings = home / "freehold.yaml"
+    with closing(sqlite3.connect(home / "freehold.db")) as database, database:
+        database.execute("INSERT INTO facts VALUES ('settings_file', 'there')")
+    before = files(home)
+    up = ("up", "--no-local-models", "--port", "0")
+    assert f"{settings} is missing or empty, but the last start" in told_by_a_process(home, *up)
+    assert files(home) == before
+    settings.write_text("")
+    assert "write `{}` into it" in told_by_a_process(home, *up)
 
 
 SETTINGS = {
@@ -169,6 +271,19 @@ SETTINGS = {
     "a key without a certificate": (
         "server: {tls_key: /etc/hostname}\n", "server.tls_key is of no use alone"
     ),
+    "clients' certificates without TLS": (
+        "server: {client_ca: /etc/hostname}\n", "server.client_ca needs TLS here"
+    ),
+    "a proxy's certificate that nobody verifies": (
+        "server: {proxy_certificates: [edge]}\n", "server.proxy_certificates needs client_ca"
+    ),
+    "no authorities for what is called": (
+        "network: {ca_file: /none.pem}\n",
+        "/none.pem cannot be used as network.ca_file (No such file or directory)",
+    ),
+    "authorities that are none": (
+        "network: {ca_file: /etc/hostname}\n", "(no certificates in it)"
+    ),
 }  # fmt: skip
 
 
@@ -183,6 +298,40 @@ def test_settings_that_cannot_be_stop_the_start(
         port = str(taken.getsockname()[1])
         assert sentence in told_by("up", "--no-local-models", "--port", port)
     assert files(home) == before
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["0" + ".0" * 3, "0", "0x0", "000.0", "::", "0::0", "::ffff:0.0.0.0", "192.0.2.7",
+     "2001:db8::7", "::ffff:192.0.2.7"],
+)  # fmt: skip
+def test_nothing_is_served_in_the_clear_to_a_network_however_it_is_written(
+    host: str, home: Path, told_by: Callable[..., str]
+) -> None:
+    (home / "freehold.yaml").write_text("models: [nobody]\n")
+    assert f"in the clear on {host}: set" in told_by("up", "--host", host, "--port", "0")
+    for word in ("true", "yes"):
+        (home / "freehold.yaml").write_text(
+            f"models: [nobody]\nserver: {{tls_ends_in_front: {word}}}\n"
+        )
+        told = told_by("up", "--host", host, "--port", "0")
+        assert "no stored model 'nobody'" in told or "Cannot listen on" in told
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "127.0.0.9", "0x7f000001", "localhost"])
+def test_every_spelling_of_this_machine_alone_may_be_served_in_the_clear(
+    host: str, home: Path, told_by: Callable[..., str]
+) -> None:
+    (home / "freehold.yaml").write_text("models: [nobody]\n")
+    assert "no stored model 'nobody'" in told_by("up", "--host", host, "--port", "0")
+
+
+@pytest.mark.parametrize("host", ["unix:/tmp/x", "a..b", "x" * 80])
+def test_what_is_no_address_is_not_listened_on(
+    host: str, home: Path, told_by: Callable[..., str]
+) -> None:
+    (home / "freehold.yaml").write_text("models: [nobody]\n")
+    assert f"Cannot listen on {host}" in told_by("up", "--host", host, "--port", "0")
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ _OTHERS: dict[str, tuple[str, Any]] = {
     "prices.models": (
         "[{model: a, input: 1}]", (ModelPrice(model="a", input=Decimal(1)),)
     ),
+    "server.client_certificates": ("optional", "optional"),
     "server.environments": ("[prod]", (Environment.PROD,)),
     "server.trusted_proxies": ("[10.0.0.0/8]", ("10.0.0.0/8",)),
 }  # fmt: skip

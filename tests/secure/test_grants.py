@@ -13,6 +13,7 @@ from freehold.secure.grants import attenuated
 from freehold.secure.keys import KeyRequest
 from freehold.secure.network import is_within
 
+_CERTIFICATES = ("spiffe://acme/web", "spiffe://acme/edge", "CN=web")
 _TENANTS = ("ten_home", "ten_other")
 _MODELS = ("a", "b", "c")
 _NETWORKS = (
@@ -32,23 +33,26 @@ class Deed:
     model: str
     address: str
     at_us: int
+    certificate: str | None
 
 
 _deeds = st.builds(
     Deed, st.sampled_from(_TENANTS), st.sampled_from(Environment), st.sampled_from(Scope),
     st.sampled_from(_MODELS), st.sampled_from(_ADDRESSES), st.integers(0, 100),
+    st.none() | st.sampled_from(_CERTIFICATES),
 )  # fmt: skip
 _scopes = st.frozensets(st.sampled_from(Scope))
 _models = st.none() | st.frozensets(st.sampled_from(_MODELS))
 _networks = st.none() | st.frozensets(st.sampled_from(_NETWORKS), min_size=1, max_size=3)
+_certificates = st.none() | st.frozensets(st.sampled_from(_CERTIFICATES), min_size=1)
 _ends = st.none() | st.integers(1, 100)
 _grantors = st.builds(
     Principal, st.just("key_1"), st.just("ten_home"), st.sampled_from(Environment), _scopes,
-    _models, _networks, _ends,
+    _models, _networks, _ends, certificates=_certificates,
 )  # fmt: skip
 _requests = st.builds(
     KeyRequest, st.sampled_from(_TENANTS), st.sampled_from(Environment), st.just("x"), _scopes,
-    _models, _ends, st.none(), _networks,
+    _models, _ends, st.none(), _networks, certificates=_certificates,
 )  # fmt: skip
 
 
@@ -61,6 +65,7 @@ def _may(who: Principal | KeyRequest, deed: Deed) -> bool:
         and deed.scope in who.scopes
         and (who.models is None or deed.model in who.models)
         and (who.networks is None or is_within(deed.address, who.networks))
+        and (who.certificates is None or deed.certificate in who.certificates)
         and (who.expires_at_us is None or deed.at_us < who.expires_at_us)
     )
 
@@ -85,7 +90,7 @@ def test_exactly_ones_own_rights_can_be_granted(grantor: Principal, deeds: list[
     """The refusals are no broader than they must be."""
     same = KeyRequest(
         grantor.tenant_id, grantor.environment, "x", grantor.scopes, grantor.models,
-        grantor.expires_at_us, None, grantor.networks,
+        grantor.expires_at_us, None, grantor.networks, certificates=grantor.certificates,
     )  # fmt: skip
     granted = attenuated(grantor, same)
     assert granted == same
@@ -96,6 +101,7 @@ def test_exactly_ones_own_rights_can_be_granted(grantor: Principal, deeds: list[
 _GRANTOR = Principal(
     "key_1", "ten_home", Environment.STAGING, frozenset({Scope.INFER, Scope.ADMIN}),
     frozenset({"a", "b"}), frozenset({"10.0.0.0/8"}), 50,
+    certificates=frozenset({"spiffe://acme/web"}),
 )  # fmt: skip
 _WANTED = KeyRequest("ten_home", Environment.STAGING, "x", frozenset({Scope.INFER}))
 
@@ -105,6 +111,7 @@ def test_what_is_left_open_is_as_the_grantor_has_it() -> None:
     assert (granted.models, granted.networks, granted.expires_at_us) == (
         _GRANTOR.models, _GRANTOR.networks, 50,
     )  # fmt: skip
+    assert granted.certificates == _GRANTOR.certificates
 
 
 @pytest.mark.parametrize(
@@ -114,6 +121,7 @@ def test_what_is_left_open_is_as_the_grantor_has_it() -> None:
      ("networks", {"networks": frozenset({"10.0.0.0/7"})}),
      ("networks", {"networks": frozenset({"10.1.0.0/16", "192.168.0.0/16"})}),
      ("networks", {"networks": frozenset({"::ffff:10.0.0.0/104"})}),
+     ("certificates", {"certificates": frozenset({"spiffe://acme/web", "spiffe://acme/x"})}),
      ("expires_in_days", {"expires_at_us": 51}),
      ("environment", {"environment": Environment.PROD}),
      ("tenant", {"tenant_id": "ten_other"}),

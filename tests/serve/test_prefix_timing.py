@@ -6,7 +6,6 @@ was answered sooner is the statistic: the AUC of what stood side by side, 0.5 fo
 who learns nothing. Nothing here depends on how fast the machine is, or how busy.
 """
 
-import math
 import random
 import string
 import time
@@ -19,23 +18,13 @@ import pytest
 
 from freehold.cli import wiring
 from freehold.core.binding import Environment, Scope
+from freehold.operate.timing import furthest
 from freehold.secure.keys import KeyRequest
 from tests.harness import Running, asked
 from tests.serve.kinds import Real
 
 _ALARM = 1e-6  # how often the test may fail where nothing can be learnt, at most
 _LENGTH = 500  # letters of a secret, each about a token
-
-
-def _furthest(rounds: int) -> float:
-    """How far from a half the AUC of a fair coin may lie; further it lies in less than one
-    of a million runs. Exact: where the guess makes no difference the coin alone decides
-    whether the right one stands where the sooner answer is, in each round anew, so that
-    the rounds won are binomial, however the times themselves are spread."""
-    won, beyond = rounds, 0.0
-    while (beyond := beyond + 2 * math.comb(rounds, won) / 2**rounds) <= _ALARM:
-        won -= 1
-    return (won + 1) / rounds - 0.5
 
 
 @asynccontextmanager
@@ -106,5 +95,5 @@ async def test_no_tenant_learns_from_the_first_token_what_another_sent(
     tmp_path: Path, rounds: int
 ) -> None:
     aucs = await _aucs(tmp_path, rounds)
-    assert aucs["same tenant"] > 0.5 + _furthest(rounds), "the test sees kept prefixes"
-    assert abs(aucs["other tenant"] - 0.5) < _furthest(rounds)
+    assert aucs["same tenant"] > 0.5 + furthest(rounds, _ALARM), "the test sees kept prefixes"
+    assert abs(aucs["other tenant"] - 0.5) < furthest(rounds, _ALARM)

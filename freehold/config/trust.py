@@ -1,0 +1,36 @@
+"""Whom Freehold believes when it calls others: the system's authorities, and a company's own."""
+
+import ssl
+from pathlib import Path
+
+from freehold.core.errors import Code, UserError
+
+
+def outgoing(ca_file: str | None) -> ssl.SSLContext:
+    """Verifies names and certificates always. Raises `UserError(CONFIG_INVALID)` for a file
+    without certificates."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is not None:
+        add_authorities(context, Path(ca_file).expanduser(), "network.ca_file")
+    return context
+
+
+def add_authorities(context: ssl.SSLContext, path: Path, setting: str) -> None:
+    """Those of a file of PEM certificates. One that is missing or empty must not leave a
+    check out, so it raises `UserError(CONFIG_INVALID)`."""
+    try:
+        context.load_verify_locations(cafile=str(path))
+    except OSError as error:  # of which ssl.SSLError is one
+        why = "no certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise _unusable(path, setting, str(why)) from None
+    if not context.cert_store_stats()["x509"]:
+        raise _unusable(path, setting, "no certificates in it")
+
+
+def _unusable(path: Path, setting: str, why: str) -> UserError:
+    return UserError(
+        Code.CONFIG_INVALID,
+        f"{path} cannot be used as {setting} ({why}): put the certificates of the authorities "
+        "there, as PEM.",
+    )
