@@ -109,13 +109,20 @@ async def running(
     others: Mapping[str, Engine] | None = None,
     upstreams: Sequence[UpstreamSettings] = (),
     keep_alive_s: float = 75,
+    public: bool = False,
+    sessions: Mapping[str, Any] | None = None,
     identity_providers: Sequence[Mapping[str, Any]] = (),
     prices: Mapping[str, Any] | None = None,
     audit: Mapping[str, Any] | None = None,
     **server: Any,
 ) -> AsyncIterator[Running]:
     """`model` is what `engine` loads, where that is no fake: it is served as `fake-model`.
-    `others` are more local models, each with an engine and a pool of its own."""
+    `others` are more local models, each with an engine and a pool of its own. With `public`
+    browsers find it at its own address."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    if public:
+        server["public_url"] = url
     home = Home(folder)
     home.create()
     settings = Settings.model_validate(
@@ -126,6 +133,7 @@ async def running(
             "identity_providers": identity_providers,
             "prices": prices or {},
             "audit": audit or {},
+            "sessions": sessions or {},
             "upstreams": [upstream.model_dump() for upstream in upstreams],
         }
     )
@@ -155,12 +163,10 @@ async def running(
         serving[each.name] = Pool(each.name, "fake", [replica], able, settings.limits, told)
     routes = wiring.routes(tenant_id, settings, cards, serving, 1)
     store.put_routes(tenant_id, Environment.DEV, routes)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     # asyncio sets this only on sockets of a named protocol, unlike uvloop; without it
     # each answer on a kept connection waits 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.bound_unsent(listener)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
     gateway.watch.start()
     gateway.access.start()

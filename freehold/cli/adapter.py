@@ -131,6 +131,7 @@ def _add(home: Home, of: Of, folder: Path, body: dict[str, Any]) -> dict[str, An
     from freehold.serve.admin import validated
     from freehold.serve.admin_routing import NewAdapter
 
+    reach.require_here("Adapters are added")
     gateway = reach.running(home)
     if gateway is not None:
         with _staged(home, folder) as ticket:

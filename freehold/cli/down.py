@@ -20,19 +20,21 @@ def down(
 ) -> None:
     """Stop the running gateway: it finishes what it has begun, then ends."""
     with errors_in_a_sentence(as_json):
-        gateway = reach.require_running(load.home())
-        os.kill(gateway.pid, signal.SIGTERM)
+        pid = reach.require_running(load.home()).pid
+        if pid is None:
+            raise reach.not_here("A gateway is stopped")
+        os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + wait_s
-        while _is_alive(gateway.pid):
+        while _is_alive(pid):
             if time.monotonic() > deadline:
                 raise UserError(
                     Code.CONFLICT,
-                    f"The gateway (pid {gateway.pid}) still drains after {wait_s:g} seconds: "
+                    f"The gateway (pid {pid}) still drains after {wait_s:g} seconds: "
                     "wait, or send SIGTERM again to stop at once.",
                 )
             time.sleep(0.1)
     if as_json:
-        print_json({"stopped": gateway.pid})
+        print_json({"stopped": pid})
     else:
         console.print("Stopped.")
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -16,17 +17,29 @@ from freehold.cli import (
     forget,
     key,
     limit,
+    login,
+    logins,
     model,
     policy,
     price,
+    reach,
+    role,
     route,
+    session,
     status,
     tenant,
     tls,
     up,
     usage,
 )
-from freehold.cli.output import Json, console, plain, print_json, stderr
+from freehold.cli.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    plain,
+    print_json,
+    stderr,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +52,9 @@ app.command()(up.up)
 app.command()(down.down)
 app.command()(status.status)
 app.command()(chat.chat)
+app.command()(login.login)
+app.command()(login.logout)
+app.command()(login.whoami)
 app.command()(usage.usage)
 app.command()(bench.bench)
 app.command()(forget.forget)
@@ -49,10 +65,25 @@ app.add_typer(tenant.app, name="tenant")
 app.add_typer(key.app, name="key")
 app.add_typer(limit.app, name="limit")
 app.add_typer(price.app, name="price")
+app.add_typer(role.app, name="role")
+app.add_typer(session.app, name="session")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
 app.add_typer(tls.app, name="tls")
 app.add_typer(doctor.app, name="doctor")
+
+
+@app.callback()
+def _where(
+    url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FREEHOLD_URL", help="A gateway elsewhere, after `freehold login --url`."
+        ),
+    ] = None,
+) -> None:
+    with errors_in_a_sentence():
+        reach.elsewhere.set(None if url is None else logins.checked(url))
 
 
 @app.command()

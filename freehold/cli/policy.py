@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from freehold.cli import reach
+from freehold.cli.explain import explain
 from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, table
 from freehold.cli.owner import TenantOption
 from freehold.config import load
@@ -17,6 +18,7 @@ from freehold.core.policy import Policy
 from freehold.store.sql import SqlStore
 
 app = typer.Typer(no_args_is_help=True, help="Who may do what, in Cedar.")
+app.command()(explain)
 _PATH = "/admin/v1/policies"
 
 Installation = Annotated[

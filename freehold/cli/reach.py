@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from urllib.parse import quote
 import httpx2
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from freehold.cli.logins import session
 from freehold.config import load
 from freehold.config.home import Home, read_or_create_secret
 from freehold.config.schema import AuditSettings, DatabaseSettings, Settings
@@ -39,6 +41,8 @@ from freehold.store.sqlite import Sqlite
 _CALL_S = 30
 AUDIT_KEY_BYTES = 32
 _PEPPER_CHECK, _SUBJECTS_CHECK = "pepper_check", "subjects_check"
+# The gateway elsewhere that `freehold --url` or FREEHOLD_URL names, for this command.
+elsewhere: ContextVar[str | None] = ContextVar("elsewhere", default=None)
 
 
 class RunningGateway:
@@ -46,13 +50,14 @@ class RunningGateway:
     what this start of the gateway lets the owner of the home in with: to all tenants and
     environments, and to no model. `certificate` is the file that it serves TLS with: it is
     trusted as it is, because its name is not that of this machine. `client` is the one, with
-    its key, that the gateway made for commands where it asks clients for theirs."""
+    its key, that the gateway made for commands where it asks clients for theirs. One that is
+    elsewhere has no `pid`, and knows people by the session of their login."""
 
     def __init__(
         self,
         url: str,
         key: str,
-        pid: int,
+        pid: int | None,
         certificate: str | None = None,
         operator: str | None = None,
         client: str | None = None,
@@ -61,7 +66,11 @@ class RunningGateway:
         self.pid = pid
         self._key = key
         self._operator = operator or key
-        self.verify = _trusting(certificate, client) if certificate else True
+        self.verify: ssl.SSLContext | bool = True
+        if certificate:
+            self.verify = _trusting(certificate, client)
+        elif pid is None:  # of a machine elsewhere, so that its own authorities count
+            self.verify = ssl.create_default_context()
 
     @property
     def key(self) -> str:
@@ -122,7 +131,10 @@ def refusal(content: Any) -> UserError:
 
 
 def running(home: Home) -> RunningGateway | None:
-    """The gateway of this home, or None when none runs."""
+    """The gateway that was named, else that of this home; None when none runs."""
+    named = elsewhere.get()
+    if named is not None:
+        return RunningGateway(named, os.environ.get("FREEHOLD_API_KEY") or session(named), None)
     try:
         record = json.loads(home.gateway_record.read_text())
         os.kill(record["pid"], 0)
@@ -159,6 +171,18 @@ def _trusting(certificate: str, client: str | None) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+def require_here(what: str) -> None:
+    """Raises `UserError` where a gateway elsewhere was named."""
+    if elsewhere.get() is not None:
+        raise not_here(what)
+
+
+def not_here(what: str) -> UserError:
+    return UserError(
+        Code.CONFIG_INVALID, f"{what} on the machine of the gateway: go there, without --url."
+    )
 
 
 def require_running(home: Home) -> RunningGateway:

@@ -35,11 +35,15 @@ from freehold.engines.base import LocalModel
 from freehold.operate import pricing
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
+from freehold.secure.sessions import Sessions
 from freehold.serve.access import Access
 from freehold.serve.accounts import OwnAccounts
+from freehold.serve.cookies import Cookies
 from freehold.serve.directory import Directory
+from freehold.serve.explain import Explainer
 from freehold.serve.gateway import Gateway
 from freehold.serve.limits import Limits
+from freehold.serve.login import Login
 from freehold.serve.metrics import Metrics
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
@@ -244,12 +248,12 @@ async def measure_prices(gateway: Gateway, home: Home, cards: Sequence[ModelCard
             _price_here(gateway.prices, card, speed)
 
 
-def _people(settings: Settings, tenants: Tenants, clock: Clock) -> People | None:
+def _people(settings: Settings, tenants: Tenants, store: SqlStore, clock: Clock) -> People | None:
     providers = settings.identity_providers
     if not providers:
         return None
     trust = outgoing(settings.network.ca_file)
-    return People(providers, tenants, settings.server.environments, clock, trust)
+    return People(providers, tenants, settings.server.environments, store, clock, trust)
 
 
 def _proxies(settings: Settings) -> Proxies | None:
@@ -257,6 +261,30 @@ def _proxies(settings: Settings) -> Proxies | None:
     if not (server.trusted_proxies or server.proxy_certificates):
         return None
     return Proxies(server.trusted_proxies, server.proxy_certificates)
+
+
+def _cookies(settings: Settings) -> Cookies | None:
+    """Only where somebody can log in with a browser does a cookie count."""
+    origin = settings.server.public_url
+    if origin is None or not any(each.client_id for each in settings.identity_providers):
+        return None
+    return Cookies(origin)
+
+
+def _login(
+    settings: Settings, people: People | None, sessions: Sessions, keyring: Keyring
+) -> Login | None:
+    if people is None:
+        return None
+    return Login(people, sessions, keyring, settings.server.public_url)
+
+
+def explainer(settings: Settings, store: SqlStore, clock: Clock) -> Explainer:
+    """For a home that no gateway serves."""
+    tenants = Tenants(store)
+    people = _people(settings, tenants, store, clock)
+    directory = Directory(store, tenants)
+    return Explainer(store, tenants, LivePolicies(store, clock), directory, people, clock)
 
 
 def gateway(
@@ -301,6 +329,8 @@ def gateway(
     )
     subjects = reach.open_subjects(home, store)
     policies, refusals = LivePolicies(store, clock), Refusals(store, clock)
+    people = _people(settings, tenants, store, clock)
+    sessions = Sessions(store, keyring, settings.sessions)
     access = Access(
         store,
         keyring,
@@ -313,6 +343,8 @@ def gateway(
         held,
         refusals,
         subjects,
+        people,
+        store,
     )
     process = psutil.Process()
 
@@ -341,7 +373,10 @@ def gateway(
         policies=policies,
         refusals=refusals,
         subjects=subjects,
-        people=_people(settings, tenants, clock),
+        people=people,
+        sessions=sessions,
+        cookies=_cookies(settings),
+        login=_login(settings, people, sessions, keyring),
         proxies=_proxies(settings),
         cards=by_digest,
         adapters=adapters,

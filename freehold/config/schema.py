@@ -1,21 +1,37 @@
 """The shape of `freehold.yaml`: frozen, closed, every value checked at the door."""
 
 import ipaddress
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from freehold.core.binding import Environment, Scope
+from freehold.core.binding import OF_ALL, ROLES, Environment, Role, Scope
 from freehold.core.names import label
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
 CertificateName = Annotated[str, Field(min_length=1, max_length=512)]
 
 
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _parts(value: str) -> SplitResult | None:
+    """Of a plain http or https URL; None for what is none."""
+    try:
+        parts = urlsplit(value)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text quotes the URL, credentials included
+        return None
+    if is_url and (parts.username or parts.password or parts.query or parts.fragment):
+        raise ValueError("must not carry credentials, a query or a fragment")
+    return parts if is_url else None
 
 
 class ServerSettings(_Section):
@@ -39,6 +55,21 @@ class ServerSettings(_Section):
     trusted_proxies: tuple[str, ...] = ()
     # And the names of the certificates that a proxy must have one of.
     proxy_certificates: tuple[CertificateName, ...] = ()
+    # Where people's browsers find this gateway, as they see it: who logs in comes back there.
+    public_url: str | None = None
+
+    @field_validator("public_url")
+    @classmethod
+    def _origin(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = _parts(value)
+        if parts is None or parts.path not in ("", "/"):
+            raise ValueError("must be an https:// URL without a path: https://llm.example.com")
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            raise ValueError("must use https, or sessions could be read on the way")
+        usual = f":{443 if parts.scheme == 'https' else 80}"  # which browsers leave out
+        return f"{parts.scheme}://{parts.netloc.lower().removesuffix(usual)}"
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -144,17 +175,10 @@ class UpstreamSettings(_Section):
     @field_validator("base_url")
     @classmethod
     def _plain_origin(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # its text quotes the URL, credentials included
-            is_url = False
-        if not is_url:
+        parts = _parts(value)
+        if parts is None:
             raise ValueError("must be an http:// or https:// URL such as https://api.openai.com/v1")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must not carry credentials, a query or a fragment")
-        loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
-        if parts.scheme == "http" and not loopback:
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
             raise ValueError("must use https, or its traffic and key could be read on the way")
         return value.rstrip("/")
 
@@ -263,11 +287,20 @@ class AuditSettings(_Section):
 
 
 class AccessRule(_Section):
-    """What the members of a provider's group may do, and where."""
+    """What the members of a provider's group may do, and where. Roles are scopes by the names
+    that policies have for them. With `tenant`, only in that one of those that it serves."""
 
     group: str = Field(min_length=1, max_length=256)
-    scopes: tuple[Scope, ...] = Field((Scope.INFER,), min_length=1)
+    roles: tuple[Role, ...] | None = Field(None, min_length=1)
+    scopes: tuple[Scope, ...] | None = Field(None, min_length=1)
     environments: tuple[Environment, ...] = Field((Environment.DEV,), min_length=1)
+    tenant: str | None = None
+
+    @property
+    def granted(self) -> frozenset[Scope]:
+        if self.roles is None and self.scopes is None:
+            return frozenset({Scope.INFER})
+        return frozenset(self.scopes or ()) | {role.scope for role in self.roles or ()}
 
     @field_validator("group")
     @classmethod
@@ -276,14 +309,75 @@ class AccessRule(_Section):
 
 
 class ProviderSettings(_Section):
-    """An OpenID provider whose tokens are taken like keys, of one tenant."""
+    """An OpenID provider whose people and workloads are let in: those of one tenant, or of
+    that which `tenants` names for what the token says in `tenant_claim`.
 
+    `audiences` are those of tokens that are taken like keys. `client_id` is what the
+    provider knows this gateway by when people log in, `cli_client_id` what it knows
+    `freehold login` by, which keeps no secret."""
+
+    name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")
     issuer: str = Field(min_length=1, max_length=1000)
-    audiences: tuple[str, ...] = Field(min_length=1)
+    audiences: tuple[str, ...] = ()
     algorithms: tuple[str, ...] = Field(("RS256", "ES256"), min_length=1)
     groups_claim: str = Field("groups", min_length=1, max_length=100)
-    tenant: str = "default"
+    tenant: str | None = None
+    tenant_claim: str | None = Field(None, min_length=1, max_length=100)
+    tenants: Mapping[str, str] = {}
+    client_id: str | None = Field(None, min_length=1, max_length=256)
+    client_secret_file: str | None = None
+    cli_client_id: str | None = Field(None, min_length=1, max_length=256)
+    scopes: tuple[Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,200}$")], ...] = (
+        "openid",
+        "profile",
+        "email",
+    )
     access: tuple[AccessRule, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """How people choose it."""
+        return self.name or urlsplit(self.issuer).hostname or self.issuer
+
+    @property
+    def command_client(self) -> str | None:
+        """The client without a secret, for commands."""
+        return self.cli_client_id or (None if self.client_secret_file else self.client_id)
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        return tuple(each for each in (self.client_id, self.cli_client_id) if each is not None)
+
+    @model_validator(mode="after")
+    def _is_of_use(self) -> "ProviderSettings":
+        if not self.audiences and not self.clients:
+            raise ValueError("needs audiences, for tokens, or a client_id, for logging in")
+        if self.client_secret_file and self.client_id is None:
+            raise ValueError("client_secret_file needs the client_id that it belongs to")
+        if self.clients and "openid" not in self.scopes:
+            raise ValueError("scopes must have openid, or nobody can log in")
+        return self
+
+    @model_validator(mode="after")
+    def _tenants_are_chosen_one_way(self) -> "ProviderSettings":
+        if (self.tenant_claim is None) != (not self.tenants):
+            raise ValueError("tenant_claim and tenants need each other")
+        if self.tenant_claim is not None and self.tenant is not None:
+            raise ValueError("has tenant or tenant_claim, not both")
+        for rule in self.access:
+            beyond = rule.granted & OF_ALL
+            if beyond and self.tenant_claim is not None and rule.tenant is None:
+                # Each of these tenants names its own groups.
+                role = ROLES[min(beyond)]
+                raise ValueError(f"access: the role {role} reaches all tenants: name a tenant")
+        return self
+
+
+class SessionSettings(_Section):
+    """How long somebody stays logged in: at all, and without doing anything."""
+
+    lifetime_h: float = Field(12, gt=0, le=24 * 90)
+    idle_min: float = Field(120, ge=5)
 
 
 class Settings(_Section):
@@ -294,6 +388,7 @@ class Settings(_Section):
     engines: EngineSettings = EngineSettings()
     database: DatabaseSettings = DatabaseSettings()
     audit: AuditSettings = AuditSettings()
+    sessions: SessionSettings = SessionSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
     identity_providers: tuple[ProviderSettings, ...] = ()
     prices: PriceSettings = PriceSettings()
@@ -307,6 +402,10 @@ class Settings(_Section):
         twice = sorted({each for each in issuers if issuers.count(each) > 1})
         if twice:
             raise ValueError(f"the issuer {twice[0][:100]!r} is given twice")
+        names = [each.called for each in value]
+        twice = sorted({each for each in names if names.count(each) > 1})
+        if twice:
+            raise ValueError(f"two providers are called {twice[0]!r}: give one a name")
         return value
 
     @model_validator(mode="after")

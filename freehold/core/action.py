@@ -21,6 +21,10 @@ class Action(StrEnum):
     SET_BUDGETS = "set_budgets"
     READ_TENANTS = "read_tenants"
     CHANGE_TENANTS = "change_tenants"
+    READ_SESSIONS = "read_sessions"
+    CHANGE_SESSIONS = "change_sessions"
+    READ_ROLES = "read_roles"
+    CHANGE_ROLES = "change_roles"
     READ_POLICIES = "read_policies"
     CHANGE_POLICIES = "change_policies"
     FORGET_SUBJECTS = "forget_subjects"
@@ -36,6 +40,8 @@ ON_TENANT = frozenset(
     {
         Action.READ_TENANTS,
         Action.CHANGE_TENANTS,
+        Action.READ_SESSIONS,
+        Action.CHANGE_SESSIONS,
         Action.READ_POLICIES,
         Action.CHANGE_POLICIES,
         Action.FORGET_SUBJECTS,

@@ -30,6 +30,11 @@ class Act(StrEnum):
     LIMIT_SET = "limit.set"
     LIMIT_REMOVE = "limit.remove"
     SUBJECT_FORGET = "subject.forget"
+    SESSION_OPEN = "session.open"
+    SESSION_END = "session.end"
+    SESSION_CUT_OFF = "session.cut_off"
+    ROLE_GRANT = "role.grant"
+    ROLE_REVOKE = "role.revoke"
 
 
 class Via(StrEnum):

@@ -1,5 +1,6 @@
 """The Binding: everything that was decided about a request before an engine sees it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -24,6 +25,30 @@ class Scope(StrEnum):
     OWN = "own"
 
 
+class Role(StrEnum):
+    """A scope as policies and groups have it: what `user` is for people, `infer` is for keys."""
+
+    USER = "user"
+    ADMIN = "admin"
+    AUDITOR = "auditor"
+    OPERATOR = "operator"
+    OWNER = "owner"
+
+    @property
+    def scope(self) -> Scope:
+        return next(scope for scope, role in ROLES.items() if role is self)
+
+
+ROLES: Mapping[Scope, Role] = {
+    Scope.INFER: Role.USER,
+    Scope.ADMIN: Role.ADMIN,
+    Scope.AUDIT: Role.AUDITOR,
+    Scope.OPERATE: Role.OPERATOR,
+    Scope.OWN: Role.OWNER,
+}
+OF_ALL = frozenset({Scope.OPERATE, Scope.OWN})  # scopes that reach beyond one tenant
+
+
 class Priority(StrEnum):
     INTERACTIVE = "interactive"
     BATCH = "batch"
@@ -43,10 +68,21 @@ class Isolation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Vouched:
+    """Who said who a person is, and when: a provider, by a token or by the session that one
+    was exchanged for."""
+
+    issuer: str
+    at_us: int
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who asks: a key or a person, whose `id` is public and never changes. `is_local` is the owner
     of the home on its own machine, to whom all environments belong. `epoch` counts the
-    changes to keys and tenants that were known when it was last looked up."""
+    changes to keys and tenants that were known when it was last looked up; `vouched` says
+    through whom a person came."""
 
     id: str
     tenant_id: str
@@ -62,6 +98,7 @@ class Principal:
     epoch: int = field(default=0, compare=False)
     # What is known of who it is, by the names of personal fields (`core/subject.py`).
     known: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    vouched: Vouched | None = field(default=None, compare=False)
 
     @property
     def account(self) -> str:

@@ -16,6 +16,9 @@ class Code(StrEnum):
     EXPIRED_API_KEY = "expired_api_key"
     INVALID_TOKEN = "invalid_token"  # noqa: S105
     EXPIRED_TOKEN = "expired_token"  # noqa: S105
+    INVALID_SESSION = "invalid_session"
+    CROSS_SITE = "cross_site_request"
+    LOGIN_FAILED = "login_failed"
     FORBIDDEN = "insufficient_permissions"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
     CERTIFICATE_NOT_ALLOWED = "certificate_not_allowed"

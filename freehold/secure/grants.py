@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 
-from freehold.core.binding import Principal, Scope
+from freehold.core.binding import OF_ALL, Principal
 from freehold.core.errors import Code, UserError
+from freehold.core.role import RoleGrant
 from freehold.secure.keys import KeyRequest
 from freehold.secure.network import covers
-
-_OF_ALL = frozenset({Scope.OPERATE, Scope.OWN})  # scopes that reach beyond one tenant
 
 
 def attenuated(grantor: Principal, wanted: KeyRequest) -> KeyRequest:
@@ -16,7 +15,7 @@ def attenuated(grantor: Principal, wanted: KeyRequest) -> KeyRequest:
     more than the grantor has."""
     _check_place(grantor, wanted)
     if not (grantor.is_local or wanted.scopes <= grantor.scopes):
-        raise _refused("A key can only be given scopes that you have.", "scopes")
+        raise _refused("Only scopes and roles that you have can be given.", "scopes")
     models = grantor.models if wanted.models is None else wanted.models
     if grantor.models is not None and models is not None and not models <= grantor.models:
         raise _refused("A key can only be given models that you may use.", "models")
@@ -34,19 +33,32 @@ def attenuated(grantor: Principal, wanted: KeyRequest) -> KeyRequest:
     )
 
 
+def check_role(grantor: Principal, wanted: RoleGrant) -> None:
+    """Raises `UserError(FORBIDDEN)` for a role that is more than the grantor has. A group
+    has it without an end and from everywhere, so only who is not limited gives any."""
+    asked = KeyRequest(
+        wanted.tenant_id, wanted.environment, wanted.group, frozenset({wanted.role.scope})
+    )
+    made = attenuated(grantor, asked)
+    if made != asked:
+        raise _refused(
+            "Roles are given by who is not limited to models, networks or a time.", "role"
+        )
+
+
 def _check_place(grantor: Principal, wanted: KeyRequest) -> None:
     """In which tenant and environment the key would be."""
     if wanted.environment is not grantor.environment and not grantor.is_local:
         raise _refused(
-            f"Your key belongs to {grantor.environment}: make keys for {wanted.environment} "
+            f"Your key belongs to {grantor.environment}: give rights in {wanted.environment} "
             "with a key of that environment.",
             "environment",
         )
     is_own = wanted.tenant_id == grantor.tenant_id
-    is_operator = grantor.is_local or bool(_OF_ALL & grantor.scopes)
+    is_operator = grantor.is_local or bool(OF_ALL & grantor.scopes)
     if not (is_own or is_operator):
-        raise _refused("A key can only be made for your own tenant.", "tenant")
-    if _OF_ALL & wanted.scopes and not is_own:
+        raise _refused("Rights can only be given in your own tenant.", "tenant")
+    if OF_ALL & wanted.scopes and not is_own:
         raise _refused("Who operates the installation has a key of your own tenant.", "scopes")
     if wanted.sha256 is not None and not is_operator:
         raise _refused("Only who operates the installation takes over keys by hash.", "sha256")

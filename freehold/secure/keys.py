@@ -81,6 +81,18 @@ class Keyring:
         self._local: tuple[bytes, Principal] | None = None
         self._salts: dict[tuple[str, ...], str] = {}
 
+    def hashed(self, secret: str) -> bytes:
+        """As secrets are stored: who has the database can make nothing of it."""
+        return self._peppered(hashlib.sha256(secret.encode()).digest())
+
+    def check_guesses(self, peer: str) -> None:
+        """Raises `UserError(TOO_MANY_ATTEMPTS)` for an address that guessed too often."""
+        self._throttle.check(peer)
+
+    def guessed(self, peer: str) -> None:
+        """Counts a wrong guess, of whatever kind; raises when that was one too many."""
+        self._throttle.wrong(peer, None)
+
     def mint(self, wanted: KeyRequest) -> tuple[KeyRecord, Secret | None]:
         """The stored record and the key, which exists nowhere else; None for a key
         taken over by its hash, which is with its owner already."""
@@ -107,7 +119,7 @@ class Keyring:
         sha256 = wanted.sha256
         if sha256 is None:
             public_id = key_id.removeprefix("key_")
-            key = Secret(f"fh_{wanted.environment}_{public_id}_{_random()}")
+            key = Secret(f"fh_{wanted.environment}_{public_id}_{random_text()}")
             sha256 = hashlib.sha256(key.reveal().encode()).digest()
         record = KeyRecord(
             id=key_id,
@@ -129,7 +141,7 @@ class Keyring:
     def open_locally(self, tenant_id: str) -> Secret:
         """A key for the owner of this home, which no file but a private one holds and
         which ends with this process."""
-        key = Secret(f"{_LOCAL}{_random()}")
+        key = Secret(f"{_LOCAL}{random_text()}")
         served = [each for each in Environment if each in self.environments]
         rights = frozenset({Scope.ADMIN, Scope.AUDIT, Scope.OPERATE, Scope.OWN})
         principal = Principal("local", tenant_id, served[0], rights, None, is_local=True)
@@ -177,7 +189,7 @@ class Keyring:
             with self._lock:
                 self._known.pop(sha256, None)
             raise
-        principal = _principal(record, epoch)
+        principal = principal_of(record, epoch)
         with self._lock:
             if self.epoch == epoch:  # else it may be this key, read before that
                 self._remember(sha256, principal, peer)
@@ -282,7 +294,7 @@ def pepper_check(pepper: bytes) -> str:
     return hmac.digest(pepper, b"freehold pepper check", "sha256").hex()
 
 
-def _principal(record: KeyRecord, epoch: int) -> Principal:
+def principal_of(record: KeyRecord, epoch: int = 0) -> Principal:
     return Principal(
         id=record.id,
         tenant_id=record.tenant_id,
@@ -298,7 +310,7 @@ def _principal(record: KeyRecord, epoch: int) -> Principal:
     )
 
 
-def _random() -> str:
+def random_text() -> str:
     """256 random bits."""
     return base64.b32encode(secrets.token_bytes(32)).decode().rstrip("=").lower()
 

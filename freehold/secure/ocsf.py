@@ -2,7 +2,7 @@
 
 Names and numbers are those of schema.ocsf.io, version 1.5: an inference and most changes are
 an API Activity (6003), what is done to keys and to people an Account Change (3001), to
-tenants an Entity Management (3004), and refused credentials are an Authentication (3002).
+tenants an Entity Management (3004), logins and refused credentials an Authentication (3002).
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import freehold
 
 _API, _ACCOUNT, _AUTHENTICATION, _ENTITY, _BASE = 6003, 3001, 3002, 3004, 0
 _CREATE, _UPDATE, _DELETE, _OTHER = 1, 3, 4, 99
-_DISABLE_ACCOUNT, _DELETE_ACCOUNT, _LOGON = 5, 6, 1
+_DISABLE_ACCOUNT, _DELETE_ACCOUNT, _LOGON, _LOGOFF = 5, 6, 1, 2
 _INFORMATIONAL, _LOW, _MEDIUM = 1, 2, 3
 _SUCCESS, _FAILURE = 1, 2
 _SYSTEM = 3  # a user that is no person
@@ -24,6 +24,8 @@ _ACTS = {
     "key.create": (_ACCOUNT, 1, "Create"),
     "key.rotate": (_ACCOUNT, _OTHER, "Rotate"),
     "key.revoke": (_ACCOUNT, _DISABLE_ACCOUNT, "Disable"),
+    "session.open": (_AUTHENTICATION, _LOGON, "Logon"),
+    "session.end": (_AUTHENTICATION, _LOGOFF, "Logoff"),
     "subject.forget": (_ACCOUNT, _DELETE_ACCOUNT, "Delete"),
 }
 _VERBS = {
@@ -32,6 +34,8 @@ _VERBS = {
     "set": (_UPDATE, "Update"),
     "change": (_UPDATE, "Update"),
     "remove": (_DELETE, "Delete"),
+    "grant": (_CREATE, "Create"),
+    "revoke": (_DELETE, "Delete"),
 }
 _ABOUT_REQUESTS = ("model", "engine", "policies", "tokens_in", "tokens_out", "tokens_cached")
 _ABOUT_ACTS = ("action", "fields", "policies", "via")
@@ -88,6 +92,10 @@ def _act(stream: str, body: Mapping[str, Any], known: Mapping[str, str]) -> dict
     if class_ == _ACCOUNT:
         about = {"name": known["about"]} if "about" in known else {}
         shown["user"] = {"uid": body["object"], "type_id": _SYSTEM, **about}
+    elif class_ == _AUTHENTICATION:
+        shown["user"] = _actor(stream, body, known)
+        shown["service"] = {"name": "freehold"}
+        shown["session"] = {"uid": body["object"]}
     elif class_ == _ENTITY:
         shown["entity"] = {"uid": body["object"], "type": thing, **named}
     elif body["object"]:

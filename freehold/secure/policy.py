@@ -16,20 +16,13 @@ from typing import Any
 import cedarpy
 
 from freehold.core.action import Action, Installation, Space, TenantItself
-from freehold.core.binding import Principal, Route, Scope
+from freehold.core.binding import ROLES, Principal, Role, Route
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
 from freehold.core.policy import Policy
 from freehold.secure import network
 
 Resource = Route | Space | TenantItself | Installation
-ROLES: Mapping[Scope, str] = {
-    Scope.INFER: "user",
-    Scope.ADMIN: "admin",
-    Scope.AUDIT: "auditor",
-    Scope.OPERATE: "operator",
-    Scope.OWN: "owner",
-}
 MAX_POLICY_CHARACTERS = 64_000
 DEFAULT_NAME = "freehold"
 _FORGET_AFTER = 20_000
@@ -76,12 +69,30 @@ class Decision:
         return bool(self.because) and not (self.is_allowed or self.own or self.failed)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One policy, for people to read: `says` is what its annotation of that name says."""
+
+    name: str
+    effect: str
+    says: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A role that would do, and the policies which permit it then."""
+
+    role: Role
+    because: tuple[str, ...]
+
+
 class Policies:
     """The policies of one moment. Decisions are remembered; safe from any thread."""
 
     def __init__(self, own: Sequence[Policy] = ()) -> None:
         """Raises `UserError(POLICY_INVALID)` for one that `check` refuses."""
-        statements = _joined(own)
+        statements = self._statements = _joined(own)
         self._set = cedarpy.PolicySet.from_json_str(
             json.dumps({"staticPolicies": statements, "templates": {}, "templateLinks": []})
         )
@@ -102,6 +113,26 @@ class Policies:
                 if len(self._known) > _FORGET_AFTER:
                     self._known.popitem(last=False)
         return found
+
+    def told(self, question: Question, decision: Decision) -> tuple[Told, ...]:
+        """The policies that decided, as they stand; the condition that limits a tenant's to
+        that tenant stands in front of its own."""
+        theirs = sorted({"", question.principal.tenant_id, _tenant_of(question.resource)})
+        named = [f"{tenant_id}:{name}" for name in decision.because for tenant_id in theirs]
+        found = [(name, self._statements[name]) for name in named if name in self._statements]
+        return tuple(_told(name.partition(":")[2], statement) for name, statement in found)
+
+    def lacking(self, question: Question) -> tuple[Lacking, ...]:
+        """With which one role more it would be allowed."""
+        principal, found = question.principal, []
+        for scope, role in ROLES.items():
+            if scope in principal.scopes:
+                continue
+            more = replace(principal, scopes=principal.scopes | {scope})
+            decision = self.decide(replace(question, principal=more))
+            if decision.is_allowed:
+                found.append(Lacking(role, decision.because))
+        return tuple(found)
 
     def _evaluate(self, question: Question) -> Decision:
         resource = _Entity.of_resource(question.resource)
@@ -255,6 +286,17 @@ class _Entity:
         if resource.adapter_digest is not None:
             attributes["adapter"] = resource.adapter_digest
         return _Entity("Route", resource.id, attributes, (space,))
+
+
+def _tenant_of(resource: Resource) -> str:
+    return "" if isinstance(resource, Installation) else resource.tenant_id
+
+
+def _told(name: str, statement: Mapping[str, Any]) -> Told:
+    whole = {"staticPolicies": {"it": statement}, "templates": {}, "templateLinks": []}
+    text = cedarpy.format_policies(cedarpy.policies_from_json_str(json.dumps(whole)))
+    says = statement.get("annotations", {}).get("says")
+    return Told(name, str(statement["effect"]), says, text.strip())
 
 
 def _environments(principal: Principal) -> Iterable[str]:

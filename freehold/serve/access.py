@@ -1,11 +1,13 @@
-"""Follows what becomes of keys, tenants, policies and limits, in this process and in every other on
-the same database: a count there is looked at a few times a second. What lost its right is
-cut."""
+"""Follows what becomes of keys, sessions, roles, tenants, policies and limits, in this process
+and in every other on the same database: a count there is looked at a few times a second. What
+lost its right is cut."""
 
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
+from freehold.core.binding import Binding
 from freehold.core.errors import Code, UserError
 from freehold.core.tenant import Tenant
 from freehold.deploy.pools import Pools
@@ -13,11 +15,12 @@ from freehold.secure.keys import Keyring
 from freehold.secure.subjects import Subjects
 from freehold.serve.directory import Directory
 from freehold.serve.limits import Limits
+from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.refusals import Refusals
 from freehold.serve.tenants import Tenants
 from freehold.serve.watch import Watch
-from freehold.store.base import TenantStore
+from freehold.store.base import SessionStore, TenantStore
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ class Access:
         limits: Limits,
         refusals: Refusals,
         subjects: Subjects,
+        people: People | None,
+        sessions: SessionStore,
     ) -> None:
         self._store = store
         self._keyring = keyring
@@ -56,6 +61,8 @@ class Access:
         self._limits = limits
         self._refusals = refusals
         self._subjects = subjects
+        self._people = people
+        self._sessions = sessions
         self._number = -1  # so that the first look follows whatever came meanwhile
         self._again = 0
         self._following = asyncio.Lock()
@@ -78,6 +85,8 @@ class Access:
             self._subjects.changed()
             await asyncio.to_thread(self._policies.reload)
             self._limits.show(await asyncio.to_thread(self._limits.read))
+            if self._people is not None:
+                await asyncio.to_thread(self._people.reload)
             found = await asyncio.to_thread(self._tenants.read)
             differing = self._tenants.differing(found)
             if differing:
@@ -124,16 +133,22 @@ class Access:
             _logger.warning("refusals_not_recorded", extra={"reason": error.message})
 
     async def _cut(self) -> None:
-        """Stops the running requests of keys that were revoked and tenants disabled, and
-        those that the policies do not permit any more."""
+        """Stops the running requests that would not be let in now: of keys and sessions that
+        were revoked, of tenants disabled, of people whose groups lost their roles, and what
+        the policies do not permit any more. One question to the store a tenant and one for
+        all sessions; the rest is decided from memory."""
+        await self._cut_keys()
+        await self._cut_sessions()
+        for exchange in self._watch.running():
+            if not self._is_permitted(exchange.binding):
+                exchange.stop(_ended())
+
+    async def _cut_keys(self) -> None:
         running: dict[str, set[str]] = {}
         for exchange in self._watch.running():
             principal = exchange.binding.principal
-            if principal.groups is not None:  # a person has no key that could be revoked
-                if not self._tenants.is_enabled(principal.tenant_id):
-                    exchange.stop(_ended())
-                continue
-            running.setdefault(principal.tenant_id, set()).add(principal.id)
+            if principal.groups is None:
+                running.setdefault(principal.tenant_id, set()).add(principal.id)
         for tenant_id, key_ids in running.items():
             standing = await asyncio.to_thread(self._store.standing, tenant_id, key_ids)
             for exchange in self._watch.running():
@@ -144,13 +159,36 @@ class Access:
                     and principal.id not in standing
                 ):
                     exchange.stop(_ended())
+
+    async def _cut_sessions(self) -> None:
+        running = [_session_of(exchange.binding) for exchange in self._watch.running()]
+        asked = {each for each in running if each is not None}
+        if not asked:
+            return
+        living = await asyncio.to_thread(self._sessions.living_sessions, asked)
         for exchange in self._watch.running():
-            if not self._policies.permits(exchange.binding):
+            if _session_of(exchange.binding) in asked - living:
                 exchange.stop(_ended())
+
+    def _is_permitted(self, binding: Binding) -> bool:
+        """With what a person may now; what a key may never changes."""
+        if binding.principal.groups is not None:
+            people = self._people
+            now = None if people is None else people.still(binding.principal)
+            if now is None:
+                return False
+            binding = replace(binding, principal=now)
+        return self._policies.permits(binding)
+
+
+def _session_of(binding: Binding) -> str | None:
+    vouched = binding.principal.vouched
+    return None if vouched is None else vouched.session_id
 
 
 def _ended() -> UserError:
     return UserError(
         Code.ACCESS_ENDED,
-        "The key of this request was revoked, its tenant disabled, or a policy forbids it now.",
+        "The key or session of this request was revoked, a role was taken away, its tenant "
+        "disabled, or a policy forbids it now.",
     )

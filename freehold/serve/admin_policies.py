@@ -11,8 +11,9 @@ from freehold.core.errors import Code, UserError
 from freehold.core.policy import Policy
 from freehold.secure.policy import MAX_POLICY_CHARACTERS, check
 from freehold.serve.admin import body_of, parsed, query, rfc3339
+from freehold.serve.explain import Explainer, Question
 from freehold.serve.gateway import Gateway
-from freehold.serve.owner import tenant_of
+from freehold.serve.owner import environment_of, tenant_of
 from freehold.serve.routes import Reference
 from freehold.serve.wire import Receive, Scope, Send, reply_json
 
@@ -70,6 +71,26 @@ class PoliciesAdmin:
             raise no_policy(name)
         await gateway.access.refresh()
         await reply_json(send, {"name": name, "removed": True})
+
+    async def explain(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway = self._gateway
+        raw = await body_of(gateway, scope, receive, principal, key)
+        asked = parsed(Question, raw)
+        mine = (
+            tenant_of(gateway, scope, principal, asked.tenant),
+            environment_of(gateway, principal, asked.environment),
+        )
+        explainer = Explainer(
+            gateway.store,
+            gateway.tenants,
+            gateway.policies,
+            gateway.directory,
+            gateway.people,
+            gateway.clock,
+        )
+        await reply_json(send, await asyncio.to_thread(explainer.explain, asked, mine))
 
     def _owner(self, scope: Scope, principal: Principal, asked: PoliciesQuery) -> str | None:
         """A tenant's id, or None for the installation."""

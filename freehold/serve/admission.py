@@ -6,8 +6,11 @@ import re
 from freehold.core.action import Action
 from freehold.core.binding import Binding, Isolation, Principal, Priority, Route
 from freehold.core.errors import Code, Fault, UserError
+from freehold.core.session import Session, SessionKind
 from freehold.deploy.pool import Pool
+from freehold.secure.sessions import PREFIX, invalid_session
 from freehold.serve import connection
+from freehold.serve.cookies import check_proof
 from freehold.serve.gateway import Gateway
 from freehold.serve.people import looks_like_token
 from freehold.serve.policies import model_not_found, refused
@@ -17,9 +20,10 @@ _LABEL = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 
 
-def credential(scope: Scope) -> str:
+def credential(gateway: Gateway, scope: Scope) -> str:
     """The caller's key from `Authorization: Bearer`, or from `x-api-key` and
-    `api-key`, which other SDKs send. Raises `MISSING_API_KEY`."""
+    `api-key`, which other SDKs send, or the session in a browser's cookie. Raises
+    `MISSING_API_KEY`."""
     bearer = header(scope, b"authorization")
     if bearer is not None:
         scheme, _, key = bearer.partition(" ")
@@ -29,6 +33,10 @@ def credential(scope: Scope) -> str:
     key = header(scope, b"x-api-key") or header(scope, b"api-key") or ""
     if key:
         return key
+    session = None if gateway.cookies is None else gateway.cookies.session_of(scope)
+    if session is not None:
+        scope["freehold.by_cookie"] = True
+        return session
     raise UserError(
         Code.MISSING_API_KEY,
         "No API key was sent: add the header `Authorization: Bearer <key>`.",
@@ -41,10 +49,38 @@ async def authenticate(gateway: Gateway, scope: Scope, key: str) -> Principal:
     if gateway.people is not None and looks_like_token(key):
         wanted = header(scope, b"x-freehold-environment")
         return await gateway.people.principal(key, wanted, gateway.keyring.epoch)
+    if key.startswith(PREFIX):
+        return await _logged_in(gateway, scope, key)
     principal = gateway.keyring.cached(key, peer, certificate)
     if principal is None:
         principal = await asyncio.to_thread(gateway.keyring.authenticate, key, peer, certificate)
     return principal
+
+
+async def _logged_in(gateway: Gateway, scope: Scope, secret: str) -> Principal:
+    """Somebody with a session. A browser sends its cookie along whoever makes it ask, so
+    what changes something must show that it is our own page which does."""
+    kind, epoch = SessionKind.COMMAND, gateway.keyring.epoch
+    if gateway.cookies is not None and scope.get("freehold.by_cookie"):
+        kind = SessionKind.BROWSER
+        if scope["method"] not in ("GET", "HEAD"):
+            gateway.cookies.check_same_origin(scope)
+            check_proof(header(scope, b"x-freehold-csrf"), gateway.sessions.proof(secret))
+    session = await session_of(gateway, scope, secret, kind)
+    if gateway.people is None:
+        raise invalid_session()
+    wanted = header(scope, b"x-freehold-environment")
+    return gateway.people.of_session(session, wanted, epoch)
+
+
+async def session_of(gateway: Gateway, scope: Scope, secret: str, kind: SessionKind) -> Session:
+    """From memory or from the store. Raises what `Sessions.find` raises."""
+    found = gateway.sessions.cached(secret, kind)
+    if found is None:
+        found = await asyncio.to_thread(
+            gateway.sessions.find, secret, kind, peer_of(gateway, scope)
+        )
+    return found
 
 
 async def still(gateway: Gateway, scope: Scope, principal: Principal, key: str) -> Principal:

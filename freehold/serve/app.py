@@ -8,6 +8,7 @@ but `OPEN` needs a key that the policies permit the action which stands beside i
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from starlette.routing import Route, Router
 
@@ -23,9 +24,12 @@ from freehold.serve.admin_keys import KeysAdmin
 from freehold.serve.admin_limits import LimitsAdmin
 from freehold.serve.admin_policies import PoliciesAdmin
 from freehold.serve.admin_prices import PricesAdmin
+from freehold.serve.admin_roles import RolesAdmin
 from freehold.serve.admin_routing import RoutingAdmin
+from freehold.serve.admin_sessions import SessionsAdmin
 from freehold.serve.admin_subjects import SubjectsAdmin
 from freehold.serve.admin_tenants import TenantsAdmin
+from freehold.serve.console import Console
 from freehold.serve.door import Door
 from freehold.serve.gateway import Gateway
 from freehold.serve.health import Health
@@ -34,25 +38,53 @@ from freehold.serve.models import Models
 from freehold.serve.refusals import UNKNOWN
 from freehold.serve.wire import Receive, Scope, Send
 
-# The only paths that answer without a key.
-OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
-
 Handler = Callable[[Scope, Receive, Send, Principal, str], Awaitable[None]]
+ProvenHandler = Callable[[Scope, Receive, Send, str], Awaitable[None]]
 OpenHandler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
+    """`action` is None for what everybody may who is let in."""
+
     method: str
     path: str
-    action: Action
+    action: Action | None
     handler: Handler
 
 
-def operations(gateway: Gateway) -> list[Operation]:
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What is sent as a key is proved in the handler: a token that is to become a session, a
+    session that is to end."""
+
+    method: str
+    path: str
+    handler: ProvenHandler
+    action: Action | None = None
+
+
+# The only ones that answer without a key. What people see in a browser knows them by its
+# cookie, and lets nobody change anything with that alone.
+OPEN = (
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+    ("GET", "/admin/v1/login"),
+    ("GET", "/console"),
+    ("GET", "/console/login"),
+    ("GET", "/console/callback"),
+    ("POST", "/console/logout"),
+    ("POST", "/console/sessions/end"),
+    ("GET", "/console/style.css"),
+)
+
+
+def operations(gateway: Gateway) -> list[Operation | Proven]:
     models, admin, routing = Models(gateway), Admin(gateway), RoutingAdmin(gateway)
     tenants, keys = TenantsAdmin(gateway), KeysAdmin(gateway)
     policies, limits = PoliciesAdmin(gateway), LimitsAdmin(gateway)
+    sessions, roles = SessionsAdmin(gateway), RolesAdmin(gateway)
     document = openapi.Document()
     infer, see = Action.INFER, Action.LIST_MODELS
     return [
@@ -86,8 +118,20 @@ def operations(gateway: Gateway) -> list[Operation]:
         Operation(
             "DELETE", "/admin/v1/routes/{alias:path}", Action.CHANGE_ROUTES, routing.remove_route
         ),
+        Operation("GET", "/admin/v1/whoami", None, sessions.whoami),
+        Operation("GET", "/admin/v1/sessions", Action.READ_SESSIONS, sessions.listing),
+        Proven("POST", "/admin/v1/sessions", sessions.open),
+        Operation("DELETE", "/admin/v1/sessions", Action.CHANGE_SESSIONS, sessions.cut_off),
+        Proven("DELETE", "/admin/v1/sessions/current", sessions.close),
+        Operation(
+            "DELETE", "/admin/v1/sessions/{session_id}", Action.CHANGE_SESSIONS, sessions.revoke
+        ),
+        Operation("GET", "/admin/v1/roles", Action.READ_ROLES, roles.listing),
+        Operation("POST", "/admin/v1/roles", Action.CHANGE_ROLES, roles.grant),
+        Operation("DELETE", "/admin/v1/roles", Action.CHANGE_ROLES, roles.revoke),
         Operation("GET", "/admin/v1/policies", Action.READ_POLICIES, policies.listing),
         Operation("POST", "/admin/v1/policies", Action.CHANGE_POLICIES, policies.put),
+        Operation("POST", "/admin/v1/policies/explain", Action.READ_POLICIES, policies.explain),
         Operation("DELETE", "/admin/v1/policies/{name}", Action.CHANGE_POLICIES, policies.remove),
         Operation("GET", "/admin/v1/limits", Action.READ_LIMITS, limits.listing),
         Operation("POST", "/admin/v1/limits", Action.CHANGE_LIMITS, limits.put),
@@ -110,56 +154,73 @@ class _Guarded:
     changes something does it as `Acting`, without which the store changes nothing for them;
     that they were refused is recorded too."""
 
-    def __init__(self, gateway: Gateway, operation: Operation) -> None:
+    def __init__(self, gateway: Gateway, operation: Operation | Proven) -> None:
         self._gateway = gateway
         self._operation = operation
         self._name = f"{operation.method} {operation.path}"
         self._is_administrative = operation.path.startswith("/admin/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        operation = self._operation
         try:
-            key = admission.credential(scope)
+            key = admission.credential(self._gateway, scope)
+            if isinstance(operation, Proven):
+                await operation.handler(scope, receive, send, key)
+                return
             principal = await admission.authenticate(self._gateway, scope, key)
         except UserError as error:
             self._gateway.metrics.refused.labels(error.code.value).inc()
             if error.code in UNKNOWN:
                 self._gateway.refusals.count(error.code)
             raise
-        action = self._operation.action
+        action = operation.action
         address = admission.peer_of(self._gateway, scope)
         scope["freehold.action"], scope["freehold.address"] = action, address
         try:
             if not self._is_administrative:
-                await self._handle(scope, receive, send, principal, key)
+                await self._handle(operation, scope, receive, send, principal, key)
             else:
-                await self._administer(scope, receive, send, principal, key)
+                await self._administer(operation, scope, receive, send, principal, key)
         except UserError as error:
             self._gateway.metrics.refused.labels(error.code.value).inc()
             raise
 
     async def _handle(
-        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+        self,
+        operation: Operation,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        principal: Principal,
+        key: str,
     ) -> None:
-        action, address = self._operation.action, scope["freehold.address"]
-        self._gateway.policies.require_somewhere(principal, action, address)
-        await self._operation.handler(scope, receive, send, principal, key)
+        if operation.action is not None:
+            address = scope["freehold.address"]
+            self._gateway.policies.require_somewhere(principal, operation.action, address)
+        await operation.handler(scope, receive, send, principal, key)
 
     async def _administer(
-        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+        self,
+        operation: Operation,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        principal: Principal,
+        key: str,
     ) -> None:
-        action = self._operation.action
+        action = operation.action
         who = Acting(
             principal=principal.id,
             via=Via.API,
             tenant_id=principal.tenant_id,
-            action=action.value,
+            action="" if action is None else action.value,
             operation=self._name,
             request_id=scope["freehold.request_id"],
             personal={**dict(principal.known), **_from(scope["freehold.address"])},
         )
         try:
             with acting_as(who):
-                await self._handle(scope, receive, send, principal, key)
+                await self._handle(operation, scope, receive, send, principal, key)
         except UserError as error:
             is_refused = action in CHANGING or error.code is Code.FORBIDDEN
             if is_refused and self._gateway.refusals.is_recorded(principal.id, error.code):
@@ -175,7 +236,7 @@ def _from(address: str) -> dict[str, str]:
 class _Path:
     """The operations of one path, so that a wrong method is told all the right ones."""
 
-    def __init__(self, gateway: Gateway, found: list[Operation]) -> None:
+    def __init__(self, gateway: Gateway, found: list[Operation | Proven]) -> None:
         self._by_method = {operation.method: _Guarded(gateway, operation) for operation in found}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -193,8 +254,7 @@ class _Open:
 
 def build(gateway: Gateway) -> Door:
     """The ASGI application of one gateway."""
-    health = Health(gateway)
-    paths: dict[str, list[Operation]] = {}
+    paths: dict[str, list[Operation | Proven]] = {}
     for operation in operations(gateway):
         paths.setdefault(operation.path, []).append(operation)
     routes = [
@@ -202,13 +262,15 @@ def build(gateway: Gateway) -> Door:
             Route(path, _Path(gateway, found), methods=[each.method for each in found])
             for path, found in paths.items()  # first: they are asked for most
         ),
-        Route("/healthz", _Open(health.alive), methods=["GET"]),
-        Route("/readyz", _Open(health.ready), methods=["GET"]),
-        Route("/metrics", _Open(health.metrics), methods=["GET"]),
+        *(
+            Route(path, _Open(handler), methods=[method])
+            for (method, path), handler in zip(OPEN, _open_handlers(gateway), strict=True)
+        ),
     ]
     router = Router(routes, redirect_slashes=False)
     server = gateway.settings.server
-    return Door(router, {*server.allowed_hosts, *_own_name(server.host)})
+    public = [urlsplit(server.public_url).netloc.rsplit(":", 1)[0]] if server.public_url else []
+    return Door(router, {*server.allowed_hosts, *_own_name(server.host), *public})
 
 
 def _own_name(host: str) -> tuple[str, ...]:
@@ -218,3 +280,20 @@ def _own_name(host: str) -> tuple[str, ...]:
     if bound is not None and bound.is_unspecified:
         return ()
     return (f"[{host}]" if ":" in host else host,)
+
+
+def _open_handlers(gateway: Gateway) -> list[OpenHandler]:
+    """In the order of `OPEN`."""
+    health, console = Health(gateway), Console(gateway)
+    return [
+        health.alive,
+        health.ready,
+        health.metrics,
+        SessionsAdmin(gateway).clients,
+        console.home,
+        console.login,
+        console.callback,
+        console.logout,
+        console.end_session,
+        console.style,
+    ]

@@ -16,10 +16,13 @@ from freehold.deploy.pool import Pool
 from freehold.deploy.pools import Pools
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
+from freehold.secure.sessions import Sessions
 from freehold.secure.subjects import Subjects
 from freehold.serve.access import Access
+from freehold.serve.cookies import Cookies
 from freehold.serve.directory import Directory
 from freehold.serve.limits import Limits
+from freehold.serve.login import Login
 from freehold.serve.metrics import Metrics
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
@@ -60,7 +63,10 @@ class Gateway:
     prices: Prices
     routes: Routes
     describe: Callable[[], dict[str, Any]]  # what `freehold status` shows besides pools
+    sessions: Sessions
     people: People | None = None  # None: only keys
+    cookies: Cookies | None = None  # None: nobody logs in with a browser
+    login: Login | None = None
     proxies: Proxies | None = None  # whose word about their clients counts
     quarantine: Quarantine = field(default_factory=Quarantine)
     is_draining: bool = False

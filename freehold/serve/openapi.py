@@ -16,10 +16,13 @@ from freehold.serve.admin_keys import KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
 from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
 from freehold.serve.admin_prices import PricesQuery
+from freehold.serve.admin_roles import RoleOfGroup
 from freehold.serve.admin_routing import NewAdapter, PageQuery
+from freehold.serve.admin_sessions import CutOffQuery, SessionsQuery, TenantQuery
 from freehold.serve.admin_subjects import SubjectQuery
 from freehold.serve.admin_tenants import NewTenant, RemovalQuery, TenantChange
 from freehold.serve.errors import HTTP
+from freehold.serve.explain import Question
 from freehold.serve.owner import OwnQuery
 from freehold.serve.routes import NewRoute
 from freehold.serve.wire import Receive, Scope, Send, reply_json
@@ -32,6 +35,11 @@ _GUARDED = frozenset(
         Code.MISSING_API_KEY,
         Code.INVALID_API_KEY,
         Code.EXPIRED_API_KEY,
+        Code.INVALID_TOKEN,
+        Code.EXPIRED_TOKEN,
+        Code.INVALID_SESSION,
+        Code.CROSS_SITE,
+        Code.PROVIDER_UNREACHABLE,
         Code.FORBIDDEN,
         Code.ADDRESS_NOT_ALLOWED,
         Code.CERTIFICATE_NOT_ALLOWED,
@@ -244,6 +252,49 @@ _OTHERS = [
         _WITH_QUERY | {Code.NOT_FOUND, Code.CONFLICT}, query=OwnQuery,
     ),
     _Entry(
+        "get", "/admin/v1/whoami", "whoami", "administration",
+        "Who asks, and what it may", replies.WhoAmI,
+    ),
+    _Entry(
+        "get", "/admin/v1/sessions", "list_sessions", "administration",
+        "Who of a tenant is logged in", replies.SessionList, _WITH_QUERY | _OWNED,
+        query=SessionsQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/sessions", "open_session", "administration",
+        "Exchange the ID token that is sent as the key for a session, once", replies.NewSession,
+        frozenset({Code.CONFLICT}), status=201,
+    ),
+    _Entry(
+        "delete", "/admin/v1/sessions", "cut_off", "administration",
+        "End the sessions of a person or of all, and refuse the tokens that they have",
+        replies.CutOff, _WITH_QUERY | _OWNED, query=CutOffQuery,
+    ),
+    _Entry(
+        "delete", "/admin/v1/sessions/current", "close_session", "administration",
+        "End the session that is sent as the key", replies.Session,
+    ),
+    _Entry(
+        "delete", "/admin/v1/sessions/{session_id}", "end_session", "administration",
+        "End a session; doing it again changes nothing", replies.Session, _WITH_QUERY | _OWNED,
+        query=TenantQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/roles", "list_roles", "administration",
+        "What groups of identity providers were granted here, beside what the settings give",
+        replies.RoleList, _WITH_QUERY | _OWNED, query=OwnQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/roles", "grant_role", "administration",
+        "Give a group a role that is no more than the grantor has", replies.GrantedRole,
+        _WITH_BODY | _OWNED, RoleOfGroup, status=201,
+    ),
+    _Entry(
+        "delete", "/admin/v1/roles", "revoke_role", "administration",
+        "Take a role from a group; requests that it carried are cut", replies.GrantedRole,
+        _WITH_QUERY | _OWNED, query=RoleOfGroup,
+    ),
+    _Entry(
         "get", "/admin/v1/policies", "list_policies", "administration",
         "The policies of a tenant, or of the installation", replies.PolicyList,
         _WITH_QUERY | _OWNED, query=PoliciesQuery,
@@ -252,6 +303,11 @@ _OTHERS = [
         "post", "/admin/v1/policies", "write_policy", "administration",
         "Write a policy in Cedar, in place of the one of the same name", replies.Policy,
         _WITH_BODY | _OWNED | {Code.POLICY_INVALID}, NewPolicy, status=201,
+    ),
+    _Entry(
+        "post", "/admin/v1/policies/explain", "explain", "administration",
+        "Why a key or a person may do something, or may not", replies.Explanation,
+        _WITH_BODY | _OWNED, Question,
     ),
     _Entry(
         "delete", "/admin/v1/policies/{name}", "remove_policy", "administration",
@@ -321,6 +377,14 @@ def build() -> dict[str, Any]:
             )
         },
         "/metrics": {"get": _open("metrics", "Prometheus metrics", {"200": _text("text/plain")})},
+        "/admin/v1/login": {
+            "get": _open(
+                "login_clients",
+                "The identity providers that commands log in with",
+                {"200": _json(replies.LoginClients)},
+            )
+        },
+        **_PAGES,
     }
     for entry in [*_INFER, *_OTHERS]:
         paths.setdefault(entry.path, {})[entry.method] = _operation(entry)
@@ -350,7 +414,7 @@ def _schemas() -> Schema:
     asked = [entry.body for entry in [*_INFER, *_OTHERS] if entry.body]
     answered = [entry.answer for entry in [*_INFER, *_OTHERS] if entry.answer]
     answered += [entry.streams for entry in _INFER if entry.streams]
-    answered += [replies.Error, replies.Alive, replies.Ready]
+    answered += [replies.Error, replies.Alive, replies.Ready, replies.LoginClients]
     _, whole = TypeAdapter.json_schemas(
         [(shape.__name__, "validation", TypeAdapter(shape)) for shape in asked]
         + [(shape.__name__, "serialization", TypeAdapter(shape)) for shape in answered],
@@ -435,10 +499,11 @@ def _parameters(entry: _Entry) -> list[Schema]:
         if part.startswith("{")
     ]
     if entry.query is not None:
-        fields = entry.query.model_json_schema()["properties"]
+        whole = entry.query.model_json_schema(ref_template="#/components/schemas/{model}")
+        needed = whole.get("required", ())
         found += [
-            {"name": name, "in": "query", "required": False, "schema": schema}
-            for name, schema in fields.items()
+            {"name": name, "in": "query", "required": name in needed, "schema": schema}
+            for name, schema in whole["properties"].items()
         ]
     if entry.tag == "inference":
         found += _INFERENCE_HEADERS
@@ -464,6 +529,12 @@ def _text(kind: str, said: str = "Done") -> Schema:
     }
 
 
+def _page(name: str, summary: str, *statuses: int) -> Schema:
+    said = {200: "A page", 303: "Go to another page"}
+    answers = {str(each): _text("text/html", said.get(each, "Why not")) for each in statuses}
+    return _open(name, summary, answers)
+
+
 def _open(name: str, summary: str, responses: Schema) -> Schema:
     """An operation that needs no key."""
     always = _refusals({Code.HOST_NOT_ALLOWED, Code.INTERNAL})
@@ -487,6 +558,23 @@ _RATE_HEADERS = {
         ("limit", f"So many {measure} a minute"),
         ("remaining", f"The {measure} that this minute still allows"),
     )
+}
+_NOT_DONE = (400, 401, 403, 404, 429, 503)
+_PAGES = {
+    "/console": {"get": _page("console", "Who is logged in, and what they may", 200, *_NOT_DONE)},
+    "/console/login": {
+        "get": _page("console_login", "Go to a provider", 200, 303, *_NOT_DONE),
+    },
+    "/console/callback": {
+        "get": _page("console_callback", "Come back from a provider", 303, 409, *_NOT_DONE),
+    },
+    "/console/logout": {"post": _page("console_logout", "End this session", 303, *_NOT_DONE)},
+    "/console/sessions/end": {
+        "post": _page("console_end_session", "End one's own session", 303, *_NOT_DONE),
+    },
+    "/console/style.css": {
+        "get": _open("console_style", "How the pages look", {"200": _text("text/css")}),
+    },
 }
 _HEADERS = {
     **_RATE_HEADERS,

@@ -33,17 +33,7 @@ def owner(
 ) -> Owner:
     """Raises `UserError`: `NOT_FOUND`, alike for a tenant that is somebody else's and one
     that is not there, `FORBIDDEN` for another environment."""
-    if environment is None:
-        environment = principal.environment
-    elif environment is not principal.environment and not principal.is_local:
-        raise UserError(
-            Code.FORBIDDEN,
-            f"Your key belongs to {principal.environment}: ask for {environment} with a key of "
-            "that environment.",
-            param="environment",
-        )
-    if environment not in gateway.keyring.environments:
-        raise not_served(environment)
+    environment = environment_of(gateway, principal, environment)
     tenant_id = principal.tenant_id
     if tenant is not None:
         found = gateway.tenants.find(tenant)
@@ -58,6 +48,24 @@ def owner(
     if tenant is None or tenant_id == principal.tenant_id:
         raise refused(action, decision)
     raise no_tenant(tenant)
+
+
+def environment_of(
+    gateway: Gateway, principal: Principal, environment: Environment | None
+) -> Environment:
+    """Raises `UserError(FORBIDDEN)` for one that is not the principal's."""
+    if environment is None:
+        environment = principal.environment
+    elif environment is not principal.environment and not principal.is_local:
+        raise UserError(
+            Code.FORBIDDEN,
+            f"Your key belongs to {principal.environment}: ask for {environment} with a key of "
+            "that environment.",
+            param="environment",
+        )
+    if environment not in gateway.keyring.environments:
+        raise not_served(environment)
+    return environment
 
 
 def tenant_of(gateway: Gateway, scope: Scope, principal: Principal, reference: str | None) -> str:

@@ -1,6 +1,7 @@
 """The policies as requests meet them: replaced whole when somebody writes one."""
 
 import logging
+from dataclasses import dataclass
 
 from freehold.core.action import (
     ON_INSTALLATION,
@@ -14,10 +15,26 @@ from freehold.core.acts import acting
 from freehold.core.binding import Binding, Principal
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
-from freehold.secure.policy import ANY, Decision, Policies, Question, Resource, circumstances
+from freehold.secure.policy import (
+    ANY,
+    Decision,
+    Lacking,
+    Policies,
+    Question,
+    Resource,
+    Told,
+    circumstances,
+)
 from freehold.store.base import PolicyStore
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    decision: Decision
+    decided: tuple[Told, ...]
+    lacking: tuple[Lacking, ...]
 
 
 class LivePolicies:
@@ -52,6 +69,17 @@ class LivePolicies:
         if decision.is_allowed and (who := acting()) is not None:
             who.policies = decision.because
         return decision
+
+    def explained(
+        self, principal: Principal, action: Action, resource: Resource, address: str | None
+    ) -> Explained:
+        """A decision with its reasons, by the policies of one moment."""
+        now = self._now
+        when = circumstances(self._clock, address)
+        question = Question(principal, action, resource, when)
+        decision = now.decide(question)
+        lacking = () if decision.is_allowed else now.lacking(question)
+        return Explained(decision, now.told(question, decision), lacking)
 
     def permits(self, binding: Binding) -> bool:
         """Whether a request that was admitted still would be."""

@@ -16,6 +16,8 @@ UNKNOWN = frozenset(
         Code.EXPIRED_API_KEY,
         Code.INVALID_TOKEN,
         Code.EXPIRED_TOKEN,
+        Code.INVALID_SESSION,
+        Code.CROSS_SITE,
         Code.ADDRESS_NOT_ALLOWED,
         Code.ENVIRONMENT_NOT_SERVED,
         Code.TENANT_DISABLED,

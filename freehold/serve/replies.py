@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from freehold.core.binding import Environment, Priority, Scope
+from freehold.core.binding import Environment, Priority, Role, Scope
 from freehold.core.limit import Measure, Period
 from freehold.core.model import ModelCard
+from freehold.core.session import SessionKind
 from freehold.core.tenant import IsolationClass
 from freehold.core.usage import Outcome, UsageRow
 from freehold.deploy.pool import PoolStatus
@@ -309,7 +310,7 @@ class Tenant(BaseModel):
 
 
 class Held(BaseModel):
-    kind: Literal["adapter", "key", "route"]
+    kind: Literal["adapter", "key", "policy", "role", "route"]
     id: str
     name: str
     environment: str  # `all` for a policy
@@ -356,8 +357,105 @@ class ForgottenSubject(BaseModel):
     forgotten_at: datetime
 
 
+class TenantName(BaseModel):
+    id: str
+    name: str
+
+
+class WhoAmI(BaseModel):
+    id: str
+    kind: Literal["key", "person"]
+    tenant: TenantName
+    environment: Environment
+    roles: list[Role]
+    groups: Annotated[list[str] | None, Field(description="null: a key has none.")]
+    models: Annotated[list[str], Field(description="The aliases that it may use.")]
+    session: str | None
+
+
+class Session(BaseModel):
+    """Somebody who is logged in; `person` is the id that usage and audit have."""
+
+    id: str
+    person: str
+    name: str | None
+    kind: SessionKind
+    provider: str
+    groups: list[str]
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+
+
+class NewSession(Session):
+    secret: Annotated[str, Field(description="To be sent like a key; shown this once.")]
+    idle_s: Annotated[int, Field(description="It ends after so long without a use.")]
+
+
+class SessionList(BaseModel):
+    data: list[Session]
+
+
+class CutOff(BaseModel):
+    person: Annotated[str | None, Field(description="null: everybody of the tenant.")]
+    sessions_ended: Count
+
+
+class GrantedRole(BaseModel):
+    provider: str
+    group: str
+    role: Role
+    environment: Environment
+    granted_at: datetime | None
+    granted_by: str | None
+
+
+class RoleList(BaseModel):
+    data: list[GrantedRole]
+
+
+class LoginClient(BaseModel):
+    name: str
+    issuer: str
+    client_id: str
+    scopes: list[str]
+
+
+class LoginClients(BaseModel):
+    data: list[LoginClient]
+
+
 class PolicyList(BaseModel):
     data: list[Policy]
+
+
+class AskedPrincipal(BaseModel):
+    id: str
+    roles: list[Role]
+    groups: list[str] | None
+    models: list[str] | None
+
+
+class ToldPolicy(BaseModel):
+    name: str
+    effect: Literal["permit", "forbid"]
+    says: str | None
+    text: str
+
+
+class MissingRole(BaseModel):
+    role: Role
+    scope: Scope
+    policies: Annotated[list[str], Field(description="That permit it then.")]
+
+
+class Explanation(BaseModel):
+    allowed: bool
+    answer: Annotated[str, Field(description="One sentence.")]
+    principal: AskedPrincipal
+    policies: Annotated[list[ToldPolicy], Field(description="Those that decided.")]
+    missing: Annotated[list[MissingRole], Field(description="Each alone would do.")]
 
 
 class RemovedPolicy(BaseModel):

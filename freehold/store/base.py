@@ -1,13 +1,15 @@
 """What the rest of Freehold asks of the store. The tenant is always an argument;
 "not yours" and "not there" both come back as None or an empty list."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.policy import Policy
+from freehold.core.role import RoleGrant
+from freehold.core.session import Session
 from freehold.core.subject import SubjectKey
 from freehold.core.tenant import Holding, IsolationClass, Tenant
 from freehold.core.usage import IdempotencyClaim, StoredReply, UsageRow
@@ -143,6 +145,67 @@ class PolicyStore(Protocol):
         ...
 
     def remove_policy(self, tenant_id: str | None, name: str) -> bool: ...
+
+
+class SessionStore(Protocol):
+    def add_session(
+        self, new: Session, hashed: bytes, token_hash: bytes, replaces: bytes | None
+    ) -> None:
+        """Ends the one that has the hash `replaces`. Raises `UserError(CONFLICT)` for a
+        token that was exchanged before."""
+        ...
+
+    def session_by_hash(self, hashed: bytes) -> Session | None:
+        """The only read without a tenant: the hash itself proves who asks."""
+        ...
+
+    def sessions(
+        self, tenant_id: str, now_us: int, person_id: str | None = None
+    ) -> Sequence[Session]:
+        """Those that have not ended, the newest first."""
+        ...
+
+    def last_session(self, tenant_id: str, person_id: str) -> Session | None:
+        """A person's newest, ended or not."""
+        ...
+
+    def use_session(self, session_id: str, at_us: int) -> None: ...
+
+    def end_session(
+        self, tenant_id: str, session_id: str, at_us: int, by: str, person_id: str | None = None
+    ) -> Session | None:
+        """Idempotent; the first end stays. With `person_id`, only one of that person's."""
+        ...
+
+    def cut_off(self, tenant_id: str, person_id: str | None, at_us: int, by: str) -> int:
+        """Ends a person's sessions, or all of the tenant, and refuses their tokens that were
+        made before; returns how many sessions that ended."""
+        ...
+
+    def every_cut_off(self) -> Mapping[tuple[str, str], int]:
+        """By tenant and person, who is empty for everybody: to decide with, and to show to
+        nobody."""
+        ...
+
+    def living_sessions(self, session_ids: Collection[str]) -> frozenset[str]:
+        """Those that have not been ended."""
+        ...
+
+
+class RoleStore(Protocol):
+    def every_role_grant(self) -> Sequence[RoleGrant]:
+        """Of all tenants: to decide with, and to show to nobody."""
+        ...
+
+    def role_grants(self, tenant_id: str, environment: Environment) -> Sequence[RoleGrant]: ...
+
+    def grant_role(self, new: RoleGrant) -> None: ...
+
+    def revoke_role(self, old: RoleGrant) -> bool: ...
+
+
+class PeopleStore(SessionStore, RoleStore, Protocol):
+    """All that is kept of people."""
 
 
 class RouteStore(Protocol):

@@ -29,9 +29,12 @@ from freehold.store.tables import (
     adapters,
     api_keys,
     changes,
+    cut_offs,
     limits,
     policies,
+    role_grants,
     routes,
+    sessions,
     tenants,
 )
 
@@ -111,6 +114,12 @@ class Identity(AuditTable):
             ),
             ("key", select(api_keys.c.id, api_keys.c.name, api_keys.c.environment).where(living)),
             (
+                "role",
+                select(
+                    role_grants.c.group_name, role_grants.c.role, role_grants.c.environment
+                ).where(role_grants.c.tenant_id == tenant_id),
+            ),
+            (
                 "policy",
                 select(policies.c.name, policies.c.name, literal("all")).where(
                     policies.c.tenant_id == tenant_id
@@ -128,7 +137,9 @@ class Identity(AuditTable):
         with self._changing(tenant_id) as changing:
             connection = changing.connection
             found = _one_tenant(connection, tenant_id)
-            for table in (adapters, routes, api_keys, policies, limits):
+            for table in (
+                adapters, routes, api_keys, policies, limits, role_grants, sessions, cut_offs,
+            ):  # fmt: skip
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             connection.execute(delete(tenants).where(tenants.c.id == tenant_id))
             if found is not None:

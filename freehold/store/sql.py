@@ -28,7 +28,9 @@ from freehold.store.base import ClaimState, Entries
 from freehold.store.identity import Identity
 from freehold.store.limits import LimitTable, add_spent
 from freehold.store.policies import PolicyTable
+from freehold.store.roles import RoleTable
 from freehold.store.routing import Routing
+from freehold.store.sessions import SessionTable
 from freehold.store.subjects import SubjectTable
 from freehold.store.tables import facts, idempotency, requests
 
@@ -42,7 +44,9 @@ _FIRST_FACT = text(
 )
 
 
-class SqlStore(Identity, PolicyTable, Routing, LimitTable, SubjectTable, AuditTable):
+class SqlStore(
+    Identity, PolicyTable, SessionTable, RoleTable, Routing, LimitTable, SubjectTable, AuditTable
+):
     # facts of this installation
 
     def put_fact(self, name: str, value: str) -> None:

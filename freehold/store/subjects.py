@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, RowMapping, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, delete, insert, select, update
 
 from freehold.core.acts import Act, Change
 from freehold.core.subject import SubjectKey
@@ -11,7 +11,7 @@ from freehold.store.audit import AuditTable, row_of
 from freehold.store.backend import EVERY_TENANT, Backend
 from freehold.store.identity import count_change
 from freehold.store.sqlite import Sqlite
-from freehold.store.tables import api_keys, subject_keys
+from freehold.store.tables import api_keys, sessions, subject_keys
 
 _AT_ONCE = 500
 _FORGOTTEN = "forgotten"
@@ -49,7 +49,8 @@ class SubjectTable(AuditTable):
 
     def forget_subject(self, tenant_id: str, subject: str, at_us: int) -> int | None:
         """Destroys all data keys that it has until then, and returns how many it ever had;
-        None for one of whom nothing is known. The name of a key goes too."""
+        None for one of whom nothing is known. The name of a key goes too, and
+        so do the sessions of a person."""
         with self._changing(tenant_id) as changing:
             connection = changing.connection
             had = connection.scalars(select(subject_keys.c.id).where(_of(tenant_id, subject))).all()
@@ -63,13 +64,15 @@ class SubjectTable(AuditTable):
             renamed = connection.execute(
                 update(api_keys).where(named, api_keys.c.name != _FORGOTTEN).values(name=_FORGOTTEN)
             ).rowcount
-            is_change = bool(gone or renamed)
+            known = (sessions.c.person_id == subject) & (sessions.c.tenant_id == tenant_id)
+            left = connection.execute(delete(sessions).where(known)).rowcount
+            is_change = bool(gone or renamed or left)
             changing.note(Change(Act.SUBJECT_FORGET, tenant_id, subject) if is_change else None)
             if is_change:
                 count_change(connection)
         if is_change:
             self._scrub()
-        return len(had) if had or renamed else None
+        return len(had) if had or renamed or left else None
 
     def is_known(self, tenant_id: str, subject: str) -> bool:
         """Whether anything personal can be read of it."""

@@ -177,6 +177,55 @@ subject_keys = Table(
     Index("subject_keys_of", "tenant_id", "subject"),
 )
 
+# Of people who logged in. `hash` is the keyed one of what they show, `token_hash` that of the
+# provider's token which was exchanged for it, once.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("person_id", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("issuer", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("groups", String, nullable=False),  # a JSON list
+    Column("tenant_value", String),
+    Column("name", String),
+    Column("issued_at_us", BigInteger, nullable=False),
+    Column("token_expires_at_us", BigInteger, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("last_used_at_us", BigInteger, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False),
+    Column("ended_at_us", BigInteger),
+    Column("ended_by", String),
+    Index("sessions_by_person", "tenant_id", "person_id"),
+)
+
+# Whose tokens of before no longer count; an empty person is everybody of the tenant.
+cut_offs = Table(
+    "cut_offs",
+    metadata,
+    Column("tenant_id", String, primary_key=True),
+    Column("person_id", String, primary_key=True),
+    Column("before_us", BigInteger, nullable=False),
+    Column("set_by", String, nullable=False),
+)
+
+# What groups of identity providers may, beside what the settings give them.
+role_grants = Table(
+    "role_grants",
+    metadata,
+    Column("tenant_id", String, primary_key=True),
+    Column("environment", String, primary_key=True),
+    Column("issuer", String, primary_key=True),
+    Column("group_name", String, primary_key=True),
+    Column("role", String, primary_key=True),
+    Column("granted_at_us", BigInteger, nullable=False),
+    Column("granted_by", String, nullable=False),
+)
+
 # By stream (a tenant's environment), a chain of hashes; rows are only ever added.
 audit = Table(
     "audit",

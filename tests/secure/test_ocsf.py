@@ -57,6 +57,9 @@ _CLASSES = {
     "route.set": (6003, 3), "route.remove": (6003, 4), "adapter.add": (6003, 1),
     "adapter.remove": (6003, 4), "policy.set": (6003, 3), "policy.remove": (6003, 4),
     "limit.set": (6003, 3), "limit.remove": (6003, 4), "subject.forget": (3001, 6),
+    "session.open": (3002, 1),
+    "session.end": (3002, 2), "session.cut_off": (6003, 99), "role.grant": (6003, 1),
+    "role.revoke": (6003, 4),
 }  # fmt: skip
 
 

@@ -77,7 +77,7 @@ async def test_a_sound_token_says_who_it_is(
 ) -> None:
     expected = Claims(
         issuer.url, "ada", frozenset({"ml", "all"}), "ada@example.org",
-        (int(clock.now_s) + 300) * 1_000_000,
+        (int(clock.now_s) + 300) * 1_000_000, int(clock.now_s) * 1_000_000,
     )  # fmt: skip
     for each in (
         _token(issuer, clock),
@@ -110,6 +110,12 @@ def _other_content(issuer: Issuer, clock: Time) -> str:
     return f"{header}.{_b64(_content(issuer, clock, sub='root'))}.{signature}"
 
 
+def _others_signature(issuer: Issuer, clock: Time) -> str:
+    """Two sound tokens of two people, the signatures swapped."""
+    ours, theirs = (_token(issuer, clock, sub=sub) for sub in ("ada", "bob"))
+    return ours.rpartition(".")[0] + "." + theirs.rpartition(".")[2]
+
+
 def _own_key(issuer: Issuer, clock: Time) -> str:
     """It brings the key along that it is signed with."""
     return _token(
@@ -130,6 +136,7 @@ WRONG: dict[str, tuple[Maker, str]] = {
     "an unknown key": (lambda i, c: _token(i, c, headers={"kid": "x"}), "not among"),
     "no key named": (lambda i, c: _token(i, c, headers={"kid": None}), "not among"),
     "other content": (_other_content, "signature"),
+    "another token's signature": (_others_signature, "signature"),
     "no signature": (lambda i, c: _token(i, c).rsplit(".", 1)[0] + ".", "signature"),
     "cut off": (lambda i, c: _token(i, c)[:-8], ""),
     "two parts": (lambda i, c: _token(i, c).rsplit(".", 1)[0], "JWT"),
@@ -155,6 +162,10 @@ WRONG: dict[str, tuple[Maker, str]] = {
     "too long": (lambda i, c: _token(i, c, more="a" * 20_000), "long"),
     "empty": (lambda i, c: "", "JWT"),
 }  # fmt: skip
+
+
+def test_there_are_thirty_ways_to_be_wrong() -> None:
+    assert len(WRONG) >= 30
 
 
 @pytest.mark.parametrize("what", list(WRONG))

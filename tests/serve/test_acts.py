@@ -19,6 +19,7 @@ from freehold.serve.refusals import _RECORDED
 from freehold.store.backend import EVERY_TENANT
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
+from tests.serve.people import session
 from tests.serve.test_adapters import _stock
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -72,6 +73,18 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
     ("DELETE", "/admin/v1/subjects/{subject:path}"): (
         "/admin/v1/subjects/{key}", None, ["subject.forget"], _TENANT, [],
     ),
+    ("POST", "/admin/v1/roles"): (
+        "/admin/v1/roles", {"group": "ml", "role": "user"}, ["role.grant"], _ENVIRONMENT, [],
+    ),
+    ("DELETE", "/admin/v1/roles"): (
+        "/admin/v1/roles?group=ml&role=user", None, ["role.revoke"], _ENVIRONMENT, [],
+    ),
+    ("DELETE", "/admin/v1/sessions/{session_id}"): (
+        "/admin/v1/sessions/ses_01", None, ["session.end"], _TENANT, [],
+    ),
+    ("DELETE", "/admin/v1/sessions"): (
+        "/admin/v1/sessions?all=true", None, ["session.cut_off"], _TENANT, [],
+    ),
     ("POST", "/admin/v1/limits"): (
         "/admin/v1/limits", {"measure": "tokens", "period": "day", "amount": 10**9},
         ["limit.set"], _ENVIRONMENT, ["amount"],
@@ -112,9 +125,12 @@ class Office:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def office(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Office]:
-    async with running(_stock(tmp_path_factory.mktemp("office") / "home")) as world:
+    given = [{"issuer": "https://login.example", "audiences": ["x"]}]
+    home = _stock(tmp_path_factory.mktemp("office") / "home")
+    async with running(home, identity_providers=given) as world:
         await world.replica.ensure_ready(20)
         made = Office(world)
+        world.gateway.store.add_session(session(world.tenant_id), b"hash", b"token", None)
         for name in ("other", "third"):
             answer = await made.ask("POST", "/admin/v1/tenants", {"name": f"{name}-co"})
             made.names[name] = answer.json()["id"]

@@ -15,9 +15,11 @@ import pytest
 import pytest_asyncio
 
 from freehold.catalog.adapters import stage
-from freehold.core.binding import Environment, Scope
+from freehold.core.binding import Environment, Role, Scope
 from freehold.core.limit import Limit, Measure, Period
 from freehold.core.policy import Policy
+from freehold.core.role import RoleGrant
+from freehold.core.session import Session, SessionKind
 from freehold.secure.keys import KeyRequest
 from freehold.serve import app
 from tests.catalog.making import peft_folder
@@ -34,6 +36,7 @@ _MESSAGES = [{"role": "user", "content": "x"}]
 # What each operation can be asked about, by the kind of thing; {} is its name. `tenant` is
 # named in each that takes one.
 _OWNED = "?tenant={}"
+_ISSUER = "https://login.example"
 _PERMIT = "permit (principal, action, resource);"
 _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("POST", "/v1/chat/completions"): {
@@ -118,6 +121,42 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "alias": ("/admin/v1/routes/{}", None),
         "tenant": ("/admin/v1/routes/x" + _OWNED, None),
     },
+    ("GET", "/admin/v1/whoami"): {},
+    ("GET", "/admin/v1/sessions"): {
+        "person": ("/admin/v1/sessions?person={}", None),
+        "tenant": ("/admin/v1/sessions" + _OWNED, None),
+        "tenant id": ("/admin/v1/sessions" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/sessions"): {},
+    ("DELETE", "/admin/v1/sessions"): {
+        "person": ("/admin/v1/sessions?person={}", None),
+        "tenant": ("/admin/v1/sessions?all=true&tenant={}", None),
+    },
+    ("DELETE", "/admin/v1/sessions/current"): {},
+    ("DELETE", "/admin/v1/sessions/{session_id}"): {
+        "session": ("/admin/v1/sessions/{}", None),
+        "tenant": ("/admin/v1/sessions/ses_x" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/roles"): {
+        "tenant": ("/admin/v1/roles" + _OWNED, None),
+        "tenant id": ("/admin/v1/roles" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/roles"): {
+        "tenant": ("/admin/v1/roles", {"group": "g", "role": "user", "tenant": "{}"}),
+    },
+    ("DELETE", "/admin/v1/roles"): {
+        "group": ("/admin/v1/roles?role=user&group={}", None),
+        "tenant": ("/admin/v1/roles?role=user&group=g&tenant={}", None),
+    },
+    ("POST", "/admin/v1/policies/explain"): {
+        "key": ("/admin/v1/policies/explain", {"key": "{}", "action": "read_keys"}),
+        "person": ("/admin/v1/policies/explain", {"person": "{}", "action": "read_keys"}),
+        "alias": ("/admin/v1/policies/explain", {"groups": ["g"], "model": "{}"}),
+        "tenant": (
+            "/admin/v1/policies/explain", {"groups": ["g"], "action": "infer", "model": "x",
+                                           "tenant": "{}"},
+        ),
+    },
     ("GET", "/admin/v1/policies"): {
         "tenant": ("/admin/v1/policies" + _OWNED, None),
         "tenant id": ("/admin/v1/policies" + _OWNED, None),
@@ -162,7 +201,17 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "tenant id": ("/admin/v1/requests" + _OWNED, None),
     },
 }  # fmt: skip
+# These answer whoever is meant, and find nobody.
+_NOTHING_DONE = {("DELETE", "/admin/v1/sessions"), ("POST", "/admin/v1/policies/explain")}
 _CASES = [(*operation, kind) for operation, kinds in _TABLE.items() for kind in kinds]
+
+
+_THEIR_SESSION = Session(
+    id="ses_" + "7" * 26, tenant_id=_THEIRS, person_id="per_" + "b" * 26,
+    kind=SessionKind.COMMAND, issuer=_ISSUER, subject="secret-sub",
+    groups=frozenset({"secret-team"}), tenant_value=None, name="secret-name", issued_at_us=2,
+    token_expires_at_us=2**60, created_at_us=3, last_used_at_us=3, expires_at_us=2**60,
+)  # fmt: skip
 
 
 class House:
@@ -179,6 +228,7 @@ class House:
             "tenant": "absent-co",
             "tenant id": "ten_absent", "limit": "lim_" + "0" * 26,
             "policy": "absent-rule", "request": "req_" + "0" * 26,
+            "person": "per_" + "a" * 26, "session": "ses_" + "0" * 26, "group": "absent-team",
         }  # fmt: skip
 
     async def ask(self, method: str, request: Request, name: str) -> tuple[int, str]:
@@ -198,7 +248,8 @@ class House:
         store = self.world.gateway.store
         return repr([
             store.tenant(_THEIRS), store.keys(_THEIRS), store.records(_THEIRS, 100),
-            store.policies(_THEIRS), store.limits(_THEIRS),
+            store.policies(_THEIRS), store.limits(_THEIRS), store.sessions(_THEIRS, 1),
+            *(store.role_grants(_THEIRS, each) for each in Environment),
             *(store.routes(_THEIRS, each) for each in Environment),
             *(store.adapters(_THEIRS, each, 100) for each in Environment),
         ])  # fmt: skip
@@ -207,7 +258,8 @@ class House:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     folder = tmp_path_factory.mktemp("house")
-    async with running(_stock(folder / "home")) as world:
+    provider = {"issuer": _ISSUER, "audiences": ["x"]}
+    async with running(_stock(folder / "home"), identity_providers=[provider]) as world:
         await world.replica.ensure_ready(20)
         for tenant_id, name in ((_THEIRS, "secret-co"), ("ten_mine", "my-co")):
             world.gateway.store.add_tenant(tenant_id, name, 1)
@@ -227,13 +279,18 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             asked = {"model": "secret-bot", "messages": _MESSAGES}
             done = await client.post("/v1/chat/completions", json=asked)
             assert done.status_code == 200, done.text
+        store = world.gateway.store
+        store.add_session(_THEIR_SESSION, b"hash", b"token", None)
+        store.grant_role(RoleGrant(_THEIRS, Environment.DEV, _ISSUER, "secret-team", Role.USER))
+        await world.gateway.access.refresh()
         yield House(world, mine, {
             "alias": "secret-bot", "adapter": "secret-lora", "digest": added.json()["digest"],
             "key": "key_" + theirs.split("_")[2], "subject": "key_" + theirs.split("_")[2],
             "key hash": hashlib.sha256(theirs.encode()).hexdigest(),
             "tenant": "secret-co", "tenant id": _THEIRS, "limit": "lim_SECRET",
             "policy": "secret-rule",
-            "request": done.headers["x-freehold-request-id"],
+            "request": done.headers["x-freehold-request-id"], "group": "secret-team",
+            "person": _THEIR_SESSION.person_id, "session": _THEIR_SESSION.id,
         })  # fmt: skip
 
 
@@ -258,6 +315,7 @@ async def test_the_table_names_every_operation_and_nothing_else(house: House) ->
             "adapter": "adapter",
             "tenant": "tenant",
             "name": "policy",
+            "session_id": "session",
         }
         for parameter, kind in named.items():
             assert f"{{{parameter}}}" not in path or kind in kinds, path
@@ -271,7 +329,7 @@ async def test_what_is_somebody_elses_looks_as_if_it_were_not_there(
     theirs = await house.ask(method, request, house.theirs[kind])
     absent = await house.ask(method, request, house.absent[kind])
     assert theirs == absent
-    assert theirs[0] in (403, 404) or method == "GET"
+    assert theirs[0] in (403, 404) or method == "GET" or (method, path) in _NOTHING_DONE
     assert house.all_of_theirs() == before
 
 
@@ -283,7 +341,7 @@ async def test_no_answer_tells_of_anything_of_another_tenants(
     answer = await house.ask(method, (path, None if method == "GET" else {}), "NOTHING")
     for kind, name in house.theirs.items():
         assert name not in answer[1], kind
-    assert not re.search("secret-(bot|co|key|lora|rule)", answer[1])
+    assert not re.search("secret-(bot|co|key|lora|rule|team|sub|name)", answer[1])
 
 
 async def test_the_same_names_are_free_for_everybody(house: House) -> None:

@@ -154,6 +154,7 @@ async def test_a_provider_of_a_tenant_that_is_not_there_stops_the_start(tmp_path
         from freehold.serve.people import People
 
         given = ProviderSettings(issuer="https://login.example", audiences=("a",), tenant="nobody")
+        gateway = world.gateway
         with pytest.raises(UserError, match="no tenant 'nobody'") as caught:
-            People([given], world.gateway.tenants, (), world.gateway.clock)
+            People([given], gateway.tenants, (), gateway.store, gateway.clock)
         assert caught.value.code is Code.CONFIG_INVALID
