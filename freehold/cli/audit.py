@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +26,7 @@ from freehold.cli.output import (
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
 from freehold.config.home import Home
-from freehold.core.audit import Level, stream_at
+from freehold.core.audit import Kind, Level, stream_at
 from freehold.core.errors import Code, UserError
 from freehold.secure import audit, checkpoints
 from freehold.secure.ocsf import event
@@ -37,6 +37,7 @@ from freehold.store.subjects import AuditReader
 app = typer.Typer(no_args_is_help=True, help="Who used what, and whether the records are whole.")
 _PATH = "/admin/v1/audit"
 _PAGE = 1000
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 _SETTLES_S = 2.0  # a running gateway signs records a moment before it stores them
 
 LevelOption = Annotated[
@@ -54,15 +55,27 @@ class Format(StrEnum):
 def list_(
     after: Annotated[int, typer.Option(min=0, help="Records after this number.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=_PAGE)] = 50,
+    since: Annotated[datetime | None, typer.Option(formats=_TIMES, help="From then on.")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=_TIMES, help="Before then.")] = None,
+    principal: Annotated[str | None, typer.Option(help="Of this key or person.")] = None,
+    model: Annotated[str | None, typer.Option(help="Of this model.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Requests, acts, …")] = None,
     level: LevelOption = Level.ENVIRONMENT,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
     """Audit records of a tenant's environment, of a tenant as a whole or of the
-    installation, oldest first."""
+    installation, oldest first; times are UTC."""
+    sought = {
+        "since": since.isoformat() if since else None,
+        "until": until.isoformat() if until else None,
+        "principal": principal,
+        "model": model,
+        "kind": kind.value if kind else None,
+    }
     with errors_in_a_sentence(as_json):
-        found = _page(load.home(), Of(tenant, environment), level, after, limit)
+        found = _page(load.home(), Of(tenant, environment), level, after, limit, sought)
     if as_json:
         print_json([{**each, "body": orjson.loads(each["body"])} for each in found])
         return
@@ -238,18 +251,28 @@ def _reader(home: Home, named: str | None) -> Iterator[AuditReader]:
         reader.close()
 
 
-def _page(home: Home, of: Of, level: Level, after: int, limit: int) -> list[dict[str, Any]]:
-    from freehold.serve.admin import shown_audit
+def _page(
+    home: Home,
+    of: Of,
+    level: Level,
+    after: int,
+    limit: int,
+    sought: Mapping[str, str | None] | None = None,
+) -> list[dict[str, Any]]:
+    from freehold.serve.admin import AuditQuery, audit_page, validated
 
+    given = {name: value for name, value in (sought or {}).items() if value is not None}
+    asked = {**of.named(), **given, "level": level.value, "after": after, "limit": limit}
     gateway = reach.running(home)
+    found: list[dict[str, Any]]
     if gateway is not None:
-        query = {**of.named(), "level": level.value, "after": after, "limit": limit}
-        found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=query)["data"]
+        found = gateway.call("GET", _PATH, query=asked)["data"]
         return found
     with reach.offline(home, to_look=True) as (store, _, _):
         stream = stream_at(level, *of.resting(store))
-        subjects = reach.open_subjects(home, store)
-        return shown_audit(store.audit_page(stream, limit, after), subjects)
+        wanted, subjects = validated(AuditQuery, asked), reach.open_subjects(home, store)
+        found = audit_page(store, subjects, stream, wanted)["data"]
+        return found
 
 
 def _row(each: dict[str, Any], body: dict[str, Any]) -> list[str]:

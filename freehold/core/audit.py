@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 INSTALLATION = "installation"
 BEGINNING = bytes(32)
@@ -16,13 +17,43 @@ BEGINNING = bytes(32)
 @dataclass(frozen=True, slots=True)
 class Record:
     """`body` is JSON, exactly as it was hashed. `is_once`: nothing could make it again, so
-    what proves it keeps it whole until it is stored."""
+    what proves it keeps it whole until it is stored. `filed`: under what it is found."""
 
     stream: str
     number: int
     body: bytes
     hash: bytes
     is_once: bool = field(default=False, compare=False)
+    filed: "Filed | None" = field(default=None, compare=False)
+
+
+class Filed(NamedTuple):
+    """What a database finds a record by; it is in the body too."""
+
+    at_us: int
+    kind: str
+    principal: str | None
+    model: str | None
+
+    def is_of(self, body: bytes) -> bool:
+        """Whether the body says the same; values hold nothing that JSON would escape."""
+        return (
+            b'"kind":"%b",' % self.kind.encode() in body
+            and b'"at_us":%d,' % self.at_us in body
+            and _says(body, b"principal", self.principal)
+            and _says(body, b"model", self.model)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which records of a stream somebody wants to see; None stands for all."""
+
+    since_us: int | None = None
+    until_us: int | None = None
+    principal: str | None = None
+    model: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +64,25 @@ class Head:
     hash: bytes = BEGINNING
 
 
+def _says(body: bytes, name: bytes, value: str | None) -> bool:
+    if value is None:
+        return b'"%b":"' % name not in body
+    return b'"%b":"%b"' % (name, value.encode()) in body
+
+
 def stream_of(tenant_id: str, environment: str) -> str:
     return f"{tenant_id}/{environment}"
+
+
+class Kind(StrEnum):
+    """What records are about: a request, an act, refusals that were counted, or acts that
+    were undone or restored."""
+
+    REQUEST = "request"
+    ACT = "act"
+    REFUSALS = "refusals"
+    UNDONE = "undone"
+    RESTORED = "restored"
 
 
 class Level(StrEnum):

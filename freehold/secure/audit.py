@@ -1,14 +1,17 @@
 """Whether audit records are all there, unchanged and in order."""
 
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import orjson
 
 from freehold.core.audit import BEGINNING, Record, link
 from freehold.core.subject import Owner, SubjectKey, key_id
 from freehold.secure.checkpoints import SHOWN_BYTES
 
-_NAMED = re.compile(rb'"personal":\{"keys":\[([^\]]*)\]')
+_MOST_DOUBTS = 10_000
+_FILED = b'{"v":3,'  # records of earlier versions need not be
+_NAMED = b'"personal":{"keys":["'
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +37,45 @@ def verify(
     taken as it is, and of a later start the first record by its signature alone. `signed`
     are the first bytes of their hashes as the checkpoints have them, from record `first` on:
     as they are signed before a record is stored, a later one without is none of ours.
-    `otherwise` says what else is wrong with a record.
+    `otherwise` says what else is wrong with a record, unless a later one tells that its
+    change was not made.
     """
     previous = BEGINNING if start == 1 else None
     number = start
+    doubts: dict[int, str] = {}  # which a later record may explain
     for record in records:
         wrong = _broken(record, stream, number, previous)
-        wrong = wrong or _unsigned(record, signed, first) or otherwise(record)
+        wrong = wrong or _unsigned(record, signed, first) or _misfiled(record)
         if wrong is not None:
-            return number - start, Finding(stream, number, wrong)
+            return _first(stream, start, {**doubts, number: wrong})
+        doubt = otherwise(record)
+        if doubt is not None:
+            doubts[number] = doubt
+        elif doubts:
+            for explained in _not_made(record):
+                doubts.pop(explained, None)
+        if len(doubts) > _MOST_DOUBTS:
+            break
         previous = record.hash
         number += 1
     last = first + len(signed) - 1
     if number <= last:
-        missing = f"is missing, and so are all up to record {last}"
-        return number - start, Finding(stream, number, missing)
+        doubts[number] = f"is missing, and so are all up to record {last}"
+    if doubts:
+        return _first(stream, start, doubts)
     return number - start, None
+
+
+def _first(stream: str, start: int, found: Mapping[int, str]) -> tuple[int, Finding]:
+    number = min(found)
+    return number - start, Finding(stream, number, found[number])
+
+
+def _not_made(record: Record) -> Sequence[int]:
+    """Records whose changes were not made, so that there is nothing else of them."""
+    body = orjson.loads(record.body)
+    named: Sequence[int] = body.get("records", ())
+    return named
 
 
 class DataKeys:
@@ -57,16 +83,17 @@ class DataKeys:
     by somebody who forgot its subject, of which there is a record."""
 
     def __init__(self, stored: Iterable[SubjectKey], forgotten: Collection[Owner]) -> None:
-        self._known: dict[bytes, str | None] = {
+        self.known: dict[bytes, str | None] = {
             each.id.encode(): _wrong(each, forgotten) for each in stored
         }
 
     def wrong(self, record: Record) -> str | None:
-        named = _NAMED.search(record.body)
-        if named is None:
+        begin = record.body.find(_NAMED)
+        if begin < 0:
             return None
-        for name in named[1].split(b","):
-            wrong = self._known.get(name[1:-1], "names a data key that is gone")
+        begin += len(_NAMED)
+        for name in record.body[begin : record.body.index(b'"]', begin)].split(b'","'):
+            wrong = self.known.get(name, "names a data key that is gone")
             if wrong is not None:
                 return wrong
         return None
@@ -87,6 +114,13 @@ def _broken(record: Record, stream: str, number: int, previous: bytes | None) ->
     if previous is not None and record.hash != link(previous, stream, number, record.body):
         return "was changed, or stands in the place of another"
     return None
+
+
+def _misfiled(record: Record) -> str | None:
+    is_older = record.filed is None and not record.body.startswith(_FILED)
+    if is_older or (record.filed is not None and record.filed.is_of(record.body)):
+        return None
+    return "is filed under another time, kind, principal or model than it is of"
 
 
 def _unsigned(record: Record, signed: Sequence[bytes], first: int) -> str | None:

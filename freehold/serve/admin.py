@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, Field, ValidationError
 
 from freehold.core.action import Action, Installation
-from freehold.core.audit import INSTALLATION, Level, stream_at
+from freehold.core.audit import INSTALLATION, Kind, Level, Sought, stream_at
 from freehold.core.audit import Record as AuditRecord
 from freehold.core.binding import Principal
 from freehold.core.errors import Code, UserError
@@ -20,6 +20,7 @@ from freehold.serve import admission
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import OwnQuery, owner
 from freehold.serve.wire import Receive, Scope, Send, read_body, reply_json
+from freehold.store.sql import SqlStore
 
 MAX_BODY_BYTES = 64 * 1024
 _MAX_DAYS = 3660
@@ -33,9 +34,26 @@ class UsageQuery(OwnQuery):
 
 
 class AuditQuery(OwnQuery):
-    """Oldest first, from the record after that number on."""
+    """Oldest first. All come in the order of the chain, from the record after that number on;
+    those that are sought by time, principal, model or kind in the order of their time. For
+    more, ask again with `cursor` as the answer's `next` has it. Times without a zone are UTC."""
 
     level: Level = Level.ENVIRONMENT
+    since: datetime | None = None
+    until: datetime | None = None
+    principal: Annotated[str, Field(max_length=64)] | None = None
+    model: Annotated[str, Field(max_length=128)] | None = None
+    kind: Kind | None = None
+    cursor: Annotated[str, Field(pattern=r"^[0-9]{1,18}(\.[0-9]{1,18})?$")] | None = None
+
+    @property
+    def sought(self) -> Sought | None:
+        """None for all of a chain."""
+        sought = Sought(
+            _in_us(self.since), _in_us(self.until), self.principal, self.model, self.kind
+        )
+        return None if sought == Sought() else sought
+
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     after: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -112,11 +130,8 @@ class Admin:
         asked = query(AuditQuery, scope)
         stream = self._stream(scope, principal, asked)
         await asyncio.to_thread(self._gateway.ledger.flush)
-        found = await asyncio.to_thread(
-            self._gateway.store.audit_page, stream, asked.limit + 1, asked.after
-        )
-        data = await asyncio.to_thread(shown_audit, found[: asked.limit], self._gateway.subjects)
-        await reply_json(send, {"data": data, "has_more": len(found) > asked.limit})
+        store, subjects = self._gateway.store, self._gateway.subjects
+        await reply_json(send, await asyncio.to_thread(audit_page, store, subjects, stream, asked))
 
     def _stream(self, scope: Scope, principal: Principal, asked: AuditQuery) -> str:
         gateway = self._gateway
@@ -132,6 +147,40 @@ class Admin:
     ) -> None:
         cards = [dataclasses.asdict(card) for card in self._gateway.cards.values()]
         await reply_json(send, {"data": cards})
+
+
+def audit_page(
+    store: SqlStore, subjects: Subjects, stream: str, asked: AuditQuery
+) -> dict[str, Any]:
+    """What is asked for, and how to ask for what follows it."""
+    sought, limit = asked.sought, asked.limit
+    first, _, second = (asked.cursor or "").partition(".")
+    if bool(second) != (sought is not None) and first:
+        raise UserError(
+            Code.INVALID_VALUE, "This cursor is of another question: leave it out.", param="cursor"
+        )
+    if sought is None:
+        found = store.audit_page(stream, limit + 1, int(first or asked.after))
+    else:
+        place = (int(first), int(second)) if second else None
+        found = store.audit_found(stream, sought, limit + 1, place)
+    shown = found[:limit]
+    following = None
+    if len(found) > limit:
+        last = shown[-1]
+        at_us = orjson.loads(last.body)["at_us"]
+        following = str(last.number) if sought is None else f"{at_us}.{last.number}"
+    return {
+        "data": shown_audit(shown, subjects),
+        "has_more": following is not None,
+        "next": following,
+    }
+
+
+def _in_us(at: datetime | None) -> int | None:
+    if at is None:
+        return None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e6)
 
 
 def shown_audit(records: Sequence[AuditRecord], subjects: Subjects) -> list[dict[str, Any]]:

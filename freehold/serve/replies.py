@@ -347,6 +347,7 @@ class AuditRecord(BaseModel):
 class AuditList(BaseModel):
     data: list[AuditRecord]
     has_more: bool
+    next: Annotated[str | None, Field(description="The cursor to ask for what follows.")]
 
 
 class ForgottenSubject(BaseModel):

@@ -8,10 +8,20 @@ from itertools import groupby, takewhile
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, tuple_
 
 from freehold.core.acts import Acting, Change, Via, acting
-from freehold.core.audit import INSTALLATION, Head, Record, chained, link, stream_of
+from freehold.core.audit import (
+    INSTALLATION,
+    Filed,
+    Head,
+    Kind,
+    Record,
+    Sought,
+    chained,
+    link,
+    stream_of,
+)
 from freehold.core.errors import Code, Fault, UserError
 from freehold.core.ids import new_id
 from freehold.core.subject import Owner, Sealed, SubjectKey
@@ -23,7 +33,6 @@ Witness = Callable[[Sequence[Record]], None]
 Sealer = Callable[[Sequence[Owner], Mapping[str, str], str], Sealed]
 Made = tuple[str, bytes]  # a stream, and the body of a record for it
 _PAGE = 10_000
-_UNDONE, _RESTORED = "undone", "restored"
 
 
 @dataclass(slots=True)
@@ -68,7 +77,20 @@ class AuditTable(Database):
             rows = connection.execute(
                 select(audit).where(wanted).order_by(audit.c.number).limit(limit)
             )
-            return [Record(row.stream, row.number, row.body.encode(), row.hash) for row in rows]
+            return [_read(row) for row in rows]
+
+    def audit_found(
+        self, stream: str, sought: Sought, limit: int, after: tuple[int, int] | None = None
+    ) -> list[Record]:
+        """Those that are sought, in the order of their time; `after` is the time and the
+        number of the last one that was seen."""
+        place = tuple_(audit.c.at_us, audit.c.number)
+        wanted = [audit.c.stream == stream, *_conditions(sought)]
+        if after is not None:
+            wanted.append(place > after)
+        found = select(audit).where(*wanted).order_by(audit.c.at_us, audit.c.number)
+        with self._reading(_whose(stream)) as connection:
+            return [_read(row) for row in connection.execute(found.limit(limit))]
 
     def audit_trail(self, stream: str, after: int = 0) -> Iterator[Record]:
         """All of a stream, behind that number."""
@@ -100,7 +122,7 @@ class AuditTable(Database):
     def refusals(self, counts: Mapping[str, int], since_us: int, until_us: int) -> None:
         """Records how many came without a right to be known, by the code they got."""
         body = {
-            "v": 2,
+            "v": 3,
             "kind": "refusals",
             "id": new_id("evt"),
             "at_us": until_us,
@@ -121,7 +143,7 @@ class AuditTable(Database):
         with self._transaction(EVERY_TENANT) as connection:
             for stream in list(owed.records):
                 if late := self._late(stream, _head(connection, stream)):
-                    told = _again(_RESTORED, [each.number for each in late])
+                    told = _again(Kind.RESTORED, [each.number for each in late])
                     head = Head(late[-1].number, late[-1].hash)
                     self._store(connection, [*late, *chained(stream, head, [told], is_once=True)])
 
@@ -201,7 +223,7 @@ class AuditTable(Database):
             )
         undone = [each.number for each in takewhile(_is_change, reversed(late))][::-1]
         if undone:
-            late += chained(stream, head, [_again(_UNDONE, undone)], is_once=True)
+            late += chained(stream, head, [_again(Kind.UNDONE, undone)], is_once=True)
             head = Head(late[-1].number, late[-1].hash)
         return [*late, *chained(stream, head, bodies, is_once=is_once)]
 
@@ -239,7 +261,7 @@ def body_of_request(row: Any) -> Made:
     said in it. It is the same whenever it is made, also again after a crash."""
     settled = row["settled_at_us"] if row["outcome"] != "orphaned" else row["created_at_us"]
     body = {
-        "v": 2,
+        "v": 3,
         "kind": "request",
         "id": row["id"],
         "at_us": settled,
@@ -265,7 +287,7 @@ def body_of_request(row: Any) -> Made:
 
 def _act(who: Acting, change: Change | None) -> dict[str, Any]:
     return {
-        "v": 2,
+        "v": 3,
         "kind": "act",
         "id": new_id("evt"),
         "at_us": time.time_ns() // 1000,
@@ -284,10 +306,10 @@ def _act(who: Acting, change: Change | None) -> dict[str, Any]:
     }
 
 
-def _again(kind: str, numbers: Sequence[int]) -> bytes:
+def _again(kind: Kind, numbers: Sequence[int]) -> bytes:
     body = {
-        "v": 2,
-        "kind": kind,
+        "v": 3,
+        "kind": kind.value,
         "id": new_id("evt"),
         "at_us": time.time_ns() // 1000,
         "records": numbers,
@@ -304,13 +326,41 @@ def row_of(key: SubjectKey) -> dict[str, Any]:
     return {name: getattr(key, name) for name in SubjectKey.__slots__}
 
 
+def _conditions(sought: Sought) -> Iterator[ColumnElement[bool]]:
+    if sought.since_us is not None:
+        yield audit.c.at_us >= sought.since_us
+    if sought.until_us is not None:
+        yield audit.c.at_us < sought.until_us
+    if sought.principal is not None:
+        yield audit.c.principal == sought.principal
+    if sought.model is not None:
+        yield audit.c.model == sought.model
+    if sought.kind is not None:
+        yield audit.c.kind == sought.kind
+        if sought.kind != Kind.REQUEST:
+            yield audit.c.model.is_(None)  # which the few others have an index by
+
+
 def _row(record: Record) -> dict[str, Any]:
+    body = orjson.loads(record.body)
     return {
         "stream": record.stream,
         "number": record.number,
         "body": record.body.decode(),
         "hash": record.hash,
+        "at_us": body["at_us"],
+        "kind": body["kind"],
+        "principal": body.get("principal"),
+        "model": body.get("model"),
     }
+
+
+def _read(row: Row[Any]) -> Record:
+    values: tuple[Any, ...] = tuple(row)
+    stream, number, body, hashed, *filed = values
+    # A version that files none leaves them empty.
+    found = None if filed[0] is None else Filed(*filed)
+    return Record(stream, number, body.encode(), hashed, False, found)
 
 
 def _whose(stream: str) -> str:

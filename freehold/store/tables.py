@@ -234,6 +234,23 @@ audit = Table(
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("body", String, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    # What records are found by; it is in the body too, and verified with it.
+    Column("at_us", BigInteger),
+    Column("kind", String),
+    Column("principal", String),
+    Column("model", String),
+    Index("audit_by_time", "stream", "at_us", "number"),
+    Index("audit_by_principal", "stream", "principal", "at_us", "number"),
+    Index("audit_by_model", "stream", "model", "at_us", "number"),
+)
+# What is no request: few among many.
+Index(
+    "audit_acts",
+    audit.c.stream,
+    audit.c.at_us,
+    audit.c.number,
+    sqlite_where=audit.c.model.is_(None),
+    postgresql_where=audit.c.model.is_(None),
 )
 
 # `environment` and `subject` are empty where a limit is not narrowed to one.

@@ -71,6 +71,11 @@ def test_every_request_is_listed_with_its_digests_and_policies(
     assert "question" not in json.dumps(found)
     assert run("audit", "list", "--limit", "3").stdout.count("tiny") == 2
     assert _said(run, "audit", "list", "--after", str(_LAST)) == []
+    assert _said(run, "audit", "list", "--kind", "act") == found[:1]
+    assert _said(run, "audit", "list", "--model", "tiny", "--limit", "3") == found[1:4]
+    assert _said(run, "audit", "list", "--principal", bodies[0]["principal"]) == found[1:]
+    assert _said(run, "audit", "list", "--since", "2100-01-01") == []
+    assert _said(run, "audit", "list", "--until", "2100-01-01T00:00:00") == found
     (tenant,) = _said(run, "audit", "list", "--level", "tenant")
     assert (tenant["body"]["act"], tenant["body"]["name"]) == ("tenant.create", "default")
     assert _said(run, "audit", "list", "--level", "installation") == []
@@ -107,8 +112,16 @@ _ATTACKS = {
             "UPDATE audit SET number = 5 WHERE number = 99",
         ],
     ),
+    "filed otherwise": (4, ["UPDATE audit SET principal = 'key_x' WHERE number = 4"]),
+    "filed nowhere": (4, ["UPDATE audit SET at_us = NULL WHERE number = 4"]),
     "cut off": (6, ["DELETE FROM audit WHERE number > 5"]),
-    "added": (10, ["INSERT INTO audit SELECT stream, 10, body, hash FROM audit WHERE number = 9"]),
+    "added": (
+        10,
+        [
+            "INSERT INTO audit SELECT stream, 10, body, hash, at_us, kind, principal, model "
+            "FROM audit WHERE number = 9"
+        ],
+    ),
     "all gone": (1, ["DELETE FROM audit WHERE stream LIKE '%/dev'"]),
 }
 

@@ -263,3 +263,21 @@ async def test_who_operates_reads_the_acts_of_the_installation_and_nobody_else(
         assert (await office.ask("GET", path, key=key)).status_code == 403
         mine = await office.ask("GET", "/admin/v1/audit?level=tenant", key=key)
         assert {each["stream"] for each in mine.json()["data"]} == {office.world.tenant_id}
+
+
+async def test_what_is_sought_comes_in_pages(office: Office) -> None:
+    await office.ask("POST", "/admin/v1/keys", {"name": "for the pages"})
+    whole = (await office.ask("GET", "/admin/v1/audit?limit=1000")).json()["data"]
+    for sought in ("kind=act&", "", "since=2020-01-01&until=2100-01-01T00:00:00Z&"):
+        seen: list[int] = []
+        following = ""
+        while True:
+            path = f"/admin/v1/audit?{sought}limit=3{following}"
+            page = (await office.ask("GET", path)).json()
+            seen += [each["number"] for each in page["data"]]
+            if not page["has_more"]:
+                break
+            following = f"&cursor={page['next']}"
+        assert sorted(seen) == [each["number"] for each in whole], sought
+    for wrong in ("kind=act&cursor=3", "cursor=3.4", "cursor=x", "kind=other", "since=noon"):
+        assert (await office.ask("GET", f"/admin/v1/audit?{wrong}")).status_code == 400, wrong

@@ -72,7 +72,8 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 # entries and records carry their tenant, and the rest belongs to the installation, which
 # `tenants` and `access_number` tell who operates it and its own processes.
 _UNSCOPED = {
-    "access_number", "add_key", "add_subject_key", "add_tenant", "apply", "audit_heads",
+    "access_number", "add_key", "add_subject_key", "add_tenant", "apply", "audit_found",
+    "audit_heads",
     "audit_page", "audit_trail", "billed_here", "claim", "close", "every_limit", "every_policy",
     "every_subject_key", "fact", "first_fact", "key_by_hash", "limits_mark", "put_back",
     "put_fact", "put_policy", "refusals", "refused", "settle_orphans", "subject_keys",

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from freehold.core.audit import Head, Record, chained
+from freehold.core.audit import Head, Record, Sought, chained
 from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Code, UserError
 from freehold.store import ledger
@@ -42,7 +42,7 @@ def test_a_record_says_who_used_what_and_by_which_policies(store: SqlStore) -> N
     _use(store, "req_1")
     (body,) = _bodies(store.audit_records("ten_a", "dev", 10))
     assert body == {
-        "v": 2, "kind": "request", "id": "req_1", "at_us": 2_000_000, "began_at_us": 1_000_000,
+        "v": 3, "kind": "request", "id": "req_1", "at_us": 2_000_000, "began_at_us": 1_000_000,
         "principal": "key_1", "endpoint": "chat/completions", "model": "m", "engine": "fake",
         "base": "sha256:b", "adapter": "sha256:a", "policies": ["freehold/users-use-models"],
         "outcome": "ok", "error": None, "tokens_in": 3, "tokens_out": 7, "tokens_cached": 1,
@@ -213,3 +213,33 @@ def test_settlements_that_were_signed_and_not_stored_come_again_before_anything_
     names = [body.get("object") or body["id"] for body in _whole(store)]
     assert names == ["req_b", "req_a", "req_0", "key_1"]
     assert len(signed) == 4
+
+
+def _found(store: SqlStore, limit: int = 100, **sought: Any) -> list[str]:
+    found = store.audit_found("ten_a/dev", Sought(**sought), limit)
+    return [body.get("object") or body["id"] for body in _bodies(found)]
+
+
+def test_records_are_found_by_time_principal_model_and_kind(store: SqlStore) -> None:
+    store.add_key(_key("key_x"))
+    for number, key, model in ((3, "key_1", "m"), (1, "key_2", "m"), (2, "key_1", "n")):
+        asked = reservation(f"req_{number}", key_id=key, alias=model)
+        ended = settlement(f"req_{number}", settled_at_us=number * 10)
+        store.apply(_entries(ledger._reserved(asked), ledger._settled(ended)))
+    assert _found(store, until_us=100) == ["req_1", "req_2", "req_3"], "by time"
+    assert _found(store, since_us=20, until_us=30) == ["req_2"]
+    assert _found(store, principal="key_1") == ["req_2", "req_3"]
+    assert _found(store, principal="key_1", model="m") == ["req_3"]
+    assert _found(store, model="m", since_us=11) == ["req_3"]
+    assert _found(store, kind="request", limit=2) == ["req_1", "req_2"]
+    assert _found(store, kind="act") == ["key_x"]
+    assert _found(store, principal="' OR 1=1 --") == []
+    seen: list[str] = []
+    place = None
+    while page := store.audit_found("ten_a/dev", Sought(until_us=2**62), 1, place):
+        (record,) = page
+        seen.append(record.body.decode())
+        assert record.filed is not None
+        place = (record.filed.at_us, record.number)
+    assert len(seen) == len(set(seen)) == 4
+    assert store.audit_found("ten_b/dev", Sought(kind="request"), 10) == []
