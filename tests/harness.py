@@ -114,6 +114,8 @@ async def running(
     identity_providers: Sequence[Mapping[str, Any]] = (),
     prices: Mapping[str, Any] | None = None,
     audit: Mapping[str, Any] | None = None,
+    backup: Mapping[str, Any] | None = None,
+    events: Mapping[str, Any] | None = None,
     **server: Any,
 ) -> AsyncIterator[Running]:
     """`model` is what `engine` loads, where that is no fake: it is served as `fake-model`.
@@ -134,6 +136,8 @@ async def running(
             "prices": prices or {},
             "audit": audit or {},
             "sessions": sessions or {},
+            "backup": backup or {},
+            "events": events or {},
             "upstreams": [upstream.model_dump() for upstream in upstreams],
         }
     )
@@ -170,6 +174,8 @@ async def running(
     gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
     gateway.watch.start()
     gateway.access.start()
+    gateway.events.start()
+    gateway.notices.start()
     for pool in serving.values():
         pool.start()
     config = uvicorn.Config(
@@ -191,6 +197,8 @@ async def running(
         await gateway.watch.drain(0)
         server_process.should_exit = True
         await listening
+        await gateway.notices.stop()
+        await gateway.events.stop()
         await gateway.access.stop()
         await gateway.watch.stop()
         await gateway.fleet.stop()

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from freehold.cli import reach
 from freehold.cli.output import (
@@ -28,7 +27,7 @@ from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.audit import Kind, Level, stream_at
 from freehold.core.errors import Code, UserError
-from freehold.secure import audit, checkpoints
+from freehold.secure import audit
 from freehold.secure.ocsf import event
 from freehold.store.backend import Backend
 from freehold.store.sqlite import Sqlite
@@ -115,7 +114,7 @@ def export(
 def key(as_json: Json = False) -> None:
     """The public key that the checkpoints are signed with: for whoever audits."""
     with errors_in_a_sentence(as_json), _reader(load.home(), None) as reader:
-        public = _public_key(reader, None).public_bytes_raw().hex()
+        public = audit.public_key(reader).public_bytes_raw().hex()
     if as_json:
         print_json({"public_key": public})
     else:
@@ -186,51 +185,8 @@ def verify(
 def _verified(
     reader: AuditReader, path: Path | None, public_key: str | None, since: str
 ) -> tuple[dict[str, int], list[audit.Finding]]:
-    """How many records of each stream are sound, and what is not."""
-    key = _public_key(reader, public_key)
     file = path or Path(reader.fact("audit_checkpoints") or "")
-    try:
-        signed = checkpoints.signed(file, key, since)
-    except OSError as error:
-        raise UserError(
-            Code.AUDIT_BROKEN,
-            f"The checkpoints {file} cannot be read ({error.strerror}): name their folder by "
-            "--checkpoints.",
-        ) from None
-    counts, findings = {}, []
-    keys = audit.DataKeys(reader.every_subject_key(), _forgotten(reader))
-    for stream in sorted(signed.hashes.keys() | reader.audit_heads().keys()):
-        first = signed.first.get(stream, 1)
-        start = first if since else 1
-        trail, hashes = reader.audit_trail(stream, start - 1), signed.hashes.get(stream, [])
-        counts[stream], found = audit.verify(stream, trail, hashes, first, start, keys.wrong)
-        if found is not None:
-            findings.append(found)
-    return counts, findings
-
-
-def _forgotten(reader: AuditReader) -> set[tuple[str, str]]:
-    """Tenant and subject, as the acts of tenants tell it."""
-    acts = (
-        (stream, orjson.loads(record.body))
-        for stream in reader.audit_heads()
-        if "/" not in stream
-        for record in reader.audit_trail(stream)
-    )
-    return {
-        (stream, body["object"]) for stream, body in acts if body.get("act") == "subject.forget"
-    }
-
-
-def _public_key(reader: AuditReader, given: str | None) -> Ed25519PublicKey:
-    text = given or reader.fact("audit_key") or ""
-    try:
-        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
-    except ValueError:
-        raise UserError(
-            Code.INVALID_VALUE,
-            "The public key must be 64 hex digits, as `freehold audit key` tells it.",
-        ) from None
+    return audit.verified(reader, file, audit.public_key(reader, public_key), since)
 
 
 @contextlib.contextmanager

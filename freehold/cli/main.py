@@ -10,10 +10,12 @@ import freehold
 from freehold.cli import (
     adapter,
     audit,
+    backup,
     bench,
     chat,
     doctor,
     down,
+    events,
     forget,
     key,
     limit,
@@ -56,8 +58,10 @@ app.command()(login.login)
 app.command()(login.logout)
 app.command()(login.whoami)
 app.command()(usage.usage)
+app.command()(events.events)
 app.command()(bench.bench)
 app.command()(forget.forget)
+app.command("restore")(backup.restore_)
 app.add_typer(model.app, name="model")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(route.app, name="route")
@@ -84,6 +88,9 @@ def _where(
 ) -> None:
     with errors_in_a_sentence():
         reach.elsewhere.set(None if url is None else logins.checked(url))
+
+
+app.add_typer(backup.app, name="backup")
 
 
 @app.command()

@@ -30,6 +30,7 @@ from freehold.config.home import Home, write_private
 from freehold.config.schema import ServerSettings, Settings
 from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Code, UserError
+from freehold.core.event import Happening, Kind
 from freehold.core.model import ModelCard
 from freehold.core.secret import Secret
 from freehold.deploy.pool import Pool
@@ -87,7 +88,7 @@ def up(
         with home.lock(), _bound(settings.server) as listener:
             logs.configure(home.logs, settings.log_level)
             cards = [] if no_local_models else _cards(home, settings, as_json)
-            uvloop.run(_serve(home, settings, cards, listener, as_json, file is None))
+            uvloop.run(_serve(home, settings, file, cards, listener, as_json))
 
 
 def _told(as_json: bool) -> Console:
@@ -177,10 +178,10 @@ class _Stop:
 async def _serve(
     home: Home,
     settings: Settings,
+    file: Path | None,
     cards: list[ModelCard],
     listener: socket.socket,
     as_json: bool,
-    settings_at_home: bool,
 ) -> None:
     _raise_file_limit()
     sys.setswitchinterval(_SWITCH_S)
@@ -192,7 +193,7 @@ async def _serve(
     witness: Witness | None = None
     try:
         keyring = reach.open_keyring(home, store, may_create=is_new, settings=settings)
-        if settings_at_home:
+        if file is None:
             reach.check_settings(home, store)
         witness = reach.open_audit(home, store, settings.audit)
         store.put_back(witness.owed(store.audit_heads()))
@@ -212,7 +213,7 @@ async def _serve(
         places = {card.digest: (serving[card.name].engine, card.name) for card in cards}
         fleet.place_routes(store, places, settings.server.environments)
         wiring.clear_copies(home, settings, store, serving)
-        gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
+        gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url, file)
         try:
             facts = banner.Facts(url, cards, first_key, orphans, as_json)
             await _run(home, gateway, listener, stop, facts, operator)
@@ -234,6 +235,9 @@ async def _run(
     facts: banner.Facts,
     operator: Secret,
 ) -> None:
+    text = f"The gateway started; {facts.orphans} requests of before had not ended."
+    count = {"orphans": facts.orphans}
+    gateway.events.tell(Happening(Kind.GATEWAY_STARTED, text, details=count))
     config, told = _uvicorn(gateway), _told(facts.as_json)
     server = _Server(config)
     greeting = tls.serving(home, gateway.settings.server, server.greet_again)
@@ -243,6 +247,9 @@ async def _run(
         greeting.start()
     gateway.watch.start()
     gateway.access.start()
+    gateway.events.start()
+    gateway.notices.start()
+    gateway.backups.start()
     shared = list(gateway.pools.values())
     for pool in shared:
         pool.start()
@@ -269,6 +276,9 @@ async def _run(
             await greeting.stop()
         server.end()
         await serving
+        await gateway.backups.stop()
+        await gateway.notices.stop()
+        await gateway.events.stop()
         await gateway.access.stop()
         await gateway.watch.stop()
 

@@ -3,7 +3,9 @@
 import functools
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+import ssl
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -14,13 +16,16 @@ from freehold.catalog.own_weights import copied, forget_others, own_cache
 from freehold.catalog.store import ModelStore
 from freehold.cli import reach
 from freehold.config.home import Home
-from freehold.config.schema import Settings
+from freehold.config.schema import EventSettings, Settings
 from freehold.config.trust import outgoing
 from freehold.core.binding import Environment, Route
 from freehold.core.clock import Clock, SystemClock
 from freehold.core.engine import AdapterFiles
+from freehold.core.errors import Code, UserError
+from freehold.core.event import Happening, Kind
 from freehold.core.ids import new_id
 from freehold.core.model import ModelCard
+from freehold.core.secret import Secret
 from freehold.core.tenant import IsolationClass, OwnPool
 from freehold.deploy.adapters import PoolAdapters
 from freehold.deploy.autotune import Records, rank_limits, settings_for
@@ -33,6 +38,7 @@ from freehold.deploy.speed import measure as measure_speed
 from freehold.engines import registry, remote
 from freehold.engines.base import LocalModel
 from freehold.operate import pricing
+from freehold.operate.backups import Backups
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
 from freehold.secure.sessions import Sessions
@@ -40,11 +46,13 @@ from freehold.serve.access import Access
 from freehold.serve.accounts import OwnAccounts
 from freehold.serve.cookies import Cookies
 from freehold.serve.directory import Directory
+from freehold.serve.events import Events
 from freehold.serve.explain import Explainer
 from freehold.serve.gateway import Gateway
 from freehold.serve.limits import Limits
 from freehold.serve.login import Login
 from freehold.serve.metrics import Metrics
+from freehold.serve.notices import Notices
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.prices import Prices
@@ -53,6 +61,7 @@ from freehold.serve.room import Room
 from freehold.serve.routes import Routes
 from freehold.serve.tenants import Tenants
 from freehold.serve.watch import Watch
+from freehold.serve.webhooks import Sender, Webhook
 from freehold.store import fleet
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
@@ -287,6 +296,50 @@ def explainer(settings: Settings, store: SqlStore, clock: Clock) -> Explainer:
     return Explainer(store, tenants, LivePolicies(store, clock), directory, people, clock)
 
 
+def webhooks(settings: EventSettings) -> list[Webhook]:
+    """Raises `UserError(CONFIG_INVALID)` for files that cannot be read."""
+    return [
+        Webhook(
+            each.url,
+            _secret_in(each.secret_file),
+            each.severity,
+            None if each.ca_file is None else _trusting(each.ca_file),
+        )
+        for each in settings.webhooks
+    ]
+
+
+def _secret_in(name: str) -> Secret:
+    try:
+        found = Path(name).expanduser().read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        found = ""
+    if not found:
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"events.webhooks: {name} cannot be read or is empty: put the secret into it that the "
+            "receiver knows.",
+        )
+    return Secret(found)
+
+
+def _trusting(name: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=Path(name).expanduser())
+    except OSError:  # of which ssl.SSLError is one
+        raise UserError(
+            Code.CONFIG_INVALID, f"events.webhooks: {name} holds no certificates in PEM."
+        ) from None
+
+
+def backup_failed(events: Events) -> Callable[[str], None]:
+    def told(why: str) -> None:
+        text = f"No backup could be made: {why}"
+        events.tell(Happening(Kind.BACKUP_FAILED, text))
+
+    return told
+
+
 def gateway(
     home: Home,
     settings: Settings,
@@ -295,6 +348,7 @@ def gateway(
     serving: dict[str, Pool],
     cards: Sequence[ModelCard],
     url: str,
+    settings_file: Path | None = None,
 ) -> Gateway:
     """Must be called on the event loop's thread: the ledger belongs to it."""
     clock, models = SystemClock(), ModelStore(home.path)
@@ -346,6 +400,8 @@ def gateway(
         people,
         store,
     )
+    sender = Sender(webhooks(settings.events), store, clock)
+    events = Events(store, sender, clock, settings.events.keep_days)
     process = psutil.Process()
 
     def describe() -> dict[str, Any]:
@@ -383,5 +439,8 @@ def gateway(
         limits=held,
         prices=prices(home, settings, cards, serving),
         routes=changes,
+        backups=Backups(home, settings, settings_file or home.settings, backup_failed(events)),
+        events=events,
+        notices=Notices(events, serving, own, ledger, policies),
         describe=describe,
     )

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from freehold.core.binding import OF_ALL, ROLES, Environment, Role, Scope
+from freehold.core.event import Severity
 from freehold.core.names import label
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
@@ -286,6 +287,43 @@ class AuditSettings(_Section):
     may_fail: tuple[Literal["copies"], ...] = ()
 
 
+class BackupSettings(_Section):
+    """`recipient` is a file of public keys that lock a backup; each opens it alone."""
+
+    recipient: str | None = None
+    folder: str | None = None  # backups/ in the home
+    every_h: int | None = Field(None, ge=1, le=24 * 31)  # None: only when asked for
+    keep: int = Field(7, ge=1)
+    include_models: bool = False
+
+
+class WebhookSettings(_Section):
+    """Where events are sent to. `secret_file` signs them; `ca_file` is for a certificate
+    that this machine would not trust."""
+
+    url: str
+    secret_file: str
+    severity: Severity = Severity.WARNING
+    ca_file: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _only_https(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            is_url = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_url = False
+        if not is_url or parts.username or parts.password or parts.fragment:
+            raise ValueError("must be an https:// URL without credentials or a fragment")
+        return value
+
+
+class EventSettings(_Section):
+    webhooks: tuple[WebhookSettings, ...] = ()
+    keep_days: int = Field(90, ge=1, le=3660)
+
+
 class AccessRule(_Section):
     """What the members of a provider's group may do, and where. Roles are scopes by the names
     that policies have for them. With `tenant`, only in that one of those that it serves."""
@@ -389,6 +427,8 @@ class Settings(_Section):
     database: DatabaseSettings = DatabaseSettings()
     audit: AuditSettings = AuditSettings()
     sessions: SessionSettings = SessionSettings()
+    backup: BackupSettings = BackupSettings()
+    events: EventSettings = EventSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
     identity_providers: tuple[ProviderSettings, ...] = ()
     prices: PriceSettings = PriceSettings()

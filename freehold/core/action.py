@@ -30,8 +30,12 @@ class Action(StrEnum):
     FORGET_SUBJECTS = "forget_subjects"
     READ_AUDIT = "read_audit"
     READ_OVERALL_AUDIT = "read_overall_audit"
+    READ_EVENTS = "read_events"
+    READ_ALL_EVENTS = "read_all_events"
     READ_MODELS = "read_models"
     READ_STATUS = "read_status"
+    READ_BACKUPS = "read_backups"
+    MAKE_BACKUPS = "make_backups"
 
 
 # What they are about; all others are about a tenant's environment, `INFER` about a route.
@@ -47,7 +51,16 @@ ON_TENANT = frozenset(
         Action.FORGET_SUBJECTS,
     }
 )
-ON_INSTALLATION = frozenset({Action.READ_MODELS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT})
+ON_INSTALLATION = frozenset(
+    {
+        Action.READ_MODELS,
+        Action.READ_STATUS,
+        Action.READ_OVERALL_AUDIT,
+        Action.READ_ALL_EVENTS,
+        Action.READ_BACKUPS,
+        Action.MAKE_BACKUPS,
+    }
+)
 # Whoever does any other changes something, and leaves an audit record.
 _LOOKING = ("read_", "list_", Action.INFER.value)
 CHANGING = frozenset(action for action in Action if not action.value.startswith(_LOOKING))

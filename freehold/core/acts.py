@@ -35,6 +35,7 @@ class Act(StrEnum):
     SESSION_CUT_OFF = "session.cut_off"
     ROLE_GRANT = "role.grant"
     ROLE_REVOKE = "role.revoke"
+    BACKUP_MAKE = "backup.make"
 
 
 class Via(StrEnum):

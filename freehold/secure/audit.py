@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import orjson
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from freehold.core.audit import BEGINNING, Record, link
+from freehold.core.errors import Code, UserError
 from freehold.core.subject import Owner, SubjectKey, key_id
+from freehold.secure import checkpoints
 from freehold.secure.checkpoints import SHOWN_BYTES
+from freehold.store.subjects import AuditReader
 
 _MOST_DOUBTS = 10_000
 _FILED = b'{"v":3,'  # records of earlier versions need not be
@@ -21,6 +26,57 @@ class Finding:
     stream: str
     number: int
     what: str
+
+
+def verified(
+    reader: AuditReader, folder: Path, key: Ed25519PublicKey, since: str = ""
+) -> tuple[dict[str, int], list[Finding]]:
+    """How many records of each stream are sound, and what is not, from a day on. Raises
+    `UserError(AUDIT_BROKEN)` for checkpoints that cannot be read or are not as they were
+    signed."""
+    try:
+        signed = checkpoints.signed(folder, key, since)
+    except OSError as error:
+        raise UserError(
+            Code.AUDIT_BROKEN,
+            f"The checkpoints {folder} cannot be read ({error.strerror}): name their folder by "
+            "--checkpoints.",
+        ) from None
+    counts, findings = {}, []
+    keys = DataKeys(reader.every_subject_key(), _forgotten(reader))
+    for stream in sorted(signed.hashes.keys() | reader.audit_heads().keys()):
+        first = signed.first.get(stream, 1)
+        start = first if since else 1
+        trail, hashes = reader.audit_trail(stream, start - 1), signed.hashes.get(stream, [])
+        counts[stream], found = verify(stream, trail, hashes, first, start, keys.wrong)
+        if found is not None:
+            findings.append(found)
+    return counts, findings
+
+
+def _forgotten(reader: AuditReader) -> set[Owner]:
+    """Tenant and subject, as the acts of tenants tell it."""
+    acts = (
+        (stream, orjson.loads(record.body))
+        for stream in reader.audit_heads()
+        if "/" not in stream
+        for record in reader.audit_trail(stream)
+    )
+    return {
+        (stream, body["object"]) for stream, body in acts if body.get("act") == "subject.forget"
+    }
+
+
+def public_key(reader: AuditReader, given: str | None = None) -> Ed25519PublicKey:
+    """The one that was given in hex, else the one that the database names."""
+    text = given or reader.fact("audit_key") or ""
+    try:
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
+    except ValueError:
+        raise UserError(
+            Code.INVALID_VALUE,
+            "The public key must be 64 hex digits, as `freehold audit key` tells it.",
+        ) from None
 
 
 def verify(

@@ -259,6 +259,23 @@ def signed(path: Path, key: Ed25519PublicKey, since: str = "") -> Signed:
     return found
 
 
+def until(path: Path, key: Ed25519PublicKey, heads: Mapping[str, Head]) -> dict[str, int] | None:
+    """How much of each file was written when the chains ended there; None: they never did."""
+    wanted = {stream: (head.number, head.hash[:SHOWN_BYTES]) for stream, head in heads.items()}
+    sizes: dict[str, int] = {}
+    ends: dict[str, _Shown] = {}
+    if not wanted:
+        return sizes
+    for file in days(path):
+        name = file.name if path.is_dir() else path.name
+        for line in _lines([file], key):
+            sizes[name] = sizes.get(name, 0) + line.size
+            ends.update(line.ends())
+            if ends == wanted:
+                return sizes
+    return None
+
+
 def _lines(paths: Sequence[Path], key: Ed25519PublicKey, is_whole: bool = False) -> Iterator[Line]:
     """Each line holds the digest of the one before, so that the last signature stands for
     all. A last line without its end was cut off by a crash, and its records never came into

@@ -20,6 +20,8 @@ from freehold.core.errors import Code, UserError
 from freehold.secure.network import address
 from freehold.serve import admission, openapi
 from freehold.serve.admin import Admin
+from freehold.serve.admin_backups import BackupsAdmin
+from freehold.serve.admin_events import EventsAdmin
 from freehold.serve.admin_keys import KeysAdmin
 from freehold.serve.admin_limits import LimitsAdmin
 from freehold.serve.admin_policies import PoliciesAdmin
@@ -85,6 +87,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
     tenants, keys = TenantsAdmin(gateway), KeysAdmin(gateway)
     policies, limits = PoliciesAdmin(gateway), LimitsAdmin(gateway)
     sessions, roles = SessionsAdmin(gateway), RolesAdmin(gateway)
+    events, backups = EventsAdmin(gateway), BackupsAdmin(gateway)
     document = openapi.Document()
     infer, see = Action.INFER, Action.LIST_MODELS
     return [
@@ -146,6 +149,9 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("GET", "/admin/v1/usage", Action.READ_USAGE, admin.usage),
         Operation("GET", "/admin/v1/audit", Action.READ_AUDIT, admin.audit),
         Operation("GET", "/admin/v1/requests", Action.READ_USAGE, admin.records),
+        Operation("GET", "/admin/v1/events", Action.READ_EVENTS, events.listing),
+        Operation("GET", "/admin/v1/backups", Action.READ_BACKUPS, backups.listing),
+        Operation("POST", "/admin/v1/backups", Action.MAKE_BACKUPS, backups.make),
     ]
 
 
@@ -162,6 +168,7 @@ class _Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation = self._operation
+        key = ""
         try:
             key = admission.credential(self._gateway, scope)
             if isinstance(operation, Proven):
@@ -170,6 +177,7 @@ class _Guarded:
             principal = await admission.authenticate(self._gateway, scope, key)
         except UserError as error:
             self._gateway.metrics.refused.labels(error.code.value).inc()
+            self._gateway.events.refused(error, key)
             if error.code in UNKNOWN:
                 self._gateway.refusals.count(error.code)
             raise

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from freehold.catalog.adapters import Adapters
 from freehold.config.schema import Settings
@@ -21,9 +21,11 @@ from freehold.secure.subjects import Subjects
 from freehold.serve.access import Access
 from freehold.serve.cookies import Cookies
 from freehold.serve.directory import Directory
+from freehold.serve.events import Events
 from freehold.serve.limits import Limits
 from freehold.serve.login import Login
 from freehold.serve.metrics import Metrics
+from freehold.serve.notices import Notices
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.prices import Prices
@@ -37,6 +39,18 @@ from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
 
 _log = logging.getLogger(__name__)
+
+
+class Backups(Protocol):
+    async def make(self) -> dict[str, Any]: ...
+
+    def listing(self) -> list[dict[str, Any]]:
+        """May block."""
+        ...
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -62,6 +76,9 @@ class Gateway:
     limits: Limits
     prices: Prices
     routes: Routes
+    backups: Backups
+    events: Events
+    notices: Notices
     describe: Callable[[], dict[str, Any]]  # what `freehold status` shows besides pools
     sessions: Sessions
     people: People | None = None  # None: only keys

@@ -12,6 +12,7 @@ from freehold.core.binding import Principal
 from freehold.core.errors import Code
 from freehold.serve import bodies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
+from freehold.serve.admin_events import EventsQuery
 from freehold.serve.admin_keys import KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
 from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
@@ -352,6 +353,20 @@ _OTHERS = [
         "get", "/admin/v1/requests", "requests", "administration",
         "Single requests, newest first", replies.RequestList, _WITH_QUERY | _OWNED,
         query=RecordsQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/events", "list_events", "administration",
+        "What happened that somebody should know of, oldest first", replies.EventList,
+        _WITH_QUERY | _OWNED, query=EventsQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/backups", "list_backups", "administration",
+        "The backups in the folder of the settings, oldest first", replies.BackupList,
+    ),
+    _Entry(
+        "post", "/admin/v1/backups", "make_backup", "administration",
+        "Back all of the installation up, locked for the recipient of the settings",
+        replies.MadeBackup, frozenset({Code.CONFLICT, Code.DISK_FULL}), status=201,
     ),
 ]  # fmt: skip
 

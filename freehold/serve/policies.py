@@ -45,6 +45,7 @@ class LivePolicies:
         more: the start ends there rather than without it."""
         self._store = store
         self._clock = clock
+        self.is_stale = False  # whether the store has some that do not hold
         self._written = store.every_policy()
         self._now = Policies(self._written)
 
@@ -57,7 +58,9 @@ class LivePolicies:
         try:
             self._now = Policies(written)
             self._written = written
+            self.is_stale = False
         except UserError as error:  # one does not hold: it is in the store all the same
+            self.is_stale = True
             _logger.error("policies_not_reloaded", extra={"reason": error.message})
 
     def decide(
@@ -131,8 +134,15 @@ def _scopes_for(action: Action) -> list[str]:
         return ["infer"]
     if action is Action.CHANGE_POLICIES:
         return ["own"]
-    for_operators = (Action.CHANGE_TENANTS, Action.SET_BUDGETS, Action.READ_STATUS)
-    if action in (*for_operators, Action.READ_OVERALL_AUDIT):
+    if action in (
+        Action.CHANGE_TENANTS,
+        Action.READ_STATUS,
+        Action.SET_BUDGETS,
+        Action.READ_OVERALL_AUDIT,
+        Action.READ_ALL_EVENTS,
+        Action.READ_BACKUPS,
+        Action.MAKE_BACKUPS,
+    ):
         return ["operate"]
     return ["admin"]
 

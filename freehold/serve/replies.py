@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.core.binding import Environment, Priority, Role, Scope
+from freehold.core.event import Kind, Severity
 from freehold.core.limit import Measure, Period
 from freehold.core.model import ModelCard
 from freehold.core.session import SessionKind
@@ -641,6 +642,45 @@ class RequestRecord(BaseModel):
 
 class RequestList(BaseModel):
     data: list[RequestRecord]
+
+
+class Event(BaseModel):
+    """`tenant` is null for one of the installation; `subject` is what it is about."""
+
+    id: str
+    at: datetime
+    severity: Severity
+    kind: Kind
+    tenant: str | None
+    environment: Environment | None
+    subject: str | None
+    text: str
+    details: dict[str, str | int | float]
+
+
+class EventList(BaseModel):
+    data: list[Event]
+    has_more: Annotated[bool, Field(description="Ask again `after` the last id.")]
+
+
+class Backup(BaseModel):
+    """What an encrypted one does not tell before it is opened is null."""
+
+    name: str
+    path: str
+    size_bytes: Count
+    encrypted: bool
+    at: datetime
+    version: str | None
+    schema_: Annotated[str | None, Field(alias="schema")]
+
+
+class MadeBackup(Backup):
+    notes: Annotated[list[str], Field(description="What was amiss, in sentences.")]
+
+
+class BackupList(BaseModel):
+    data: list[Backup]
 
 
 class CardList(BaseModel):

@@ -112,6 +112,11 @@ class AuditTable(Database):
                 found[stream] = _head(connection, stream)
                 last = stream
 
+    def acted(self, change: Change) -> None:
+        """Records what was done that changed nothing in the database."""
+        with self._changing(EVERY_TENANT) as changing:
+            changing.note(change)
+
     def refused(self, who: Acting, stream: str, code: str) -> None:
         """Records that somebody was not let do what they wanted to."""
         body = _act(who, None) | {"outcome": "refused", "error": code}

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
+from freehold.core.event import Event
 from freehold.core.policy import Policy
 from freehold.core.role import RoleGrant
 from freehold.core.session import Session
@@ -249,6 +250,27 @@ class AdapterStore(Protocol):
         """Returns the digests of those of its files that nobody needs any more. Raises
         `UserError(CONFLICT)` naming the routes that lead to it."""
         ...
+
+
+class EventStore(Protocol):
+    def add_events(self, new: Sequence[tuple[Event, Collection[str]]]) -> None: ...
+
+    def due_deliveries(self, now_us: int, limit: int) -> "Sequence[Due]": ...
+
+    def delivered(self, event_id: str, webhook: str) -> None: ...
+
+    def deliver_later(self, event_id: str, webhook: str, at_us: int) -> None: ...
+
+    def forget_events(self, before_us: int, webhooks: Collection[str]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An event that a webhook has not taken yet."""
+
+    event: Event
+    webhook: str
+    attempts: int
 
 
 class UsageStore(Protocol):

@@ -41,3 +41,12 @@ def _is_current(connection: Connection, script: ScriptDirectory) -> bool:
             "upgrade Freehold, or restore an older backup.",
         )
     return current == script.get_current_head()
+
+
+def is_known(revision: str) -> bool:
+    """Whether this version has that schema, or comes after it."""
+    with as_file(files("freehold.store") / "migrations") as scripts:
+        config = Config()
+        config.set_main_option("script_location", str(scripts))
+        steps = ScriptDirectory.from_config(config).walk_revisions()
+        return revision in {step.revision for step in steps}

@@ -25,6 +25,7 @@ from freehold.store import statements
 from freehold.store.audit import AuditTable, body_of_request
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.base import ClaimState, Entries
+from freehold.store.events import EventTable
 from freehold.store.identity import Identity
 from freehold.store.limits import LimitTable, add_spent
 from freehold.store.policies import PolicyTable
@@ -45,7 +46,15 @@ _FIRST_FACT = text(
 
 
 class SqlStore(
-    Identity, PolicyTable, SessionTable, RoleTable, Routing, LimitTable, SubjectTable, AuditTable
+    Identity,
+    PolicyTable,
+    SessionTable,
+    RoleTable,
+    Routing,
+    LimitTable,
+    SubjectTable,
+    AuditTable,
+    EventTable,
 ):
     # facts of this installation
 

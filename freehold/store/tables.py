@@ -285,3 +285,29 @@ spent = Table(
     Column("tokens", BigInteger, nullable=False),
     Column("cost", BigInteger, nullable=False),
 )
+
+# What somebody should know of; without a tenant it is the installation's.
+events = Table(
+    "events",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Column("severity", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("tenant_id", String),
+    Column("environment", String),
+    Column("subject", String),
+    Column("text", String, nullable=False),
+    Column("details", String, nullable=False),
+    Index("events_of_tenant", "tenant_id", "environment", "id"),
+)
+
+# What webhooks have not taken yet.
+event_deliveries = Table(
+    "event_deliveries",
+    metadata,
+    Column("event_id", String, primary_key=True),
+    Column("webhook", String, primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at_us", BigInteger, nullable=False, index=True),
+)

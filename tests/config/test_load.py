@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from freehold.config import load
-from freehold.config.schema import ModelPrice, Settings
+from freehold.config.schema import ModelPrice, Settings, WebhookSettings
 from freehold.core.binding import Environment
 from freehold.core.errors import Code, UserError
 
@@ -74,6 +74,11 @@ _OTHERS: dict[str, tuple[str, Any]] = {
         "[{model: a, input: 1}]", (ModelPrice(model="a", input=Decimal(1)),)
     ),
     "server.client_certificates": ("optional", "optional"),
+    "backup.every_h": ("9", 9),
+    "events.webhooks": (
+        "[{url: 'https://a', secret_file: b}]",
+        (WebhookSettings(url="https://a", secret_file="b"),),
+    ),
     "server.environments": ("[prod]", (Environment.PROD,)),
     "server.trusted_proxies": ("[10.0.0.0/8]", ("10.0.0.0/8",)),
 }  # fmt: skip

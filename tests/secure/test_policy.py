@@ -29,7 +29,7 @@ ALIASES = ("llama", "poet")
 ON_SPACE = {
     Action.LIST_MODELS, Action.READ_KEYS, Action.CHANGE_KEYS, Action.READ_ROUTES,
     Action.CHANGE_ROUTES, Action.READ_ADAPTERS, Action.CHANGE_ADAPTERS, Action.READ_USAGE,
-    Action.READ_AUDIT, Action.READ_ROLES, Action.CHANGE_ROLES,
+    Action.READ_AUDIT, Action.READ_ROLES, Action.CHANGE_ROLES, Action.READ_EVENTS,
 }  # fmt: skip
 ON_TENANT = {
     Action.READ_TENANTS, Action.CHANGE_TENANTS, Action.READ_SESSIONS, Action.CHANGE_SESSIONS,
@@ -38,6 +38,7 @@ ON_TENANT = {
 ON_ALL = {
     Action.READ_MODELS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT, Action.READ_POLICIES,
     Action.CHANGE_POLICIES,
+    Action.READ_BACKUPS, Action.MAKE_BACKUPS, Action.READ_ALL_EVENTS,
 }  # fmt: skip
 
 
@@ -111,7 +112,10 @@ def reference(who: Principal, action: Action, what: Resource) -> bool:
         allowed = {Scope.INFER, Scope.OWN} if is_mine else {Scope.OWN}
     elif action is Action.CHANGE_POLICIES:
         allowed = {Scope.OWN}
-    elif action in (Action.CHANGE_TENANTS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT):
+    elif action in (
+        Action.CHANGE_TENANTS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT,
+        Action.READ_ALL_EVENTS, Action.READ_BACKUPS, Action.MAKE_BACKUPS,
+    ):  # fmt: skip
         allowed = {Scope.OPERATE, Scope.OWN}
     elif action.startswith("read_"):
         allowed = {Scope.ADMIN, Scope.AUDIT, Scope.OPERATE, Scope.OWN}

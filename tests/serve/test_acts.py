@@ -14,6 +14,7 @@ from freehold.core.action import CHANGING
 from freehold.core.acts import Acting, Via, acting_as
 from freehold.core.binding import Scope
 from freehold.core.errors import Fault
+from freehold.secure import age
 from freehold.serve import app
 from freehold.serve.refusals import _RECORDED
 from freehold.store.backend import EVERY_TENANT
@@ -92,6 +93,9 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
     ("DELETE", "/admin/v1/limits/{limit_id}"): (
         "/admin/v1/limits/{new}", None, ["limit.remove"], _ENVIRONMENT, [],
     ),
+    ("POST", "/admin/v1/backups"): (
+        "/admin/v1/backups", None, ["backup.make"], "installation", [],
+    ),
 }  # fmt: skip
 
 
@@ -126,8 +130,11 @@ class Office:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def office(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Office]:
     given = [{"issuer": "https://login.example", "audiences": ["x"]}]
-    home = _stock(tmp_path_factory.mktemp("office") / "home")
-    async with running(home, identity_providers=given) as world:
+    folder = tmp_path_factory.mktemp("office")
+    home = _stock(folder / "home")
+    (folder / "recipient").write_text(age.new_identity()[1])
+    backup = {"recipient": str(folder / "recipient")}
+    async with running(home, identity_providers=given, backup=backup) as world:
         await world.replica.ensure_ready(20)
         made = Office(world)
         world.gateway.store.add_session(session(world.tenant_id), b"hash", b"token", None)

@@ -51,6 +51,7 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/admin/v1/usage"): ("/admin/v1/usage", None),
     ("GET", "/admin/v1/requests"): ("/admin/v1/requests", None),
     ("GET", "/admin/v1/audit"): ("/admin/v1/audit", None),
+    ("GET", "/admin/v1/events"): ("/admin/v1/events", None),
 }  # fmt: skip
 _ASKING: dict[tuple[str, str], Any] = {
     ("POST", "/v1/chat/completions"): {"messages": _MESSAGES},
@@ -70,6 +71,7 @@ _OVERALL = {
     ("GET", "/admin/v1/prices"),
     ("GET", "/admin/v1/whoami"), ("GET", "/admin/v1/sessions"), ("DELETE", "/admin/v1/sessions"),
     ("DELETE", "/admin/v1/sessions/{session_id}"),
+    ("GET", "/admin/v1/backups"), ("POST", "/admin/v1/backups"),
 }  # fmt: skip
 # For whom no key is asked: a login of somebody elsewhere, and the end of a session.
 _PROVEN = {("POST", "/admin/v1/sessions"), ("DELETE", "/admin/v1/sessions/current")}

@@ -52,6 +52,8 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("GET", "/openapi.json"): {},
     ("GET", "/admin/v1/status"): {},
     ("GET", "/admin/v1/models"): {},
+    ("GET", "/admin/v1/backups"): {},
+    ("POST", "/admin/v1/backups"): {},
     ("GET", "/admin/v1/tenants"): {},
     ("POST", "/admin/v1/tenants"): {"tenant": ("/admin/v1/tenants", {"name": "{}"})},
     ("GET", "/admin/v1/tenants/{tenant}"): {
@@ -194,6 +196,10 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("GET", "/admin/v1/audit"): {
         "tenant": ("/admin/v1/audit" + _OWNED, None),
         "tenant id": ("/admin/v1/audit" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/events"): {
+        "tenant": ("/admin/v1/events" + _OWNED, None),
+        "tenant id": ("/admin/v1/events" + _OWNED, None),
     },
     ("GET", "/admin/v1/requests"): {
         "request": ("/admin/v1/requests?before={}", None),

@@ -56,6 +56,7 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "living_key": lambda store, tenant: store.living_key(tenant, "key_ten_a"),
     "is_known": lambda store, tenant: store.is_known(tenant, "key_ten_a"),
     "forget_subject": lambda store, tenant: store.forget_subject(tenant, "key_ten_a", 9),
+    "events": lambda store, tenant: store.events(tenant, "dev", 10),
     "policies": lambda store, tenant: store.policies(tenant),
     "limits": lambda store, tenant: store.limits(tenant),
     "set_limit": lambda store, tenant: store.set_limit(tenant, a_limit(tenant, amount=5)),
@@ -72,12 +73,12 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 # entries and records carry their tenant, and the rest belongs to the installation, which
 # `tenants` and `access_number` tell who operates it and its own processes.
 _UNSCOPED = {
-    "access_number", "add_key", "add_subject_key", "add_tenant", "apply", "audit_found",
-    "audit_heads",
-    "audit_page", "audit_trail", "billed_here", "claim", "close", "every_limit", "every_policy",
-    "every_subject_key", "fact", "first_fact", "key_by_hash", "limits_mark", "put_back",
-    "put_fact", "put_policy", "refusals", "refused", "settle_orphans", "subject_keys",
-    "tenant_named", "tenants",
+    "access_number", "acted", "add_events", "add_key", "add_subject_key", "add_tenant", "apply",
+    "audit_found", "audit_heads", "audit_page", "audit_trail", "billed_here", "claim", "close",
+    "deliver_later", "delivered", "due_deliveries", "every_event", "every_limit",
+    "every_policy", "every_subject_key", "fact", "first_fact", "forget_events", "key_by_hash",
+    "limits_mark", "put_back", "put_fact", "put_policy", "refusals", "refused",
+    "settle_orphans", "subject_keys", "tenant_named", "tenants",
 }  # fmt: skip
 
 
