@@ -25,6 +25,7 @@ from freehold.engines.fake import Fake
 from freehold.secure.keys import KeyRequest
 from freehold.serve import app, connection
 from freehold.serve.gateway import Gateway
+from freehold.store.backend import Backend
 from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
 
@@ -111,6 +112,7 @@ async def running(
     keep_alive_s: float = 75,
     public: bool = False,
     sessions: Mapping[str, Any] | None = None,
+    database: Backend | None = None,
     identity_providers: Sequence[Mapping[str, Any]] = (),
     prices: Mapping[str, Any] | None = None,
     audit: Mapping[str, Any] | None = None,
@@ -141,7 +143,8 @@ async def running(
             "upstreams": [upstream.model_dump() for upstream in upstreams],
         }
     )
-    store = SqlStore(home.database)
+    store = SqlStore(database or home.database)
+    store.take_place()
     keyring = reach.open_keyring(home, store, may_create=True, settings=settings)
     witness = reach.open_audit(home, store, settings.audit)
     store.put_back(witness.owed(store.audit_heads()))
@@ -176,6 +179,7 @@ async def running(
     gateway.access.start()
     gateway.events.start()
     gateway.notices.start()
+    gateway.peers.start()
     for pool in serving.values():
         pool.start()
     config = uvicorn.Config(
@@ -199,6 +203,7 @@ async def running(
         await listening
         await gateway.notices.stop()
         await gateway.events.stop()
+        await gateway.peers.stop()
         await gateway.access.stop()
         await gateway.watch.stop()
         await gateway.fleet.stop()

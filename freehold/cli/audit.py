@@ -129,7 +129,7 @@ def begin(as_json: Json = False) -> None:
         home = load.home()
         wanted = load.settings(home.settings).audit
         with reach.offline(home, checkpoints=wanted, begin=True) as (store, _, _):
-            file = store.fact("audit_checkpoints")
+            file = store.fact(store.own("audit_checkpoints"))
     if as_json:
         print_json({"checkpoints": file})
     else:
@@ -164,6 +164,12 @@ def verify(
             if findings and database is None and home.is_locked():
                 time.sleep(_SETTLES_S)
                 counts, findings = _verified(reader, checkpoints_, public_key, day)
+            others = audit.unproven(reader, counts)
+    if others:
+        stderr.print(
+            f"Records of {', '.join(others)} are not checked: that takes the checkpoints of those "
+            "gateways, one by one."
+        )
     if as_json:
         print_json(
             {
@@ -185,7 +191,7 @@ def verify(
 def _verified(
     reader: AuditReader, path: Path | None, public_key: str | None, since: str
 ) -> tuple[dict[str, int], list[audit.Finding]]:
-    file = path or Path(reader.fact("audit_checkpoints") or "")
+    file = path or Path(reader.fact(reader.own("audit_checkpoints")) or "")
     return audit.verified(reader, file, audit.public_key(reader, public_key), since)
 
 

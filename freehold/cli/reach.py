@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from freehold.cli.logins import session
 from freehold.config import load
-from freehold.config.home import Home, read_or_create_secret
+from freehold.config.home import Home, read_or_create_secret, write_private
 from freehold.config.schema import AuditSettings, DatabaseSettings, Settings
 from freehold.core.acts import Acting, Via, acting_as
 from freehold.core.clock import SystemClock
@@ -248,7 +248,16 @@ def database(home: Home, settings: DatabaseSettings) -> Backend:
     if settings.url is None:
         return Sqlite(home.database)
     file = settings.password_file
-    return Postgres(settings.url, Path(file).expanduser() if file else None)
+    return Postgres(settings.url, Path(file).expanduser() if file else None, _gateway(home))
+
+
+def _gateway(home: Home) -> str:
+    """The id of the gateway of this home, for others on its database; a copy of the home must
+    not have it."""
+    if not home.gateway.exists():
+        home.create()
+        write_private(home.gateway, new_id("gw").encode() + b"\n")
+    return home.gateway.read_text().strip()
 
 
 def open_store(home: Home, settings: DatabaseSettings) -> tuple[SqlStore, bool]:
@@ -262,6 +271,7 @@ def open_store(home: Home, settings: DatabaseSettings) -> tuple[SqlStore, bool]:
         return SqlStore(where), is_new
     store = SqlStore(where)
     try:
+        store.take_place()
         is_new = store.fact(_PEPPER_CHECK) is None
         if is_new:
             _check_unused(home, where)
@@ -342,7 +352,7 @@ def open_audit(
             "restore it from a backup.",
         )
     settings = wanted or _as_before(store)
-    folder = settings.checkpoints or store.fact("audit_checkpoints")
+    folder = settings.checkpoints or store.fact(store.own("audit_checkpoints"))
     path = Path(folder or home.path / "audit" / "checkpoints").expanduser()
     try:
         copies = [
@@ -366,8 +376,8 @@ def open_audit(
         ) from None
     kept = {
         "audit_key": public,
-        "audit_checkpoints": str(path),
-        "audit_settings": settings.model_dump_json(),
+        store.own("audit_checkpoints"): str(path),
+        store.own("audit_settings"): settings.model_dump_json(),
     }
     for name, value in kept.items():
         if store.fact(name) != value:
@@ -408,7 +418,7 @@ def forget_again(store: SqlStore, witness: Witness) -> None:
 
 
 def _as_before(store: SqlStore) -> AuditSettings:
-    return AuditSettings.model_validate_json(store.fact("audit_settings") or "{}")
+    return AuditSettings.model_validate_json(store.fact(store.own("audit_settings")) or "{}")
 
 
 def default_tenant(store: SqlStore) -> str:

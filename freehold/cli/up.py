@@ -250,6 +250,7 @@ async def _run(
     gateway.events.start()
     gateway.notices.start()
     gateway.backups.start()
+    gateway.peers.start()
     shared = list(gateway.pools.values())
     for pool in shared:
         pool.start()
@@ -279,6 +280,7 @@ async def _run(
         await gateway.backups.stop()
         await gateway.notices.stop()
         await gateway.events.stop()
+        await gateway.peers.stop()
         await gateway.access.stop()
         await gateway.watch.stop()
 

@@ -53,6 +53,7 @@ from freehold.serve.limits import Limits
 from freehold.serve.login import Login
 from freehold.serve.metrics import Metrics
 from freehold.serve.notices import Notices
+from freehold.serve.peers import Peers
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.prices import Prices
@@ -364,6 +365,7 @@ def gateway(
         lambda own: own_pool(home, settings, store, models, by_digest[own.base_digest], own),
         functools.partial(_let_go, home),
     )
+    since, _ = store.routes_changed(0)
     for tenant_id, environment in fleet.homes_of_routes(store):
         directory.load(tenant_id, environment)  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)
@@ -442,5 +444,6 @@ def gateway(
         backups=Backups(home, settings, settings_file or home.settings, backup_failed(events)),
         events=events,
         notices=Notices(events, serving, own, ledger, policies),
+        peers=Peers(store, changes, since),
         describe=describe,
     )

@@ -23,6 +23,11 @@ class Home:
         return self.path / "freehold.db"
 
     @property
+    def gateway(self) -> Path:
+        """The id of this home's gateway among others on one database."""
+        return self.path / "gateway"
+
+    @property
     def journal(self) -> Path:
         """What the ledger has on the disk and not yet in the database."""
         return self.path / "journal"

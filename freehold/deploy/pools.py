@@ -45,12 +45,12 @@ class Pools:
     async def prepare(self) -> None:
         """Before requests are led as the store says now: what they will need is there."""
         await self.start_missing()
-        for adapters, wanted in await self._shared():
+        for adapters, wanted in await self._told():
             await adapters.align(wanted)
 
     async def settle(self) -> None:
         """After that: what nobody is led to any more goes."""
-        for adapters, wanted in await self._shared():
+        for adapters, wanted in await self._told():
             adapters.forget_others(wanted)
         await self.stop_surplus()
 
@@ -86,11 +86,17 @@ class Pools:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _shared(self) -> list[tuple[PoolAdapters, set[str]]]:
+    async def _told(self) -> list[tuple[PoolAdapters, set[str]]]:
+        """What tells each pool of adapters, with those that routes name for it."""
         return [
-            (pool.adapters, await asyncio.to_thread(self._adapters, pool.base_digest, None))
+            (
+                pool.adapters,
+                await asyncio.to_thread(
+                    self._adapters, pool.base_digest, pool.own.tenant_id if pool.own else None
+                ),
+            )
             for pool in list(self._serving.values())
-            if pool.own is None and pool.adapters is not None and pool.base_digest is not None
+            if pool.adapters is not None and pool.base_digest is not None
         ]
 
     def _own(self) -> dict[str, Pool]:

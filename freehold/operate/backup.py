@@ -135,7 +135,7 @@ class _Parts:
 
     def checkpoints(self, heads: Mapping[str, Head]) -> tuple[dict[str, bytes], str | None]:
         """The files as they were when the copy was; a note where they never were so."""
-        place = Path(self.reader.fact("audit_checkpoints") or "")
+        place = Path(self.reader.fact(self.reader.own("audit_checkpoints")) or "")
         try:
             copies = self._copied(place)
         except OSError:
@@ -187,7 +187,9 @@ def _packed(parts: _Parts, target: Path, wanted: Wanted, told: Told) -> Made:
         packing.add_bytes(archive.JOURNAL, lines)
         for name, content in signed.items():
             packing.add_bytes(f"{archive.CHECKPOINTS}/{name}", content)
-        forgotten = Path(reader.fact("audit_checkpoints") or "") / Path(archive.FORGOTTEN).name
+        forgotten = (
+            Path(reader.fact(reader.own("audit_checkpoints")) or "") / Path(archive.FORGOTTEN).name
+        )
         if forgotten.is_file():
             packing.add_bytes(archive.FORGOTTEN, forgotten.read_bytes())
         if wanted.settings.is_file():

@@ -175,7 +175,7 @@ def _differing(installation: Installation) -> str | None:
     """One sentence about the first stream that does not end as it was signed."""
     try:
         with installation.reading() as reader:
-            key, place = reader.fact("audit_key"), reader.fact("audit_checkpoints")
+            key, place = reader.fact("audit_key"), reader.fact(reader.own("audit_checkpoints"))
             if key is None or place is None:
                 return None
             signed = checkpoints.signed(Path(place), checkpoints.public_key(key))

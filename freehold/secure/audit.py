@@ -31,7 +31,8 @@ class Finding:
 def verified(
     reader: AuditReader, folder: Path, key: Ed25519PublicKey, since: str = ""
 ) -> tuple[dict[str, int], list[Finding]]:
-    """How many records of each stream are sound, and what is not, from a day on. Raises
+    """How many records of each stream are sound, and what is not, from a day on: of those
+    gateways whose checkpoints these are. Raises
     `UserError(AUDIT_BROKEN)` for checkpoints that cannot be read or are not as they were
     signed."""
     try:
@@ -44,7 +45,9 @@ def verified(
         ) from None
     counts, findings = {}, []
     keys = DataKeys(reader.every_subject_key(), _forgotten(reader))
-    for stream in sorted(signed.hashes.keys() | reader.audit_heads().keys()):
+    streams = signed.hashes.keys() | reader.audit_heads().keys()
+    mine = {_gateway(stream) for stream in signed.hashes} | {reader.gateway or ""}
+    for stream in sorted(each for each in streams if _gateway(each) in mine):
         first = signed.first.get(stream, 1)
         start = first if since else 1
         trail, hashes = reader.audit_trail(stream, start - 1), signed.hashes.get(stream, [])
@@ -63,8 +66,23 @@ def _forgotten(reader: AuditReader) -> set[Owner]:
         for record in reader.audit_trail(stream)
     )
     return {
-        (stream, body["object"]) for stream, body in acts if body.get("act") == "subject.forget"
+        (stream.partition("@")[0], body["object"])
+        for stream, body in acts
+        if body.get("act") == "subject.forget"
     }
+
+
+def unproven(reader: AuditReader, checked: Collection[str]) -> list[str]:
+    """The gateways on the same database whose records take checkpoints of their own."""
+    return sorted(
+        {_gateway(stream) for stream in reader.audit_heads()} - {_gateway(each) for each in checked}
+        - {reader.gateway or ""}
+    )  # fmt: skip
+
+
+def _gateway(stream: str) -> str:
+    """Which one writes it; empty where there is one only."""
+    return stream.partition("@")[2]
 
 
 def public_key(reader: AuditReader, given: str | None = None) -> Ed25519PublicKey:

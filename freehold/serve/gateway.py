@@ -26,6 +26,7 @@ from freehold.serve.limits import Limits
 from freehold.serve.login import Login
 from freehold.serve.metrics import Metrics
 from freehold.serve.notices import Notices
+from freehold.serve.peers import Peers
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.prices import Prices
@@ -79,6 +80,7 @@ class Gateway:
     backups: Backups
     events: Events
     notices: Notices
+    peers: Peers
     describe: Callable[[], dict[str, Any]]  # what `freehold status` shows besides pools
     sessions: Sessions
     people: People | None = None  # None: only keys

@@ -22,6 +22,8 @@ class Health:
         trouble = gateway.ledger.trouble or gateway.ledger.lacks_room()
         if trouble is not None:
             reasons.append(trouble.message)
+        if not gateway.peers.are_heard:
+            reasons.append("the database does not answer")
         # Those of single tenants keep nobody else from being served.
         shared = [pool for pool in gateway.pools.values() if pool.own is None]
         waiting = sum(not pool.is_ready for pool in shared)

@@ -100,6 +100,13 @@ class Inference:
             raise UserError(
                 Code.SHUTTING_DOWN, "The gateway is stopping: try again.", retry_after_s=5
             )
+        if not gateway.peers.are_heard:
+            raise UserError(
+                Code.STORAGE_UNAVAILABLE,
+                "The database has not answered for so long that keys may have been revoked "
+                "meanwhile, so no request is served: try again.",
+                retry_after_s=5,
+            )
         pool = gateway.pools.get(binding.route.pool)
         if pool is None:
             raise UserError(

@@ -5,7 +5,7 @@ last request under it has ended. What is bound to a route finishes as it began.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -183,6 +183,15 @@ class Routes:
         """One change at a time with those of routes: what they are about to name stays."""
         async with self.changing:
             return await asyncio.to_thread(self._adapters.remove, tenant_id, environment, reference)
+
+    async def follow(self, homes: Collection[tuple[str, Environment]]) -> None:
+        """Leads these tenants' environments as the store says now: another gateway changed
+        their routes."""
+        async with self.changing:
+            await self._fleet.prepare()
+            for tenant_id, environment in homes:
+                await asyncio.to_thread(self._directory.load, tenant_id, environment)
+            await self._fleet.settle()
 
     async def _release(self, route: Route) -> None:
         """The replicas of its base need its adapter no more, unless another route does."""

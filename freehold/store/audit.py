@@ -64,6 +64,7 @@ class AuditTable(Database):
     # Seals personal fields of what people do; without one they are left out.
     sealer: Sealer | None = None
     _owed: _Owed | None = None
+    _reads_others = False
 
     def audit_records(
         self, tenant_id: str, environment: str, limit: int, after: int = 0
@@ -72,12 +73,7 @@ class AuditTable(Database):
         return self.audit_page(stream_of(tenant_id, environment), limit, after)
 
     def audit_page(self, stream: str, limit: int, after: int = 0) -> list[Record]:
-        wanted = (audit.c.stream == stream) & (audit.c.number > after)
-        with self._reading(_whose(stream)) as connection:
-            rows = connection.execute(
-                select(audit).where(wanted).order_by(audit.c.number).limit(limit)
-            )
-            return [_read(row) for row in rows]
+        return self._page(_whose(stream), self._written_to(stream), limit, after)
 
     def audit_found(
         self, stream: str, sought: Sought, limit: int, after: tuple[int, int] | None = None
@@ -85,22 +81,37 @@ class AuditTable(Database):
         """Those that are sought, in the order of their time; `after` is the time and the
         number of the last one that was seen."""
         place = tuple_(audit.c.at_us, audit.c.number)
-        wanted = [audit.c.stream == stream, *_conditions(sought)]
+        wanted = [self._written_to(stream), *_conditions(sought)]
         if after is not None:
             wanted.append(place > after)
         found = select(audit).where(*wanted).order_by(audit.c.at_us, audit.c.number)
         with self._reading(_whose(stream)) as connection:
             return [_read(row) for row in connection.execute(found.limit(limit))]
 
+    def _written_to(self, stream: str) -> ColumnElement[bool]:
+        """By every gateway: each has chains of its own, which no other can break."""
+        alone = audit.c.stream == stream
+        if self.gateway is None:
+            return alone
+        return alone | audit.c.stream.startswith(f"{stream}@", autoescape=True)
+
+    def _page(
+        self, whose: Whose, those: ColumnElement[bool], limit: int, after: int
+    ) -> list[Record]:
+        wanted = select(audit).where(those, audit.c.number > after)
+        with self._reading(whose) as connection:
+            rows = connection.execute(wanted.order_by(audit.c.number, audit.c.stream).limit(limit))
+            return [_read(row) for row in rows]
+
     def audit_trail(self, stream: str, after: int = 0) -> Iterator[Record]:
-        """All of a stream, behind that number."""
-        while page := self.audit_page(stream, _PAGE, after):
+        """All of one chain, behind that number."""
+        while page := self._page(EVERY_TENANT, audit.c.stream == stream, _PAGE, after):
             yield from page
             after = page[-1].number
 
     def audit_heads(self) -> Mapping[str, Head]:
-        """Of every stream: to hold against what was signed, and to show to nobody. Takes as
-        long as there are streams, however many records they have."""
+        """Of every chain that this gateway writes: to hold against what was signed, and to
+        show to nobody. Takes as long as there are chains, however many records they have."""
         found: dict[str, Head] = {}
         last = ""
         with self._reading(EVERY_TENANT) as connection:
@@ -109,7 +120,8 @@ class AuditTable(Database):
                 stream: str | None = connection.scalar(following)
                 if stream is None:
                     return found
-                found[stream] = _head(connection, stream)
+                if self._reads_others or stream.endswith(self.own("")):
+                    found[stream] = _head(connection, stream)
                 last = stream
 
     def acted(self, change: Change) -> None:
@@ -162,6 +174,8 @@ class AuditTable(Database):
             if changing.changes is None:
                 raise Fault("an administrative change that says nothing of itself")
             who = acting() or Acting("freehold", Via.START)
+            # Who acts may be of another tenant than what was changed.
+            self._backend.see(connection, EVERY_TENANT)
             made: list[Made] = []
             for each in changing.changes:
                 body = _act(who, each)
@@ -188,8 +202,8 @@ class AuditTable(Database):
         when the witness cannot keep its part."""
         records: list[Record] = []
         by_stream = sorted(made, key=lambda each: each[0])  # which keeps their order
-        for stream, group in groupby(by_stream, key=lambda each: each[0]):
-            bodies = [body for _, body in group]
+        for name, group in groupby(by_stream, key=lambda each: each[0]):
+            stream, bodies = self.own(name), [body for _, body in group]
             records += self._following(connection, stream, bodies, is_once)
         if records:
             self._store(connection, records)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Column, ColumnElement, Connection, Engine
+from sqlalchemy import Column, ColumnElement, Connection, Engine, TextClause
 
 
 class EveryTenant(Enum):
@@ -28,6 +28,26 @@ class Words:
     entries: str  # the elements of the JSON array `:rows`, each as `value`
     cast: Callable[[str, Column[Any]], str]  # text out of JSON, as this column takes it
     day: Callable[[ColumnElement[Any]], ColumnElement[str]]  # of a time in microseconds
+    peers: "PeerWords | None"  # None where there is one gateway
+
+
+@dataclass(frozen=True, slots=True)
+class PeerWords:
+    """Of several gateways on one database."""
+
+    now_us: TextClause  # by the database's clock
+    beat: TextClause  # of `:gateway`
+    claim: TextClause  # takes a slot for one request of all gateways; returns its id if it did
+
+
+class Place(Protocol):
+    """That of one gateway on a database."""
+
+    def hold(self) -> bool:
+        """Whether it is this process's; taken where it is free."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Backend(Protocol):
@@ -51,6 +71,11 @@ class Backend(Protocol):
     @property
     def words(self) -> Words: ...
 
+    @property
+    def gateway(self) -> str | None:
+        """The id of the one that opens it; None where there can be no others."""
+        ...
+
     def open_writer(self) -> Engine:
         """Raises `UserError`."""
         ...
@@ -62,6 +87,8 @@ class Backend(Protocol):
     def check(self, writer: Engine) -> None:
         """Raises `UserError(CONFIG_INVALID)` for one that must not be used as it is."""
         ...
+
+    def place(self, writer: Engine) -> Place: ...
 
     def begin_upgrade(self, connection: Connection) -> None:
         """Returns when no other process upgrades it."""

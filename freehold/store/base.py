@@ -350,11 +350,20 @@ class LedgerStore(Protocol):
         `UserError(STORAGE_UNAVAILABLE)`, and then nothing was applied."""
         ...
 
-    def claim(self, claim: IdempotencyClaim, now_us: int) -> ClaimState | None:
-        """What the database knows of an idempotency slot; None: it is free."""
+    def claim(
+        self, claim: IdempotencyClaim, request_id: str, now_us: int, ended: str | None = None
+    ) -> ClaimState | None:
+        """What the database knows of an idempotency slot; `claimed` when it was taken there,
+        for all gateways; None: it is free, and there are no others. `ended` is the request
+        that held it before and left nothing worth repeating, which the database may not know
+        yet."""
+        ...
+
+    def unclaim(self, slot: str, request_id: str) -> None:
+        """What `claim` took, for a request that was not let in after all."""
         ...
 
     def settle_orphans(self, now_us: int) -> int:
-        """Settles every reservation left open by a process that died, from its last
-        mark; returns how many. Only to be called before new ones are written."""
+        """Settles every reservation that an earlier process of this gateway left open, from
+        its last mark; returns how many. Only to be called before new ones are written."""
         ...

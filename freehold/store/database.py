@@ -47,10 +47,21 @@ class Database:
                 f"{self._backend.remedy_at_start}.",
             ) from None
         self._reader: Engine = self._backend.open_reader()
+        self._place = self._backend.place(self._writer)
 
     def close(self) -> None:
+        self._place.close()
         self._reader.dispose()
         self._writer.dispose()
+
+    @property
+    def gateway(self) -> str | None:
+        """This one's id; None where there can be no others."""
+        return self._backend.gateway
+
+    def own(self, name: str) -> str:
+        """What this gateway alone writes under that name, where there can be others."""
+        return name if self.gateway is None else f"{name}@{self.gateway}"
 
     def fact(self, name: str) -> str | None:
         """One of this installation's."""
@@ -88,6 +99,13 @@ class Database:
         its hands."""
         with self._turn, self._told():
             self._backend.scrub(self._writer)
+
+    @contextmanager
+    def _beside(self) -> Iterator[Connection]:
+        """Waits for nobody, where several connections may write; of tables without rows of
+        tenants."""
+        with self._told(), self._writer.begin() as connection:
+            yield connection
 
     @contextmanager
     def _reading(self, whose: Whose) -> Iterator[Connection]:

@@ -108,7 +108,9 @@ class Ledger:
             raise trouble or _unwritable("the journal")
         claim, state = reservation.idempotency, None
         if claim is not None:
-            state = await self._claims.take(claim, reservation.created_at_us)
+            state = await self._claims.take(
+                claim, reservation.request_id, reservation.created_at_us
+            )
             if not state.claimed:
                 return state
         entries = [_reserved(reservation)]

@@ -11,6 +11,7 @@ forgets its tenant, not against somebody who runs SQL of their own with this log
 
 import threading
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,11 @@ from sqlalchemy import (
     make_url,
     text,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from freehold.core.errors import Code, UserError
-from freehold.store.backend import EVERY_TENANT, Whose, Words
+from freehold.store.backend import EVERY_TENANT, PeerWords, Place, Whose, Words
 from freehold.store.tables import audit, metadata, tenants
 
 _CONNECT_S = 2  # the least that libpq knows
@@ -62,6 +64,26 @@ def _cast(value: str, column: Column[Any]) -> str:
     return value
 
 
+_NOW_US = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
+
+_PEERS = PeerWords(
+    now_us=text(f"SELECT {_NOW_US}"),
+    beat=text(
+        f"INSERT INTO gateways VALUES (:gateway, {_NOW_US})"  # noqa: S608 - of constants
+        " ON CONFLICT (id) DO UPDATE SET seen_at_us = excluded.seen_at_us"
+    ),
+    # A slot is free when nothing is in it, when what is in it has expired, or when it is still
+    # held by a request that ended with nothing worth repeating, as its own gateway knows.
+    claim=text(
+        "INSERT INTO idempotency AS held (slot, request_id, body_hash, expires_at_us, gateway)"
+        " VALUES (:slot, :request_id, :body_hash, :expires_at_us, :gateway)"
+        " ON CONFLICT (slot) DO UPDATE SET request_id = excluded.request_id,"
+        " body_hash = excluded.body_hash, expires_at_us = excluded.expires_at_us,"
+        " gateway = excluded.gateway, status = NULL, content_type = NULL, sealed_body = NULL"
+        " WHERE held.expires_at_us < :now_us OR held.request_id = :ended"
+        " RETURNING request_id"
+    ),
+)
 WORDS = Words(
     entries="jsonb_array_elements(CAST(:rows AS jsonb)) AS given (value)",
     cast=_cast,
@@ -69,6 +91,7 @@ WORDS = Words(
         func.timezone(literal_column("'UTC'"), func.to_timestamp(at_us // _SECOND_US)),
         literal_column("'YYYY-MM-DD'"),
     ),
+    peers=_PEERS,
 )
 
 _SEE = text(
@@ -86,6 +109,7 @@ class Postgres:
 
     url: str
     password_file: Path | None = None
+    gateway: str = "gw"
     _door: "_Door" = field(default_factory=lambda: _Door(), repr=False, compare=False)
     words = WORDS
     remedy_at_start = "start PostgreSQL, or check `database.url` and `database.password_file`"
@@ -159,6 +183,9 @@ class Postgres:
                 "ENCODING 'UTF8'.",
             )
 
+    def place(self, writer: Engine) -> Place:
+        return _Place(writer, self.gateway)
+
     def begin_upgrade(self, connection: Connection) -> None:
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -221,11 +248,53 @@ class _Door:
                 raise
 
 
+class _Place:
+    """A lock that lives as long as its connection: it is free at once when the process dies,
+    and soon after its machine does."""
+
+    def __init__(self, engine: Engine, gateway: str) -> None:
+        self._engine = engine
+        number = zlib.crc32(gateway.encode()) - 2**31
+        self._take = text(f"SELECT pg_try_advisory_lock({_OURS + 1}, {number})")
+        self._connection: Connection | None = None
+        self._lock = threading.Lock()
+
+    def hold(self) -> bool:
+        with self._lock:
+            if self._connection is not None and self._is_alive(self._connection):
+                return True
+            self._connection = None
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()  # the pool neither counts it nor closes it
+            if connection.scalar(self._take):
+                self._connection = connection
+                return True
+            connection.close()
+            return False
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _is_alive(self, connection: Connection) -> bool:
+        try:
+            connection.execute(text("SELECT 1"))
+        except DBAPIError:
+            connection.close()
+            return False
+        return True
+
+
 def _lock(what: int) -> TextClause:
     return text(f"SELECT pg_advisory_xact_lock({_OURS}, {what})")
 
 
 def _protected() -> dict[str, str]:
-    """What says whose a row is, by table."""
+    """What says whose a row is, by table; a stream may end in the gateway that writes it."""
     found = {table.name: "tenant_id" for table in metadata.sorted_tables if "tenant_id" in table.c}
-    return found | {tenants.name: "id", audit.name: "split_part(stream, '/', 1)"}
+    return found | {
+        tenants.name: "id",
+        audit.name: "split_part(split_part(stream, '@', 1), '/', 1)",
+    }

@@ -13,12 +13,13 @@ from freehold.core.binding import Environment, Route
 from freehold.core.errors import Code, UserError
 from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
+from freehold.store.peers import Peers
 from freehold.store.tables import adapters, routes
 
 _SHOWN_ALIASES = 5
 
 
-class Routing(AuditTable):
+class Routing(Peers, AuditTable):
     # routes
 
     def routes(self, tenant_id: str, environment: Environment) -> Sequence[Route]:
@@ -40,6 +41,7 @@ class Routing(AuditTable):
                 )
             )
             _insert(connection, [dataclasses.replace(route, managed=True) for route in new])
+            self._tell_peers(connection, tenant_id, environment)
 
     def set_route(self, tenant_id: str, route: Route) -> Route | None:
         with self._changing(tenant_id) as changing:
@@ -49,13 +51,16 @@ class Routing(AuditTable):
             moved = _take(connection, tenant_id, route.environment, route.alias)
             _insert(connection, [dataclasses.replace(route, managed=False)])
             changing.note(_of_route(Act.ROUTE_SET, route, "base", "adapter"))
+            self._tell_peers(connection, tenant_id, route.environment)
         return moved
 
     def remove_route(self, tenant_id: str, environment: Environment, alias: str) -> Route | None:
         with self._changing(tenant_id) as changing:
             removed = _take(changing.connection, tenant_id, environment, alias)
             changing.note(_of_route(Act.ROUTE_REMOVE, removed) if removed else None)
-            return removed
+            if removed is not None:
+                self._tell_peers(changing.connection, tenant_id, environment)
+        return removed
 
     # adapters
 

@@ -2,12 +2,15 @@
 `identity.py`, routes and adapters in `routing.py`."""
 
 import base64
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import orjson
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     RowMapping,
     delete,
@@ -43,6 +46,10 @@ _PUT_FACT = text(
 _FIRST_FACT = text(
     "INSERT INTO facts (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING"
 )
+
+
+_AT_ONCE = 10_000
+_log = logging.getLogger(__name__)
 
 
 class SqlStore(
@@ -81,11 +88,15 @@ class SqlStore(
                 (statements.mark(words), list(entries.marks.values())),
             ):
                 if rows:
-                    connection.execute(statement, {"rows": orjson.dumps(rows).decode()})
+                    given = orjson.dumps(rows).decode()
+                    connection.execute(statement, {"rows": given, "gateway": self.gateway})
             if entries.settlements:
                 self._settle(connection, entries.settlements)
             for entry in entries.claims:
-                _apply_claim(connection, entry)
+                if entry[0] == "d":
+                    _end_claim(connection, entry)
+                elif words.peers is None:  # else it was made before the request was let in
+                    _put_claim(connection, entry)
 
     def _settle(self, connection: Connection, settlements: Mapping[str, Sequence[Any]]) -> None:
         """And leaves the audit record of each, in the order in which they were settled."""
@@ -96,13 +107,43 @@ class SqlStore(
         add_spent(connection, settled.values())
         made = [body_of_request(settled[id]) for id in settlements if id in settled]
         self._record(connection, made, is_once=False)
+        late = [id for id in settlements if id not in settled]
+        if late and self.gateway is not None:
+            self._say_late(connection, late)
 
-    def claim(self, claim: IdempotencyClaim, now_us: int) -> ClaimState | None:
+    def _say_late(self, connection: Connection, ids: Sequence[str]) -> None:
+        """Most are settled as they say, by entries that are applied again after a crash."""
+        given_up = requests.c.outcome == Outcome.ORPHANED
+        count = 0
+        for at in range(0, len(ids), _AT_ONCE):
+            some = requests.c.id.in_(ids[at : at + _AT_ONCE]) & given_up
+            count += connection.scalar(select(func.count()).select_from(requests).where(some)) or 0
+        if count:
+            _log.warning(
+                "settled_too_late",
+                extra={
+                    "reason": f"{count} requests were taken for orphaned while this gateway was "
+                    "not heard of: what they used counts as it was known then"
+                },
+            )
+
+    def claim(
+        self, claim: IdempotencyClaim, request_id: str, now_us: int, ended: str | None = None
+    ) -> ClaimState | None:
+        words = self._backend.words.peers
+        if words is not None:
+            asked = asdict(claim) | {
+                "request_id": request_id, "now_us": now_us, "ended": ended,
+                "gateway": self.gateway,
+            }  # fmt: skip
+            with self._beside() as connection:
+                if connection.scalar(words.claim, asked) is not None:
+                    return ClaimState(claimed=True)
         mine = (idempotency.c.slot == claim.slot) & (idempotency.c.expires_at_us >= now_us)
         with self._reading(EVERY_TENANT) as connection:
             row = connection.execute(select(idempotency).where(mine)).mappings().first()
-        if row is None:
-            return None
+        if row is None or row["request_id"] == ended:
+            return None if words is None else ClaimState(running=True)  # it ends just now
         if row["body_hash"] != claim.body_hash:
             return ClaimState(mismatch=True)
         if row["sealed_body"] is None:
@@ -113,26 +154,58 @@ class SqlStore(
             )
         )
 
+    def unclaim(self, slot: str, request_id: str) -> None:
+        if self._backend.words.peers is not None:
+            with self._beside() as connection:
+                connection.execute(delete(idempotency).where(_held_by(slot, request_id)))
+
     def settle_orphans(self, now_us: int) -> int:
+        mine: ColumnElement[bool] = requests.c.settled_at_us.is_(None)
+        running: ColumnElement[bool] = idempotency.c.sealed_body.is_(None)
+        if self.gateway is not None:
+            mine &= requests.c.gateway == self.gateway
+            running &= idempotency.c.gateway == self.gateway
         with self._applying() as connection:
-            found = (
-                connection.execute(
-                    update(requests)
-                    .where(requests.c.settled_at_us.is_(None))
-                    .values(outcome=Outcome.ORPHANED, settled_at_us=now_us, estimated=True)
-                    .returning(requests)
-                )
-                .mappings()
-                .all()
-            )
-            by_id = _priced(connection, sorted(found, key=lambda row: str(row["id"])))
-            add_spent(connection, by_id)
-            self._record(connection, list(map(body_of_request, by_id)), is_once=False)
+            count = self._give_up(connection, mine, now_us, is_once=False)
             connection.execute(
-                delete(idempotency).where(
-                    idempotency.c.sealed_body.is_(None) | (idempotency.c.expires_at_us < now_us)
-                )
+                delete(idempotency).where(running | (idempotency.c.expires_at_us < now_us))
             )
+        return count
+
+    def sweep(self, silent_us: int) -> int:
+        """Settles what gateways left open that were not heard of for so long, and frees their
+        idempotency keys; returns how many requests. What such a gateway says of them later
+        comes too late and changes nothing."""
+        words = self._backend.words.peers
+        if words is None:
+            return 0
+        with self._applying() as connection:
+            now_us: int = connection.scalar(words.now_us)
+            silent = self._silent(connection, now_us, silent_us)
+            left = requests.c.settled_at_us.is_(None) & requests.c.gateway.in_(silent)
+            count = self._give_up(connection, left, now_us, is_once=True) if silent else 0
+            running = idempotency.c.sealed_body.is_(None) & idempotency.c.gateway.in_(silent)
+            connection.execute(delete(idempotency).where(running))
+        return count
+
+    def _give_up(
+        self, connection: Connection, those: ColumnElement[bool], now_us: int, *, is_once: bool
+    ) -> int:
+        """Settles requests from their last marks; `is_once` where no second try would find
+        the same."""
+        found = (
+            connection.execute(
+                update(requests)
+                .where(those)
+                .values(outcome=Outcome.ORPHANED, settled_at_us=now_us, estimated=True)
+                .returning(requests)
+            )
+            .mappings()
+            .all()
+        )
+        by_id = _priced(connection, sorted(found, key=lambda row: str(row["id"])))
+        add_spent(connection, by_id)
+        self._record(connection, list(map(body_of_request, by_id)), is_once=is_once)
         return len(found)
 
     # reports
@@ -224,17 +297,18 @@ def _priced(connection: Connection, orphans: Sequence[RowMapping]) -> list[dict[
     return priced
 
 
-def _apply_claim(connection: Connection, entry: Sequence[Any]) -> None:
+def _put_claim(connection: Connection, entry: Sequence[Any]) -> None:
     slot, request_id = entry[1], entry[2]
-    if entry[0] == "c":
-        connection.execute(delete(idempotency).where(idempotency.c.slot == slot))
-        connection.execute(
-            insert(idempotency).values(
-                slot=slot, request_id=request_id, body_hash=entry[3], expires_at_us=entry[4]
-            )
+    connection.execute(delete(idempotency).where(idempotency.c.slot == slot))
+    connection.execute(
+        insert(idempotency).values(
+            slot=slot, request_id=request_id, body_hash=entry[3], expires_at_us=entry[4]
         )
-        return
-    mine = (idempotency.c.slot == slot) & (idempotency.c.request_id == request_id)
+    )
+
+
+def _end_claim(connection: Connection, entry: Sequence[Any]) -> None:
+    mine = _held_by(entry[1], entry[2])
     status, content_type, sealed = entry[3:6]
     if sealed is None:  # nothing worth repeating: a retry may run
         connection.execute(delete(idempotency).where(mine))
@@ -244,3 +318,7 @@ def _apply_claim(connection: Connection, entry: Sequence[Any]) -> None:
         .where(mine)
         .values(status=status, content_type=content_type, sealed_body=base64.b64decode(sealed))
     )
+
+
+def _held_by(slot: str, request_id: str) -> ColumnElement[bool]:
+    return (idempotency.c.slot == slot) & (idempotency.c.request_id == request_id)

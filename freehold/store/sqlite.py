@@ -14,7 +14,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from freehold.store.backend import Whose, Words
+from freehold.store.backend import Place, Whose, Words
 
 _BUSY_TIMEOUT_MS = 2000
 _READ_ONLY = {"mode": "ro", "uri": "true"}
@@ -23,7 +23,17 @@ WORDS = Words(
     entries="json_each(:rows)",
     cast=lambda value, column: value,
     day=lambda at_us: func.strftime("%Y-%m-%d", at_us // 1_000_000, "unixepoch"),
+    peers=None,
 )
+
+
+class _Alone:
+    """The home's lock sees to that."""
+
+    def hold(self) -> bool:
+        return True
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,7 @@ class Sqlite:
 
     path: Path
     words = WORDS
+    gateway = None
     remedy_at_start = "check the disk, or restore a backup"
     remedy = "free disk space or wait, then try again"
 
@@ -47,6 +58,9 @@ class Sqlite:
         return open_reader(self.path)
 
     def check(self, writer: Engine) -> None: ...
+
+    def place(self, writer: Engine) -> Place:
+        return _Alone()
 
     def begin_upgrade(self, connection: Connection) -> None: ...
 

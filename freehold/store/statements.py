@@ -27,12 +27,13 @@ SETTLED = (
 
 @cache
 def reserve(words: Words) -> TextClause:
+    """Of `:gateway`."""
     names = ", ".join(column.name for column in RESERVED)
     found = ", ".join(_found(words, RESERVED))
     return text(
-        f"INSERT INTO requests ({names}, tokens_in, tokens_out, tokens_cached, estimated)"  # noqa: S608
-        f" SELECT {found}, 0, 0, 0, false FROM {words.entries} WHERE true"
-        " ON CONFLICT (id) DO NOTHING"
+        f"INSERT INTO requests ({names}, gateway, tokens_in, tokens_out, tokens_cached,"  # noqa: S608
+        f" estimated) SELECT {found}, CAST(:gateway AS VARCHAR), 0, 0, 0, false"
+        f" FROM {words.entries} WHERE true ON CONFLICT (id) DO NOTHING"
     )
 
 

@@ -82,7 +82,10 @@ class SubjectTable(AuditTable):
 
 
 class AuditReader(SubjectTable):
-    """The records of a database that nobody else need have open, or that somebody writes."""
+    """The records of a database that nobody else need have open, or that somebody writes; of
+    all gateways."""
+
+    _reads_others = True
 
     def __init__(self, where: Path | Backend) -> None:
         self._backend = Sqlite(where) if isinstance(where, Path) else where

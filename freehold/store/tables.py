@@ -52,7 +52,8 @@ api_keys = Table(
     Column("certificates", String),  # names, a line each
 )
 
-# Counted up by each change that others must hear of, in its transaction.
+# Counted up by each change that others must hear of, in its transaction. `routes/…` has the
+# count at the last change that a gateway made to a tenant's environment.
 changes = Table(
     "changes",
     metadata,
@@ -130,6 +131,7 @@ requests = Table(
     Column("price", String),  # as core/price.py writes it
     Column("cost", BigInteger),  # micro-units; NULL where the price was not known
     Column("personal", String),  # of its audit record, sealed
+    Column("gateway", String),  # that reserved it, where there can be several
     Index("requests_by_tenant_and_time", "tenant_id", "created_at_us"),
 )
 # Small however many rows there are: what a start has to sweep.
@@ -150,6 +152,15 @@ idempotency = Table(
     Column("status", Integer),
     Column("content_type", String),
     Column("sealed_body", LargeBinary),
+    Column("gateway", String),  # whose request claimed it, where there can be several
+)
+
+# Those on this database, where there can be several.
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("seen_at_us", BigInteger, nullable=False),  # by the database's clock
 )
 
 # `tenant_id` is empty for those of the whole installation.

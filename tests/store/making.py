@@ -15,6 +15,7 @@ from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.limit import Limit, Measure, Period
 from freehold.core.policy import Policy
+from freehold.core.subject import SubjectKey
 from freehold.core.usage import Outcome, Reservation, Settlement
 from freehold.store import ledger
 from freehold.store.backend import Backend
@@ -107,6 +108,7 @@ def furnish(store: SqlStore, tenant: str) -> None:
     store.add_adapters(tenant, [adapter(tenant, f"a {tenant}", id=f"adp_{tenant}")])
     store.put_policy(Policy("nights", f"of {tenant}", tenant))
     store.set_limit(tenant, a_limit(tenant))
+    store.add_subject_key(SubjectKey(f"dk_{tenant}", tenant, "somebody", b"wrapped", 1))
     used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
 
 

@@ -59,6 +59,11 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "events": lambda store, tenant: store.events(tenant, "dev", 10),
     "policies": lambda store, tenant: store.policies(tenant),
     "limits": lambda store, tenant: store.limits(tenant),
+    "sessions": lambda store, tenant: store.sessions(tenant, 1),
+    "last_session": lambda store, tenant: store.last_session(tenant, "per_1"),
+    "end_session": lambda store, tenant: store.end_session(tenant, "ses_1", 7, "per_1"),
+    "cut_off": lambda store, tenant: store.cut_off(tenant, "per_1", 7, "per_1"),
+    "role_grants": lambda store, tenant: store.role_grants(tenant, Environment.DEV),
     "set_limit": lambda store, tenant: store.set_limit(tenant, a_limit(tenant, amount=5)),
     "remove_limit": lambda store, tenant: store.remove_limit(tenant, Environment.DEV, "lim_ten_a"),
     "spent": lambda store, tenant: store.spent(tenant, a_limit("ten_a"), Window(0, None)),
@@ -73,12 +78,14 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 # entries and records carry their tenant, and the rest belongs to the installation, which
 # `tenants` and `access_number` tell who operates it and its own processes.
 _UNSCOPED = {
-    "access_number", "acted", "add_events", "add_key", "add_subject_key", "add_tenant", "apply",
-    "audit_found", "audit_heads", "audit_page", "audit_trail", "billed_here", "claim", "close",
-    "deliver_later", "delivered", "due_deliveries", "every_event", "every_limit",
-    "every_policy", "every_subject_key", "fact", "first_fact", "forget_events", "key_by_hash",
-    "limits_mark", "put_back", "put_fact", "put_policy", "refusals", "refused",
-    "settle_orphans", "subject_keys", "tenant_named", "tenants",
+    "access_number", "acted", "add_events", "add_key", "add_session", "add_subject_key",
+    "add_tenant", "apply", "audit_found", "audit_heads", "audit_page", "audit_trail", "beat",
+    "billed_here", "claim", "close", "deliver_later", "delivered", "due_deliveries",
+    "every_cut_off", "every_event", "every_limit", "every_policy", "every_role_grant",
+    "every_subject_key", "fact", "first_fact", "forget_events", "grant_role", "key_by_hash",
+    "limits_mark", "living_sessions", "own", "put_back", "put_fact", "put_policy", "refusals",
+    "refused", "revoke_role", "routes_changed", "session_by_hash", "settle_orphans",
+    "subject_keys", "sweep", "take_place", "tenant_named", "tenants", "unclaim", "use_session",
 }  # fmt: skip
 
 

@@ -3,12 +3,14 @@
 import asyncio
 import errno
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from freehold.core.errors import UserError
+from freehold.core.errors import Code, UserError
 from freehold.core.usage import IdempotencyClaim, Outcome, StoredReply
 from freehold.store import ledger, postgres, sqlite
 from freehold.store.backend import Backend
@@ -16,7 +18,7 @@ from freehold.store.base import ClaimState
 from freehold.store.ledger import Ledger, recover
 from freehold.store.sql import SqlStore
 from tests.store.disk import Disk, put_under_journal
-from tests.store.making import locked, reservation, settlement, until
+from tests.store.making import locked, only_postgres, only_sqlite, reservation, settlement, until
 
 _LATER_US = 5_000_000
 
@@ -26,7 +28,7 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "_RETRY_S", 0.02)
     monkeypatch.setattr(ledger, "_APPLY_S", 0.01)
     monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_MS", 20)
-    monkeypatch.setattr(postgres, "_LOCK_MS", 20)
+    monkeypatch.setattr(postgres, "_LOCK_MS", 1000)
 
 
 class _Store(SqlStore):
@@ -34,8 +36,8 @@ class _Store(SqlStore):
 
     after_read: Callable[[], object] | None = None
 
-    def claim(self, claim: IdempotencyClaim, now_us: int) -> ClaimState | None:
-        found = super().claim(claim, now_us)
+    def claim(self, *asked: Any) -> ClaimState | None:
+        found = super().claim(*asked)
         act, self.after_read = self.after_read, None
         if act is not None:
             act()
@@ -128,6 +130,7 @@ async def test_a_hundred_on_a_kept_reply_all_get_it(book: Ledger) -> None:
     assert states == [ClaimState(reply=_reply("req_1"))] * 100
 
 
+@only_sqlite  # PostgreSQL has each claim before its request is let in
 async def test_a_claim_that_ends_while_the_database_is_asked_is_not_missed(
     book: Ledger, store: _Store
 ) -> None:
@@ -143,6 +146,7 @@ async def test_a_claim_that_ends_while_the_database_is_asked_is_not_missed(
     assert await _ask(book, "req_2") == ClaimState(reply=_reply("req_1"))
 
 
+@only_sqlite  # PostgreSQL has each claim before its request is let in
 async def test_a_claim_that_begins_while_the_database_is_asked_is_not_missed(
     book: Ledger, store: _Store
 ) -> None:
@@ -153,6 +157,7 @@ async def test_a_claim_that_begins_while_the_database_is_asked_is_not_missed(
     assert await _ask(book, "req_2") == ClaimState(running=True)
 
 
+@only_sqlite  # PostgreSQL has each claim before its request is let in
 async def test_while_the_database_is_locked_claims_go_on(
     book: Ledger, store: _Store, where: Backend
 ) -> None:
@@ -161,7 +166,7 @@ async def test_while_the_database_is_locked_claims_go_on(
         assert await _ask(book, "req_2") == ClaimState(running=True)
         await _end(book, "req_1", _reply("req_1"))
         assert await _ask(book, "req_3") == ClaimState(reply=_reply("req_1"))
-    await until(lambda: store.claim(_claim(), 1) is not None)
+    await until(lambda: store.claim(_claim(), "req_x", 1) is not None)
     assert await _ask(book, "req_4") == ClaimState(reply=_reply("req_1"))
 
 
@@ -188,6 +193,7 @@ async def test_a_claim_that_the_disk_refused_is_free_again(
     await book.close()
 
 
+@only_sqlite  # PostgreSQL has each claim before its request is let in
 async def test_after_a_crash_replies_are_kept_and_what_was_running_may_run_again(
     book: Ledger, tmp_path: Path, where: Backend, another: Callable[[], Backend]
 ) -> None:
@@ -201,11 +207,53 @@ async def test_after_a_crash_replies_are_kept_and_what_was_running_may_run_again
     fresh = SqlStore(another())
     recover(fresh, kept)
     recover(fresh, kept)
-    assert fresh.claim(_claim("running"), 1) == ClaimState(running=True)
+    assert fresh.claim(_claim("running"), "req_x", 1) == ClaimState(running=True)
     fresh.settle_orphans(2_000_000)
-    assert fresh.claim(_claim("done"), 1) == ClaimState(reply=_reply("req_1"))
-    assert fresh.claim(_claim("running"), 1) is None
-    assert fresh.claim(_claim("failed"), 1) is None
+    assert fresh.claim(_claim("done"), "req_x", 1) == ClaimState(reply=_reply("req_1"))
+    assert fresh.claim(_claim("running"), "req_x", 1) is None
+    assert fresh.claim(_claim("failed"), "req_x", 1) is None
     fresh.settle_orphans(_LATER_US + 1)
-    assert fresh.claim(_claim("done"), 1) is None, "what expired is swept"
+    assert fresh.claim(_claim("done"), "req_x", 1) is None, "what expired is swept"
     fresh.close()
+
+
+@only_postgres
+async def test_while_the_database_is_locked_a_request_with_a_key_is_refused(
+    book: Ledger, where: Backend
+) -> None:
+    with locked(where):
+        with pytest.raises(UserError) as refused:
+            await _ask(book, "req_1")
+        assert refused.value.code is Code.STORAGE_UNAVAILABLE
+        assert refused.value.retry_after_s
+    assert await _ask(book, "req_2") == ClaimState(claimed=True)
+
+
+@only_postgres
+async def test_who_stops_waiting_for_a_claim_leaves_none_behind(
+    book: Ledger, store: _Store
+) -> None:
+    began, may_end = threading.Event(), threading.Event()
+    store.after_read = lambda: (began.set(), may_end.wait(20))
+    asking = asyncio.create_task(_ask(book, "req_1"))
+    await asyncio.to_thread(began.wait, 20)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    may_end.set()
+    async with asyncio.timeout(20):
+        while await _ask(book, "req_2") != ClaimState(claimed=True):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_claim_that_follows_one_without_a_reply_is_not_forgotten_with_it(
+    book: Ledger,
+) -> None:
+    """The database had the end of the first only, when the second had ended too."""
+    await _ask(book, "req_1")
+    await _end(book, "req_1", None)
+    first = [["d", "slot", "req_1", None, None, None]]
+    await _ask(book, "req_2")
+    await _end(book, "req_2", _reply("req_2"))
+    book._claims.forget(first)
+    assert book._claims._held["slot"].reply == _reply("req_2")
+    assert await _ask(book, "req_3") == ClaimState(reply=_reply("req_2"))

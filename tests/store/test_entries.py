@@ -71,13 +71,17 @@ def test_orphans_are_settled_once_with_their_last_mark(store: SqlStore) -> None:
 
 def test_the_end_of_an_older_claim_leaves_a_newer_one_alone(store: SqlStore) -> None:
     asked = IdempotencyClaim("slot", "body", 10)
-    store.apply(entries_of(["c", "slot", "req_1", "body", 10]))
+
+    def take(request_id: str) -> None:
+        assert store.claim(asked, request_id, 1) in (None, ClaimState(claimed=True))
+        store.apply(entries_of(["c", "slot", request_id, "body", 10]))
+
+    take("req_1")
     store.apply(entries_of(["d", "slot", "req_1", None, None, None]))
-    assert store.claim(asked, 1) is None
-    store.apply(entries_of(["c", "slot", "req_2", "body", 10]))
+    take("req_2")
     for older in (["d", "slot", "req_1", None, None, None], ["d", "slot", "req_1", 200, "x", ""]):
         store.apply(entries_of(older))
-        assert store.claim(asked, 1) == ClaimState(running=True)
+        assert store.claim(asked, "req_x", 1) == ClaimState(running=True)
 
 
 def test_many_threads_use_one_store(store: SqlStore) -> None:

@@ -80,6 +80,7 @@ async def test_a_request_is_in_the_database_with_all_that_was_said_of_it(
         "ttft_us": 10, "duration_us": 20, "settled_at_us": 2_000_000,
         "outcome": "engine_failed", "error_code": "engine_failed", "policies": "freehold/a b/c",
         "account": "key_0", "price": "0:1/2/3", "cost": 17,
+        "gateway": store.gateway,
     }  # fmt: skip
 
 
@@ -95,8 +96,9 @@ async def test_the_first_settlement_of_a_request_counts(book: Ledger, store: Sql
 
 
 async def test_one_sync_serves_all_who_came_in_during_the_one_before(
-    disk: Disk, store: SqlStore, tmp_path: Path
+    disk: Disk, store: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ledger, "_APPLY_S", 30)  # which asks for a sync of its own
     book = Ledger(store, tmp_path / "journal")
     for number in range(200):
         await book.reserve(reservation(f"req_{number}"))

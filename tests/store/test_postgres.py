@@ -1,16 +1,24 @@
 """PostgreSQL keeps tenants apart by itself, and lets in no login that it would not bind."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from sqlalchemy import literal_column, select, text
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import insert, inspect, literal_column, select, text
 from sqlalchemy import table as table_
 
+from freehold.core.acts import Acting, Via, acting_as
 from freehold.core.errors import Code, UserError
-from freehold.store import postgres
+from freehold.core.subject import Owner, Sealed, SubjectKey
+from freehold.core.tenant import IsolationClass
+from freehold.store import migrate, postgres
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.postgres import Postgres
 from freehold.store.sql import SqlStore
@@ -35,17 +43,31 @@ def store(where: Postgres) -> Iterator[SqlStore]:
 
 def _tenants_in(store: SqlStore, table: str, whose: object) -> set[str]:
     """Whose rows a query sees that forgot to say whose it wants."""
-    owner = {"tenants": "id", "audit": "split_part(stream, '/', 1)"}.get(table, "tenant_id")
+    owner = {"tenants": "id", "audit": "split_part(split_part(stream, '@', 1), '/', 1)"}.get(
+        table, "tenant_id"
+    )
     with store._reading(whose) as connection:  # type: ignore[arg-type]
         return set(connection.scalars(select(literal_column(owner)).select_from(table_(table))))
+
+
+def _fill(store: SqlStore, table: str, tenant: str) -> None:
+    """A row of anything."""
+    of: dict[type, object] = {str: tenant, bytes: tenant.encode(), int: 1, bool: True}
+    columns = metadata.tables[table].columns
+    with store._transaction(tenant) as connection:
+        connection.execute(
+            insert(metadata.tables[table]),
+            {column.name: of[column.type.python_type] for column in columns},
+        )
 
 
 @pytest.mark.parametrize("table", sorted(_WITH_TENANTS | {"tenants", "audit"}))
 def test_a_query_that_forgets_its_tenant_sees_no_other(store: SqlStore, table: str) -> None:
     for tenant in ("ten_a", "ten_b"):
         furnish(store, tenant)
-    every = _tenants_in(store, table, EVERY_TENANT)
-    assert every == {"ten_a", "ten_b"}, "the table has rows of both, or this would prove nothing"
+        if tenant not in _tenants_in(store, table, EVERY_TENANT):
+            _fill(store, table, tenant)
+    assert _tenants_in(store, table, EVERY_TENANT) == {"ten_a", "ten_b"}
     assert _tenants_in(store, table, "ten_a") == {"ten_a"}
     for nobody in ("*", "on", "", "ten_c"):
         assert _tenants_in(store, table, nobody) == set()
@@ -75,6 +97,25 @@ def test_a_row_of_another_tenant_is_neither_changed_nor_made(store: SqlStore) ->
     ):
         connection.execute(made)
     assert len(store.policies("ten_a")) == 1
+
+
+def test_what_an_operator_of_another_tenant_does_is_recorded_with_who_it_was(
+    store: SqlStore,
+) -> None:
+    def sealer(owners: Sequence[Owner], _fields: object, record_id: str) -> Sealed:
+        made = [
+            SubjectKey(f"dk_{record_id}_{at}", *owner, b"w", 1) for at, owner in enumerate(owners)
+        ]
+        return Sealed(tuple(each.id for each in made), "sealed", tuple(made))
+
+    store.sealer = sealer
+    operator = Acting("key_op", Via.API, "ten_op", personal={"address": "::1"})
+    with acting_as(operator):
+        store.add_tenant("ten_a", "a", 1)
+        store.add_key(a_key())
+        store.set_isolation("ten_a", IsolationClass.DEDICATED)
+    assert [key.id for key in store.keys("ten_a")] == ["key_1"]
+    assert _tenants_in(store, "subject_keys", EVERY_TENANT) >= {"ten_op"}
 
 
 def test_every_table_with_tenants_rows_is_protected_from_its_owner_too(where: Postgres) -> None:
@@ -127,6 +168,26 @@ def test_gateways_that_start_together_make_the_tables_once(postgres_server: Serv
     with connected(where) as connection:
         assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
     postgres_server.drop(where)
+
+
+def test_the_migrations_make_exactly_the_tables_of_this_version_and_can_be_taken_back(
+    where: Postgres,
+) -> None:
+    engine = where.open_writer()
+    config = Config()
+    config.set_main_option("script_location", str(files("freehold.store") / "migrations"))
+    for _ in range(2):
+        with engine.begin() as connection:
+            where.see(connection, EVERY_TENANT)
+            opts = {"compare_type": True, "compare_server_default": True}
+            context = MigrationContext.configure(connection, opts=opts)
+            assert compare_metadata(context, metadata) == []
+            config.attributes["connection"] = connection
+            command.downgrade(config, "base")
+            left = inspect(connection).get_table_names()
+        assert left == ["alembic_version"]
+        migrate.upgrade(engine, where)
+    engine.dispose()
 
 
 def test_a_database_in_another_encoding_is_refused(postgres_server: Server) -> None:

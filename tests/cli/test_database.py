@@ -1,0 +1,109 @@
+"""The store on PostgreSQL, as commands meet it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from freehold.cli import reach
+from freehold.config.home import Home
+from freehold.store.postgres import Postgres
+from tests.cli.conftest import Run
+from tests.cli.spoken import failed, said
+from tests.installation import Installation, stock_tiny
+
+
+@pytest.fixture
+def url(postgres_database: Callable[[], Postgres], monkeypatch: pytest.MonkeyPatch) -> str:
+    named = postgres_database().url
+    monkeypatch.setenv("FREEHOLD_DATABASE__URL", named)
+    return named
+
+
+def test_commands_work_on_it_at_rest(url: str, offline: Run, tmp_path: Path) -> None:
+    said(offline, "tenant", "create", "acme")
+    made = said(offline, "key", "create", "web", "--tenant", "acme")
+    (listed,) = said(offline, "key", "list", "--tenant", "acme")
+    assert listed["id"] == made["id"]
+    said(offline, "usage")
+    assert offline("audit", "verify").exit_code == 0
+    assert not (tmp_path / "home" / "freehold.db").exists()
+
+
+def test_another_home_must_have_the_secrets_of_the_first(
+    url: str, commands: Callable[[Path], Run], tmp_path: Path
+) -> None:
+    first, second = commands(tmp_path / "one"), commands(tmp_path / "two")
+    said(first, "tenant", "create", "acme")
+    failed(second("tenant", "list", "--json"), "config_invalid")
+    shutil.copytree(tmp_path / "one" / "secrets", tmp_path / "two" / "secrets", dirs_exist_ok=True)
+    assert {each["name"] for each in said(second, "tenant", "list")} == {"default", "acme"}
+
+
+def test_a_copy_of_a_home_is_refused_while_the_first_is_in_use(
+    url: str, commands: Callable[[Path], Run], tmp_path: Path
+) -> None:
+    said(commands(tmp_path / "one"), "tenant", "create", "acme")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    copy = commands(tmp_path / "copy")
+    with reach.offline(Home(tmp_path / "one")):
+        why = failed(copy("tenant", "list", "--json"), "home_in_use")
+        assert "remove `gateway`, `audit` and `journal`" in why
+    (tmp_path / "copy" / "gateway").unlink()
+    for folder in ("audit", "journal"):
+        shutil.rmtree(tmp_path / "copy" / folder)
+    said(copy, "tenant", "list")
+    assert (tmp_path / "copy" / "gateway").read_text() != (tmp_path / "one" / "gateway").read_text()
+
+
+def test_a_database_that_lost_its_tables_is_not_taken_for_a_new_one(
+    url: str,
+    offline: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_database: Callable[[], Postgres],
+) -> None:
+    said(offline, "tenant", "create", "acme")
+    monkeypatch.setenv("FREEHOLD_DATABASE__URL", postgres_database().url)
+    assert "is missing or empty" in failed(offline("tenant", "list", "--json"), "config_invalid")
+
+
+def test_a_server_that_is_away_is_told_in_a_sentence(
+    offline: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FREEHOLD_DATABASE__URL", f"postgresql:///freehold?host={tmp_path}")
+    why = failed(offline("key", "list", "--json"), "storage_unavailable")
+    assert "start PostgreSQL" in why
+
+
+def test_a_gateway_serves_from_it_and_its_records_verify_from_anywhere(
+    postgres_database: Callable[[], Postgres],
+    begin: Callable[..., Installation],
+    commands: Callable[[Path], Run],
+    tmp_path: Path,
+) -> None:
+    where, home = postgres_database(), tmp_path / "home"
+    stock_tiny(home)
+    gateway = begin(
+        home, "--engine", "fake", "--model", "tiny", variables={"FREEHOLD_DATABASE__URL": where.url}
+    )
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+    for _ in range(3):
+        answer = httpx2.post(
+            f"{gateway.url}/v1/chat/completions",
+            json=body,
+            headers={"authorization": f"Bearer {gateway.key}"},
+            timeout=60,
+        )
+        assert answer.is_success, answer.text
+    (row,) = json.loads(gateway.run("usage", "--json").stdout)
+    assert row["requests"] == 3
+    gateway.stop()
+    found = said(commands(home), "audit", "verify", "--database", where.url)
+    assert (found["records"] >= 3, found["findings"]) == (True, [])
+    elsewhere = replace(where, url=where.url.replace("/test_", "/none_"))
+    failed(commands(home)("audit", "verify", "--database", elsewhere.url, "--json"),
+           "storage_unavailable")  # fmt: skip

@@ -1,0 +1,160 @@
+"""Gateways on a real PostgreSQL: two of them on one database, and one whose database goes away
+and comes back."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from freehold.core.binding import Environment
+from freehold.serve import peers
+from freehold.store.postgres import Postgres
+from tests import postgres
+from tests.harness import Running, asked, running
+
+
+@contextlib.asynccontextmanager
+async def _two(folder: Path, where: Postgres) -> AsyncIterator[tuple[Running, Running]]:
+    """With the same secrets, as two gateways on one database must have."""
+    async with running(folder / "a", database=replace(where, gateway="gw_a")) as first:
+        shutil.copytree(folder / "a" / "secrets", folder / "b" / "secrets")
+        async with running(folder / "b", database=replace(where, gateway="gw_b")) as second:
+            yield first, second
+
+
+async def _ask(
+    world: Running, key: str, model: str = "fake-model", **headers: str
+) -> httpx2.Response:
+    async with httpx2.AsyncClient(base_url=world.url, timeout=30) as client:
+        return await client.post(
+            "/v1/chat/completions",
+            json=asked("hi") | {"model": model},
+            headers={"authorization": f"Bearer {key}", **headers},
+        )
+
+
+async def _until(
+    world: Running, key: str, status: int, model: str = "fake-model"
+) -> httpx2.Response:
+    async with asyncio.timeout(20):
+        while (answer := await _ask(world, key, model)).status_code != status:
+            await asyncio.sleep(0.02)
+    return answer
+
+
+async def test_a_key_that_one_gateway_revokes_is_refused_by_the_other(
+    tmp_path: Path, postgres_database: Callable[[], Postgres]
+) -> None:
+    async with _two(tmp_path, postgres_database()) as (first, second):
+        key = first.mint()
+        for world in (first, second):
+            assert (await _ask(world, key)).status_code == 200
+        record = next(
+            each
+            for each in first.gateway.store.keys(first.tenant_id)
+            if each.name == "test" and each.scopes == {"infer"}
+        )
+        async with first.http() as client:
+            ended = await client.delete(f"/admin/v1/keys/{record.id}")
+            assert ended.status_code == 200
+        assert (await _ask(first, key)).status_code == 401
+        await _until(second, key, 401)
+        assert (await _ask(second, second.key)).status_code == 200
+
+
+async def test_a_route_that_one_gateway_sets_is_served_by_the_other(
+    tmp_path: Path, postgres_database: Callable[[], Postgres]
+) -> None:
+    async with _two(tmp_path, postgres_database()) as (first, second):
+        assert (await _ask(second, second.key, "support")).status_code == 404
+        store, tenant = first.gateway.store, first.tenant_id
+        (bare,) = store.routes(tenant, Environment.DEV)
+        store.set_route(tenant, replace(bare, id="rte_1", alias="support"))
+        await _until(second, second.key, 200, "support")
+        store.remove_route(tenant, Environment.DEV, "support")
+        await _until(second, second.key, 404, "support")
+
+
+async def test_one_idempotency_key_runs_once_on_two_gateways(
+    tmp_path: Path, postgres_database: Callable[[], Postgres]
+) -> None:
+    async with _two(tmp_path, postgres_database()) as (first, second):
+        given = {"idempotency-key": "k"}
+        one = await _ask(first, first.key, **given)
+        assert one.status_code == 200
+        await asyncio.to_thread(first.gateway.ledger.flush)
+        again = await _ask(second, first.key, **given)
+        assert again.content == one.content
+        assert again.headers["x-freehold-replay-of"]
+        assert len(second.records()) == 1
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Server]:
+    """One that this test may stop."""
+    alone = postgres.start(tmp_path_factory.mktemp("alone"))
+    yield alone
+    alone.process.cleanup()
+
+
+async def test_a_database_that_goes_away_costs_nothing_that_was_admitted_and_lets_nobody_in(
+    tmp_path: Path, server: postgres.Server
+) -> None:
+    async with running(tmp_path, database=server.new()) as world:
+        known, unused = world.mint(), world.mint()
+        await world.gateway.access.refresh()  # the first look lets all keys be asked for again
+        assert (await _ask(world, known)).status_code == 200
+        await asyncio.to_thread(server.process.stop)
+
+        for _ in range(3):
+            answer = await _ask(world, known)
+            assert answer.status_code == 200, answer.text
+        for key in (unused, "fh_dev_0_wrong"):
+            refused = await _ask(world, key)
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"]
+        claimed = await _ask(world, known, **{"idempotency-key": "k"})
+        assert claimed.status_code == 503
+        async with world.http() as client:
+            assert (await client.get("/admin/v1/keys")).status_code == 503
+
+        await asyncio.to_thread(server.process.start)
+        await _until(world, unused, 200)
+        assert (await _ask(world, "fh_dev_0_wrong")).status_code == 401
+        assert (await _ask(world, known, **{"idempotency-key": "k"})).status_code == 200
+        rows = await world.settled(6)
+        assert {row["outcome"] for row in rows} == {"ok"}
+        async with world.http() as client:
+            await _ready(client, 200)
+
+
+async def test_a_gateway_that_hears_nothing_of_its_database_for_long_serves_nobody_until_it_does(
+    tmp_path: Path, server: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, database=server.new()) as world:
+        await world.gateway.access.refresh()
+        assert (await _ask(world, world.key)).status_code == 200
+        await asyncio.to_thread(server.process.stop)
+        monkeypatch.setattr(peers, "_BLIND_S", 0.5)
+        async with world.http() as client:
+            unready = await _ready(client, 503)
+            assert "the database does not answer" in unready.text
+            refused = await _ask(world, world.key)
+            assert refused.status_code == 503
+            assert "revoked" in refused.text
+            monkeypatch.undo()
+            await asyncio.to_thread(server.process.start)
+            await _until(world, world.key, 200)
+            await _ready(client, 200)
+
+
+async def _ready(client: httpx2.AsyncClient, status: int) -> httpx2.Response:
+    async with asyncio.timeout(20):
+        while (answer := await client.get("/readyz")).status_code != status:
+            await asyncio.sleep(0.02)
+    return answer
