@@ -257,34 +257,40 @@ class _Place:
         number = zlib.crc32(gateway.encode()) - 2**31
         self._take = text(f"SELECT pg_try_advisory_lock({_OURS + 1}, {number})")
         self._connection: Connection | None = None
+        self._driver: Any = None  # its connection, which is nobody else's to close
         self._lock = threading.Lock()
 
     def hold(self) -> bool:
         with self._lock:
-            if self._connection is not None and self._is_alive(self._connection):
+            if self._is_alive():
                 return True
-            self._connection = None
+            self._end()
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            connection.detach()  # the pool neither counts it nor closes it
+            self._connection, self._driver = connection, connection.connection.driver_connection
+            connection.detach()  # the pool neither counts it nor keeps it
             if connection.scalar(self._take):
-                self._connection = connection
                 return True
-            connection.close()
+            self._end()
             return False
 
     def close(self) -> None:
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._end()
 
-    def _is_alive(self, connection: Connection) -> bool:
+    def _is_alive(self) -> bool:
+        if self._connection is None:
+            return False
         try:
-            connection.execute(text("SELECT 1"))
+            self._connection.execute(text("SELECT 1"))
         except DBAPIError:
-            connection.close()
             return False
         return True
+
+    def _end(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._driver.close()
+            self._connection = None
 
 
 def _lock(what: int) -> TextClause:
