@@ -180,6 +180,7 @@ async def running(
     gateway.events.start()
     gateway.notices.start()
     gateway.peers.start()
+    gateway.patterns.start()
     for pool in serving.values():
         pool.start()
     config = uvicorn.Config(
@@ -201,6 +202,7 @@ async def running(
         await gateway.watch.drain(0)
         server_process.should_exit = True
         await listening
+        await gateway.patterns.stop()
         await gateway.notices.stop()
         await gateway.events.stop()
         await gateway.peers.stop()

@@ -158,6 +158,26 @@ def revoke(
         console.print(f"Key {revoked['id']} ({plain(revoked['name'])}) is revoked.")
 
 
+@app.command()
+def confirm(
+    key_id: Annotated[str, typer.Argument(help="The id that `freehold key list` shows.")],
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Say that the use of a key is in order, after an event that it was used otherwise."""
+    with errors_in_a_sentence(as_json):
+        gateway = reach.require_running(load.home())
+        path = f"{_PATH}/{reach.quoted(key_id)}/confirm"
+        found = gateway.call("POST", path, query=Of(tenant, environment).named())
+    if as_json:
+        print_json(found)
+    else:
+        console.print(
+            f"How {found['id']} ({plain(found['name'])}) is used now is usual from here on."
+        )
+
+
 def _tell(shown: dict[str, Any], otherwise: str) -> None:
     if "key" in shown:
         console.print("It is shown this once:")

@@ -249,6 +249,7 @@ async def _run(
     gateway.access.start()
     gateway.events.start()
     gateway.notices.start()
+    gateway.patterns.start()
     gateway.backups.start()
     gateway.peers.start()
     shared = list(gateway.pools.values())
@@ -278,6 +279,7 @@ async def _run(
         server.end()
         await serving
         await gateway.backups.stop()
+        await gateway.patterns.stop()
         await gateway.notices.stop()
         await gateway.events.stop()
         await gateway.peers.stop()

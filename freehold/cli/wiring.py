@@ -1,8 +1,10 @@
 """Builds the concrete things and hands them to each other. Nobody else does."""
 
 import functools
+import hashlib
 import os
 import shutil
+import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +55,7 @@ from freehold.serve.limits import Limits
 from freehold.serve.login import Login
 from freehold.serve.metrics import Metrics
 from freehold.serve.notices import Notices
+from freehold.serve.patterns import Patterns
 from freehold.serve.peers import Peers
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
@@ -333,6 +336,11 @@ def _trusting(name: str) -> ssl.SSLContext:
         ) from None
 
 
+def _place(home: Home) -> str:
+    """Tells gateways on one database apart."""
+    return hashlib.sha256(f"{socket.gethostname()}:{home.path}".encode()).hexdigest()[:16]
+
+
 def backup_failed(events: Events) -> Callable[[str], None]:
     def told(why: str) -> None:
         text = f"No backup could be made: {why}"
@@ -443,6 +451,7 @@ def gateway(
         routes=changes,
         backups=Backups(home, settings, settings_file or home.settings, backup_failed(events)),
         events=events,
+        patterns=Patterns(store, keyring, events, clock, _place(home), settings.patterns.learn),
         notices=Notices(events, serving, own, ledger, policies),
         peers=Peers(store, changes, since),
         describe=describe,

@@ -324,6 +324,10 @@ class EventSettings(_Section):
     keep_days: int = Field(90, ge=1, le=3660)
 
 
+class PatternSettings(_Section):
+    learn: bool = True
+
+
 class AccessRule(_Section):
     """What the members of a provider's group may do, and where. Roles are scopes by the names
     that policies have for them. With `tenant`, only in that one of those that it serves."""
@@ -429,6 +433,7 @@ class Settings(_Section):
     sessions: SessionSettings = SessionSettings()
     backup: BackupSettings = BackupSettings()
     events: EventSettings = EventSettings()
+    patterns: PatternSettings = PatternSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()
     identity_providers: tuple[ProviderSettings, ...] = ()
     prices: PriceSettings = PriceSettings()

@@ -36,6 +36,7 @@ class Act(StrEnum):
     ROLE_GRANT = "role.grant"
     ROLE_REVOKE = "role.revoke"
     BACKUP_MAKE = "backup.make"
+    KEY_CONFIRM = "key.confirm"
 
 
 class Via(StrEnum):

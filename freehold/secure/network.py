@@ -62,6 +62,14 @@ def place(peer: str) -> str:
     return peer if found is None else str(found)
 
 
+def prefix(peer: str) -> str:
+    """The network around an address: a /24, or a site of IPv6."""
+    found = address(peer)
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((found, 48), strict=False))
+    return peer if found is None else str(ipaddress.ip_network((found, 24), strict=False))
+
+
 class Proxies:
     """The proxies whose word about their clients counts. Nobody else's does. With addresses
     and certificates (names of theirs), who connects must have both."""

@@ -11,6 +11,7 @@ from freehold.core.binding import Environment, Principal
 from freehold.core.binding import Scope as Right
 from freehold.core.clock import Clock
 from freehold.core.errors import UserError
+from freehold.core.event import Happening, Kind
 from freehold.core.names import label
 from freehold.core.secret import Secret
 from freehold.secure import certificates
@@ -129,6 +130,27 @@ class KeysAdmin:
         if record is None:
             raise no_key()
         await self._gateway.access.refresh()
+        await reply_json(send, shown_key(record))
+
+    async def confirm(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway, key_id = self._gateway, scope["path_params"]["key_id"]
+        tenant_id, environment = self._owner(scope, principal, query(OwnQuery, scope))
+        record = await asyncio.to_thread(gateway.store.key, tenant_id, environment, key_id)
+        if record is None:
+            raise no_key()
+        await asyncio.to_thread(gateway.store.confirmed, tenant_id, environment, key_id)
+        await gateway.patterns.confirm(tenant_id, key_id)
+        gateway.events.tell(
+            Happening(
+                Kind.KEY_CONFIRMED,
+                "The use of a key was found in order.",
+                key_id,
+                tenant_id,
+                environment.value,
+            )
+        )
         await reply_json(send, shown_key(record))
 
     async def rotate(

@@ -109,6 +109,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("POST", "/admin/v1/keys", Action.CHANGE_KEYS, keys.create),
         Operation("DELETE", "/admin/v1/keys/{key_id}", Action.CHANGE_KEYS, keys.revoke),
         Operation("POST", "/admin/v1/keys/{key_id}/rotate", Action.CHANGE_KEYS, keys.rotate),
+        Operation("POST", "/admin/v1/keys/{key_id}/confirm", Action.CHANGE_KEYS, keys.confirm),
         Operation("GET", "/admin/v1/adapters", Action.READ_ADAPTERS, routing.list_adapters),
         Operation("POST", "/admin/v1/adapters", Action.CHANGE_ADAPTERS, routing.add_adapter),
         Operation("GET", "/admin/v1/adapters/{adapter}", Action.READ_ADAPTERS, routing.get_adapter),

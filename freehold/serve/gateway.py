@@ -26,6 +26,7 @@ from freehold.serve.limits import Limits
 from freehold.serve.login import Login
 from freehold.serve.metrics import Metrics
 from freehold.serve.notices import Notices
+from freehold.serve.patterns import Patterns
 from freehold.serve.peers import Peers
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
@@ -81,6 +82,7 @@ class Gateway:
     events: Events
     notices: Notices
     peers: Peers
+    patterns: Patterns
     describe: Callable[[], dict[str, Any]]  # what `freehold status` shows besides pools
     sessions: Sessions
     people: People | None = None  # None: only keys
@@ -98,6 +100,7 @@ class Gateway:
         # Metrics are open to all: they tell of models, and not of the tenants' aliases.
         metrics.count(route.pool.partition("@")[0], endpoint, settlement)
         self._tokens_out += settlement.tokens_out
+        self.patterns.saw(binding, settlement)
         _log.info(
             "request",
             extra={

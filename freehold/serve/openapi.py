@@ -207,6 +207,11 @@ _OTHERS = [
         replies.CreatedKey, _WITH_BODY | _OWNED | {Code.CONFLICT}, KeyRotation,
     ),
     _Entry(
+        "post", "/admin/v1/keys/{key_id}/confirm", "confirm_key", "administration",
+        "Say that the use of a key is in order, whatever is unusual in it", replies.Key,
+        _WITH_QUERY | _OWNED, query=OwnQuery,
+    ),
+    _Entry(
         "get", "/admin/v1/adapters", "list_adapters", "administration",
         "The adapters of this tenant and environment, by name", replies.AdapterList,
         _WITH_QUERY | _OWNED, query=PageQuery,

@@ -31,6 +31,7 @@ from freehold.store.base import ClaimState, Entries
 from freehold.store.events import EventTable
 from freehold.store.identity import Identity
 from freehold.store.limits import LimitTable, add_spent
+from freehold.store.patterns import PatternTable
 from freehold.store.policies import PolicyTable
 from freehold.store.roles import RoleTable
 from freehold.store.routing import Routing
@@ -60,6 +61,7 @@ class SqlStore(
     Routing,
     LimitTable,
     SubjectTable,
+    PatternTable,
     AuditTable,
     EventTable,
 ):

@@ -322,3 +322,14 @@ event_deliveries = Table(
     Column("attempts", Integer, nullable=False),
     Column("next_at_us", BigInteger, nullable=False, index=True),
 )
+
+# How keys are used, as one gateway learned it: networks are keyed hashes.
+key_patterns = Table(
+    "key_patterns",
+    metadata,
+    Column("key_id", String, primary_key=True),
+    Column("place", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("content", String, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+)

@@ -44,6 +44,9 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
         "/admin/v1/keys", {"name": "Mira Jones", "networks": ["10.0.0.0/8"]}, ["key.create"],
         _ENVIRONMENT, ["name", "scopes", "networks"],
     ),
+    ("POST", "/admin/v1/keys/{key_id}/confirm"): (
+        "/admin/v1/keys/{key}/confirm", None, ["key.confirm"], _ENVIRONMENT, [],
+    ),
     ("DELETE", "/admin/v1/keys/{key_id}"): (
         "/admin/v1/keys/{key}", None, ["key.revoke"], _ENVIRONMENT, ["revoked_at"],
     ),

@@ -28,6 +28,7 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/admin/v1/keys"): ("/admin/v1/keys", None),
     ("POST", "/admin/v1/keys"): ("/admin/v1/keys", {"name": "x"}),
     ("DELETE", "/admin/v1/keys/{key_id}"): ("/admin/v1/keys/{key}", None),
+    ("POST", "/admin/v1/keys/{key_id}/confirm"): ("/admin/v1/keys/{key}/confirm", None),
     ("POST", "/admin/v1/keys/{key_id}/rotate"): ("/admin/v1/keys/{key}/rotate", {}),
     ("GET", "/admin/v1/adapters"): ("/admin/v1/adapters", None),
     ("POST", "/admin/v1/adapters"): (

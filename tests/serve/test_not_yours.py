@@ -80,6 +80,10 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "key": ("/admin/v1/keys/{}", None),
         "tenant": ("/admin/v1/keys/key_x" + _OWNED, None),
     },
+    ("POST", "/admin/v1/keys/{key_id}/confirm"): {
+        "key": ("/admin/v1/keys/{}/confirm", None),
+        "tenant": ("/admin/v1/keys/key_x/confirm" + _OWNED, None),
+    },
     ("POST", "/admin/v1/keys/{key_id}/rotate"): {
         "key": ("/admin/v1/keys/{}/rotate", {}),
         "tenant": ("/admin/v1/keys/key_x/rotate", {"tenant": "{}"}),

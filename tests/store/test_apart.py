@@ -57,6 +57,8 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "is_known": lambda store, tenant: store.is_known(tenant, "key_ten_a"),
     "forget_subject": lambda store, tenant: store.forget_subject(tenant, "key_ten_a", 9),
     "events": lambda store, tenant: store.events(tenant, "dev", 10),
+    "pattern": lambda store, tenant: store.pattern(tenant, "key_ten_a", "here"),
+    "confirmed": lambda store, tenant: store.confirmed(tenant, Environment.DEV, "key_x"),
     "policies": lambda store, tenant: store.policies(tenant),
     "limits": lambda store, tenant: store.limits(tenant),
     "sessions": lambda store, tenant: store.sessions(tenant, 1),
@@ -82,10 +84,11 @@ _UNSCOPED = {
     "add_tenant", "apply", "audit_found", "audit_heads", "audit_page", "audit_trail", "beat",
     "billed_here", "claim", "close", "deliver_later", "delivered", "due_deliveries",
     "every_cut_off", "every_event", "every_limit", "every_policy", "every_role_grant",
-    "every_subject_key", "fact", "first_fact", "forget_events", "grant_role", "key_by_hash",
-    "limits_mark", "living_sessions", "own", "put_back", "put_fact", "put_policy", "refusals",
-    "refused", "revoke_role", "routes_changed", "session_by_hash", "settle_orphans",
-    "subject_keys", "sweep", "take_place", "tenant_named", "tenants", "unclaim", "use_session",
+    "every_subject_key", "fact", "first_fact", "forget_events", "forget_patterns", "grant_role",
+    "keep_patterns", "key_by_hash", "limits_mark", "living_sessions", "own", "put_back",
+    "put_fact", "put_policy", "refusals", "refused", "revoke_role", "routes_changed",
+    "session_by_hash", "settle_orphans", "subject_keys", "sweep", "take_place", "tenant_named",
+    "tenants", "unclaim", "use_session",
 }  # fmt: skip
 
 
