@@ -111,6 +111,26 @@ def export(
 
 
 @app.command()
+def content(
+    request: Annotated[str, typer.Argument(help="A request's id.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it instead.")] = False,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """What was asked and answered, for a tenant that has it kept (`freehold tenant set
+    --audit-content on`). That it was read, or removed, is recorded."""
+    with errors_in_a_sentence(as_json):
+        found = _content(load.home(), Of(tenant, environment), request, delete)
+    if as_json:
+        print_json(found)
+    elif delete:
+        console.print(f"What was said in {plain(request)} is removed.")
+    else:
+        typer.echo(f"{found['asked']}\n\n{found['answered']}")
+
+
+@app.command()
 def key(as_json: Json = False) -> None:
     """The public key that the checkpoints are signed with: for whoever audits."""
     with errors_in_a_sentence(as_json), _reader(load.home(), None) as reader:
@@ -235,6 +255,24 @@ def _page(
         wanted, subjects = validated(AuditQuery, asked), reach.open_subjects(home, store)
         found = audit_page(store, subjects, stream, wanted)["data"]
         return found
+
+
+def _content(home: Home, of: Of, request: str, is_deleted: bool) -> dict[str, Any]:
+    from freehold.serve.admin_content import content_of, no_content
+
+    gateway = reach.running(home)
+    if gateway is not None:
+        path = f"{_PATH}/content/{reach.quoted(request)}"
+        method = "DELETE" if is_deleted else "GET"
+        found: dict[str, Any] = gateway.call(method, path, query=of.named())
+        return found
+    with reach.offline(home) as (store, _, _):
+        place = of.resting(store)
+        if not is_deleted:
+            return content_of(store, reach.open_subjects(home, store), *place, request)
+        if not store.remove_content(*place, request):
+            raise no_content(request)
+        return {"request": request, "removed": True}
 
 
 def _row(each: dict[str, Any], body: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,13 @@ app = typer.Typer(
     help="Make, show, isolate, disable and remove tenants.",
 )
 _PATH = "/admin/v1/tenants"
+
+
+class Switch(StrEnum):
+    ON = "on"
+    OFF = "off"
+
+
 Name = Annotated[str, typer.Argument(help="A tenant's name or id.")]
 Class = Annotated[
     IsolationClass | None,
@@ -84,22 +92,38 @@ def show(name: Name, as_json: Json = False) -> None:
         ("state", found["state"]),
         ("created", found["created_at"][:19]),
         ("disabled", (found["disabled_at"] or "never")[:19]),
+        ("content", "kept with audit records" if found["audit_content"] else "not kept"),
     ):
         console.print(f"{label:14}{plain(value)}", soft_wrap=True)
     _table(found["holdings"])
 
 
 @app.command("set")
-def set_tenant(name: Name, isolation: Class = None, as_json: Json = False) -> None:
-    """Isolate a tenant otherwise, from now on: what runs ends where it began."""
-    if isolation is None:
+def set_tenant(
+    name: Name,
+    isolation: Class = None,
+    audit_content: Annotated[
+        Switch | None,
+        typer.Option(help="Keep what is asked and answered, sealed, with audit records."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Isolate a tenant otherwise, from now on: what runs ends where it began. Or keep what is
+    said with its audit records, or keep it no more."""
+    body: dict[str, Any] = {}
+    if isolation is not None:
+        body["isolation"] = isolation.value
+    if audit_content is not None:
+        body["audit_content"] = audit_content is Switch.ON
+    if not body:
         raise typer.BadParameter("say what to set", param_hint="--isolation")
     with errors_in_a_sentence(as_json):
-        changed = _change(load.home(), name, {"isolation": isolation.value})
+        changed = _change(load.home(), name, body)
     if as_json:
         print_json(changed)
-    else:
-        console.print(f"Tenant {changed['name']} is {changed['isolation']} now.")
+        return
+    kept = "is kept" if changed["audit_content"] else "is not kept"
+    console.print(f"Tenant {changed['name']} is {changed['isolation']}; what it says {kept}.")
 
 
 @app.command()
@@ -195,13 +219,15 @@ def _change(home: Home, name: str, body: dict[str, Any]) -> dict[str, Any]:
         return found
     with reach.offline(home) as (store, _, _):
         tenant = reach.chosen_tenant(store, name)
+        changed: Tenant | None = tenant
+        if "audit_content" in body:
+            changed = store.set_audit_content(tenant.id, body["audit_content"])
         if "isolation" in body:
             changed = store.set_isolation(tenant.id, IsolationClass(body["isolation"]))
-        elif body["disabled"]:
-            check_not_default(tenant)
-            changed = store.disable_tenant(tenant.id, _now_us())
-        else:
-            changed = store.disable_tenant(tenant.id, None)
+        if "disabled" in body:
+            if body["disabled"]:
+                check_not_default(tenant)
+            changed = store.disable_tenant(tenant.id, _now_us() if body["disabled"] else None)
         return shown_tenant(changed or tenant)
 
 

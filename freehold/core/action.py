@@ -28,6 +28,8 @@ class Action(StrEnum):
     READ_POLICIES = "read_policies"
     CHANGE_POLICIES = "change_policies"
     FORGET_SUBJECTS = "forget_subjects"
+    READ_CONTENT = "read_content"
+    REMOVE_CONTENT = "remove_content"
     READ_AUDIT = "read_audit"
     READ_OVERALL_AUDIT = "read_overall_audit"
     READ_EVENTS = "read_events"

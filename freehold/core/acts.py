@@ -30,6 +30,8 @@ class Act(StrEnum):
     LIMIT_SET = "limit.set"
     LIMIT_REMOVE = "limit.remove"
     SUBJECT_FORGET = "subject.forget"
+    CONTENT_READ = "content.read"
+    CONTENT_REMOVE = "content.remove"
     SESSION_OPEN = "session.open"
     SESSION_END = "session.end"
     SESSION_CUT_OFF = "session.cut_off"

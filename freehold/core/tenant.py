@@ -25,6 +25,7 @@ class Tenant:
     isolation: IsolationClass
     created_at_us: int
     disabled_at_us: int | None = None
+    audit_content: bool = False  # whether what is said is kept with its audit records
 
     @property
     def is_active(self) -> bool:

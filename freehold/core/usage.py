@@ -41,6 +41,17 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptContent:
+    """What was asked and answered, sealed under data keys of the subjects of the request."""
+
+    tenant_id: str
+    environment: str
+    keys: tuple[str, ...]
+    sealed: bytes
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """Written once per reservation; survives the loss of power.
 
@@ -59,6 +70,7 @@ class Settlement:
     settled_at_us: int
     error_code: str | None = None
     cost: int | None = None  # in micro-units; None where nobody knows the price
+    content: KeptContent | None = None
     claim_slot: str | None = None  # the idempotency claim to fill or to give back
     replay: "StoredReply | None" = None
 

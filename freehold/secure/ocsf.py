@@ -11,7 +11,7 @@ from typing import Any
 import freehold
 
 _API, _ACCOUNT, _AUTHENTICATION, _ENTITY, _BASE = 6003, 3001, 3002, 3004, 0
-_CREATE, _UPDATE, _DELETE, _OTHER = 1, 3, 4, 99
+_CREATE, _READ, _UPDATE, _DELETE, _OTHER = 1, 2, 3, 4, 99
 _DISABLE_ACCOUNT, _DELETE_ACCOUNT, _LOGON, _LOGOFF = 5, 6, 1, 2
 _INFORMATIONAL, _LOW, _MEDIUM = 1, 2, 3
 _SUCCESS, _FAILURE = 1, 2
@@ -31,9 +31,11 @@ _ACTS = {
 _VERBS = {
     "create": (_CREATE, "Create"),
     "add": (_CREATE, "Create"),
+    "make": (_CREATE, "Create"),
     "set": (_UPDATE, "Update"),
     "change": (_UPDATE, "Update"),
     "remove": (_DELETE, "Delete"),
+    "read": (_READ, "Read"),
     "grant": (_CREATE, "Create"),
     "revoke": (_DELETE, "Delete"),
 }

@@ -30,6 +30,7 @@ _KEY_BYTES, _NONCE_BYTES = 32, 12
 _ONCE = bytes(_NONCE_BYTES)  # the derived key seals one record and nothing else
 _REMEMBERED = 10_000
 
+DataKey = tuple[str, bytes]  # its id, and itself
 Read = Mapping[str, str] | Literal["forgotten", "unreadable"] | None
 
 
@@ -51,6 +52,25 @@ class Subjects:
         """May block for subjects that were not met yet. Raises
         `UserError(STORAGE_UNAVAILABLE)`."""
         return _sealed([self._living(owner) for owner in owners], fields, record_id)
+
+    def keys(self, owners: Sequence[Owner]) -> Sequence[DataKey]:
+        """Those of now: who is forgotten meanwhile is so for what they seal later. May block
+        as `seal`."""
+        return [self._living(owner) for owner in owners]
+
+    def read_content(self, names: Sequence[str], sealed: bytes, record_id: str) -> bytes | None:
+        """None when one of the subjects was forgotten."""
+        stored = {each.id: each for each in self._store.subject_keys(names)}
+        keys: list[DataKey] = []
+        for name in names:
+            key = self._unwrapped(stored[name]) if name in stored else None
+            if key is None:
+                return None
+            keys.append((name, key))
+        try:
+            return _content_cipher(keys, record_id).decrypt(_ONCE, sealed, _bound(keys, record_id))
+        except (InvalidTag, ValueError):
+            return None
 
     def seal_apart(
         self, owners: Sequence[Owner], fields: Mapping[str, str], record_id: str
@@ -133,6 +153,14 @@ class Subjects:
             return "unreadable"
         read: dict[str, str] = orjson.loads(text)
         return read
+
+
+def seal_content(keys: Sequence[DataKey], content: bytes, record_id: str) -> bytes:
+    return _content_cipher(keys, record_id).encrypt(_ONCE, content, _bound(keys, record_id))
+
+
+def _content_cipher(keys: Sequence[DataKey], id: str) -> AESGCM:
+    return _cipher(keys, f"{id}\0content")
 
 
 def _sealed(keys: Sequence[tuple[str, bytes]], fields: Mapping[str, str], id: str) -> Sealed:

@@ -36,6 +36,7 @@ class TenantChange(BaseModel):
 
     isolation: IsolationClass | None = None
     disabled: Annotated[bool, Field(strict=True)] | None = None
+    audit_content: Annotated[bool, Field(strict=True)] | None = None
 
 
 class RemovalQuery(BaseModel):
@@ -97,6 +98,10 @@ class TenantsAdmin:
         if tenant is not None and wanted.isolation is not None:
             tenant = await asyncio.to_thread(
                 gateway.store.set_isolation, tenant.id, wanted.isolation
+            )
+        if tenant is not None and wanted.audit_content is not None:
+            tenant = await asyncio.to_thread(
+                gateway.store.set_audit_content, tenant.id, wanted.audit_content
             )
         await gateway.access.refresh()
         if tenant is None:
@@ -175,6 +180,7 @@ def shown_tenant(tenant: Tenant) -> dict[str, Any]:
         "state": "active" if tenant.is_active else "disabled",
         "created_at": rfc3339(tenant.created_at_us),
         "disabled_at": rfc3339(tenant.disabled_at_us),
+        "audit_content": tenant.audit_content,
     }
 
 

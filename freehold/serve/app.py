@@ -21,6 +21,7 @@ from freehold.secure.network import address
 from freehold.serve import admission, openapi
 from freehold.serve.admin import Admin
 from freehold.serve.admin_backups import BackupsAdmin
+from freehold.serve.admin_content import ContentAdmin
 from freehold.serve.admin_events import EventsAdmin
 from freehold.serve.admin_keys import KeysAdmin
 from freehold.serve.admin_limits import LimitsAdmin
@@ -149,6 +150,18 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         ),
         Operation("GET", "/admin/v1/usage", Action.READ_USAGE, admin.usage),
         Operation("GET", "/admin/v1/audit", Action.READ_AUDIT, admin.audit),
+        Operation(
+            "GET",
+            "/admin/v1/audit/content/{request}",
+            Action.READ_CONTENT,
+            ContentAdmin(gateway).get,
+        ),
+        Operation(
+            "DELETE",
+            "/admin/v1/audit/content/{request}",
+            Action.REMOVE_CONTENT,
+            ContentAdmin(gateway).remove,
+        ),
         Operation("GET", "/admin/v1/requests", Action.READ_USAGE, admin.records),
         Operation("GET", "/admin/v1/events", Action.READ_EVENTS, events.listing),
         Operation("GET", "/admin/v1/backups", Action.READ_BACKUPS, backups.listing),

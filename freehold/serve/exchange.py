@@ -22,6 +22,7 @@ from freehold.serve import answer as answers
 from freehold.serve import errors
 from freehold.serve.assemble import Assembler
 from freehold.serve.connection import Connection
+from freehold.serve.content import Content
 from freehold.serve.gateway import Gateway
 from freehold.serve.limits import rate_headers
 from freehold.serve.meter import Meter
@@ -63,6 +64,7 @@ class Exchange:
         claim: Claim | None,
         connection: Connection | None,
         prompt_bytes: int,
+        content: Content | None = None,
     ) -> None:
         self.binding = binding
         self.meter = Meter(tokens_in=prompt_bytes // _BYTES_A_TOKEN)
@@ -78,6 +80,7 @@ class Exchange:
         self._shaper = shaper
         self._n = n
         self._claim = claim
+        self._content = content
         self._connection = connection
         self._begun_s = self.waiting_since_s
         self._stopped: UserError | None = None
@@ -190,6 +193,8 @@ class Exchange:
         body = orjson.dumps(self._shaper.whole(content, self.meter))
         if self._claim is not None:
             self._claim.keep(body)
+        if self._content is not None:
+            self._content.keep(body)
         await self._finish(200, "application/json", b"")
         self._has_begun_reply = True
         await reply(send, 200, body, self._identity_headers())
@@ -227,6 +232,8 @@ class Exchange:
     async def _send(self, send: Send, content: bytes) -> None:
         if self._claim is not None:
             self._claim.keep(content)
+        if self._content is not None:
+            self._content.keep(content)
         self.waits_for_client = True
         await send({"type": "http.response.body", "body": content, "more_body": True})
 
@@ -252,6 +259,8 @@ class Exchange:
         """Settles a good answer; returns when that is on the disk, so that a client
         which saw the end of its answer can rely on the record of it."""
         replay = None
+        if self._content is not None:
+            self._content.keep(tail)
         if self._claim is not None:
             self._claim.keep(tail)
             replay = self._claim.reply(self.binding.request_id, status, content_type)
@@ -326,6 +335,7 @@ class Exchange:
             settled_at_us=gateway.clock.wall_us(),
             error_code=code.value if code else None,
             cost=None if price is None else price.cost(*meter.tokens),
+            content=self._content.kept() if self._content else None,
             claim_slot=self._claim.slot if self._claim else None,
             replay=replay,
         )

@@ -8,7 +8,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.usage import Reservation
 from freehold.deploy.pool import Pool
 from freehold.secure.quota import Hold
-from freehold.serve import admission, allowance, connection, personal
+from freehold.serve import admission, allowance, connection, content, personal
 from freehold.serve.bodies import Body, admit, parse
 from freehold.serve.endpoints import ENGINE_ENDPOINT, shaper_for
 from freehold.serve.exchange import Exchange
@@ -64,7 +64,8 @@ class Inference:
             if met is not None and claim is not None and not met.claimed:
                 await _repeat(send, claim, met)
                 return
-            await self._exchanged(scope, send, binding, body, call, claim, hold, len(raw))
+            kept = await content.begun(gateway, scope, binding, body, raw)
+            await self._exchanged(scope, send, binding, body, call, claim, hold, len(raw), kept)
         finally:
             await gateway.limits.release(hold)
 
@@ -78,6 +79,7 @@ class Inference:
         claim: Claim | None,
         hold: Hold,
         size: int,
+        kept: content.Content | None,
     ) -> None:
         gateway = self._gateway
         exchange = Exchange(
@@ -90,6 +92,7 @@ class Inference:
             claim=claim,
             connection=connection.of(scope),
             prompt_bytes=size,
+            content=kept,
         )
         await exchange.run(send)
 

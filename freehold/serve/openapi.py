@@ -355,6 +355,16 @@ _OTHERS = [
         _WITH_QUERY | _OWNED, query=AuditQuery,
     ),
     _Entry(
+        "get", "/admin/v1/audit/content/{request}", "read_content", "administration",
+        "What was said in a request, where the tenant has it kept; that it was read is recorded",
+        replies.KeptContent, _WITH_QUERY | _OWNED, query=OwnQuery,
+    ),
+    _Entry(
+        "delete", "/admin/v1/audit/content/{request}", "remove_content", "administration",
+        "Remove what is kept of a request; its audit record stays", replies.RemovedContent,
+        _WITH_QUERY | _OWNED, query=OwnQuery,
+    ),
+    _Entry(
         "get", "/admin/v1/requests", "requests", "administration",
         "Single requests, newest first", replies.RequestList, _WITH_QUERY | _OWNED,
         query=RecordsQuery,

@@ -22,13 +22,12 @@ async def sealed(gateway: Gateway, scope: Scope, binding: Binding, body: Body) -
     before while the database is away."""
     principal = binding.principal
     fields = dict(principal.known)
-    owners: list[Owner] = [(principal.tenant_id, principal.id)]
     if binding.address:
         fields["address"] = binding.address
     label = _label(scope) or body.data.get("user")
     if label:
         fields["user"] = label
-        owners.append((principal.tenant_id, user_id(gateway.keyring, principal.tenant_id, label)))
+    owners = owners_of(gateway.keyring, scope, binding, body)
     if not fields:
         return None
     subjects = gateway.subjects
@@ -37,6 +36,16 @@ async def sealed(gateway: Gateway, scope: Scope, binding: Binding, body: Body) -
     else:
         found = await asyncio.to_thread(subjects.seal, owners, fields, binding.request_id)
     return orjson.dumps({"keys": found.keys, "sealed": found.text}).decode()
+
+
+def owners_of(keyring: Keyring, scope: Scope, binding: Binding, body: Body) -> list[Owner]:
+    """Whom a request is about: who asks, and for whom."""
+    principal = binding.principal
+    owners = [(principal.tenant_id, principal.id)]
+    label = _label(scope) or body.data.get("user")
+    if label:
+        owners.append((principal.tenant_id, user_id(keyring, principal.tenant_id, label)))
+    return owners
 
 
 def user_id(keyring: Keyring, tenant_id: str, label: str) -> str:

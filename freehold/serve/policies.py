@@ -134,6 +134,8 @@ def _scopes_for(action: Action) -> list[str]:
         return ["infer"]
     if action is Action.CHANGE_POLICIES:
         return ["own"]
+    if action is Action.READ_CONTENT:
+        return ["audit"]
     if action in (
         Action.CHANGE_TENANTS,
         Action.READ_STATUS,

@@ -308,6 +308,7 @@ class Tenant(BaseModel):
     state: Literal["active", "disabled"]
     created_at: datetime
     disabled_at: datetime | None
+    audit_content: bool
 
 
 class Held(BaseModel):
@@ -349,6 +350,20 @@ class AuditList(BaseModel):
     data: list[AuditRecord]
     has_more: bool
     next: Annotated[str | None, Field(description="The cursor to ask for what follows.")]
+
+
+class KeptContent(BaseModel):
+    """`asked` and `answered` as they were sent, `cut` when one of them was longer."""
+
+    request: str
+    asked: str
+    answered: str
+    cut: bool
+
+
+class RemovedContent(BaseModel):
+    request: str
+    removed: bool
 
 
 class ForgottenSubject(BaseModel):

@@ -299,6 +299,7 @@ def body_of_request(row: Any) -> Made:
         "tokens_cached": row["tokens_cached"],
         "estimated": bool(row["estimated"]),
         "cost": row["cost"],
+        "content": row["content"],
         "personal": orjson.Fragment(row["personal"]) if row["personal"] else None,
     }
     return stream_of(row["tenant_id"], row["environment"]), orjson.dumps(body)

@@ -302,13 +302,14 @@ class Entries:
 
     Each is a list: a kind, then what `ledger.py` puts there. `r` a reservation, `m` a
     mark (how far a running request came), `s` a settlement, `c` and `d` a claim that
-    was made and that is done.
+    was made and that is done, `a` what was said, to be kept with its audit record.
     """
 
     reservations: list[list[Any]] = field(default_factory=list)
     marks: dict[str, list[Any]] = field(default_factory=dict)  # the last of each request
     settlements: dict[str, list[Any]] = field(default_factory=dict)  # the first of each
     claims: list[list[Any]] = field(default_factory=list)
+    contents: list[list[Any]] = field(default_factory=list)
     added: int = 0
 
     def add(self, entry: list[Any]) -> None:
@@ -322,6 +323,8 @@ class Entries:
             self.marks[entry[1]] = entry
         elif kind in ("c", "d"):
             self.claims.append(entry)
+        elif kind == "a":
+            self.contents.append(entry)
         else:
             raise ValueError(f"unknown ledger entry {kind!r}")
         self.added += 1
@@ -337,6 +340,7 @@ class Entries:
                 if name not in self.settlements
             },
             self.claims + later.claims,
+            self.contents + later.contents,
             self.added + later.added,
         )
 

@@ -54,7 +54,7 @@ def bases_apart(store: SqlStore, environments: Collection[Environment]) -> list[
     with store._reading(EVERY_TENANT) as connection:
         return [
             (Tenant(id, name, IsolationClass(isolation), at_us), base)
-            for id, name, at_us, isolation, _, base in connection.execute(wanted)
+            for id, name, at_us, isolation, _, _, base in connection.execute(wanted)
         ]
 
 

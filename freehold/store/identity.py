@@ -9,6 +9,7 @@ from sqlalchemy import (
     Update,
     and_,
     delete,
+    func,
     insert,
     literal,
     or_,
@@ -88,6 +89,14 @@ class Identity(AuditTable):
             other = (tenants.c.id == tenant_id) & (tenants.c.isolation != isolation)
             isolated = update(tenants).where(other).values(isolation=isolation)
             return _changed_tenant(changing, isolated, tenant_id, "isolation")
+
+    def set_audit_content(self, tenant_id: str, is_kept: bool) -> Tenant | None:
+        """Whether what is said is kept with audit records from now on."""
+        with self._changing(tenant_id) as changing:
+            other = func.coalesce(tenants.c.audit_content, False) != is_kept
+            kept = update(tenants).where(tenants.c.id == tenant_id, other)
+            kept = kept.values(audit_content=is_kept)
+            return _changed_tenant(changing, kept, tenant_id, "audit_content")
 
     def disable_tenant(self, tenant_id: str, at_us: int | None) -> Tenant | None:
         mine = tenants.c.id == tenant_id
@@ -354,4 +363,5 @@ def _key(row: RowMapping) -> KeyRecord:
 
 
 def _tenant(row: RowMapping) -> Tenant:
-    return Tenant(**{**row, "isolation": IsolationClass(row["isolation"])})
+    isolation, kept = IsolationClass(row["isolation"]), bool(row["audit_content"])
+    return Tenant(**{**row, "isolation": isolation, "audit_content": kept})

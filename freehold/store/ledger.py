@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from freehold.core.errors import Code, FreeholdError, UserError
-from freehold.core.usage import Reservation, Settlement, StoredReply
+from freehold.core.usage import KeptContent, Reservation, Settlement, StoredReply
 from freehold.store import journal
 from freehold.store.base import ClaimState, Entries, LedgerStore
 from freehold.store.claims import Claims
@@ -135,6 +135,8 @@ class Ledger:
         if settlement.claim_slot is not None:
             self._claims.finish(settlement.claim_slot, settlement.replay)
             entries.insert(0, _finished(settlement.claim_slot, settlement))
+        if settlement.content is not None:
+            entries.insert(0, _kept(settlement.request_id, settlement.content))
         if not self._append(entries, is_owed=True):
             self._is_failing = True
         self._waiting.put(done)
@@ -373,7 +375,14 @@ def _settled(entry: Settlement) -> list[Any]:
         "s", entry.request_id, entry.outcome.value, entry.tokens_in, entry.tokens_out,
         entry.tokens_cached, entry.estimated, entry.ttft_us, entry.duration_us,
         entry.settled_at_us, entry.error_code, entry.cost,
+        entry.content and entry.content.digest,
     ]  # fmt: skip
+
+
+def _kept(request_id: str, content: KeptContent) -> list[Any]:
+    sealed = base64.b64encode(content.sealed).decode()
+    keys = " ".join(content.keys)
+    return ["a", request_id, content.tenant_id, content.environment, keys, sealed]
 
 
 def _finished(slot: str, settlement: Settlement) -> list[Any]:

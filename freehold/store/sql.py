@@ -47,6 +47,13 @@ _PUT_FACT = text(
 _FIRST_FACT = text(
     "INSERT INTO facts (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING"
 )
+_SEALED = ("personal", "content")  # for the audit records alone
+_CONTENT = ("request_id", "tenant_id", "environment", "data_keys")
+_KEEP = text(
+    "INSERT INTO audit_content (request_id, tenant_id, environment, data_keys, sealed)"
+    " VALUES (:request_id, :tenant_id, :environment, :data_keys, :sealed)"
+    " ON CONFLICT (request_id) DO NOTHING"
+)
 
 
 _AT_ONCE = 10_000
@@ -92,6 +99,9 @@ class SqlStore(
                 if rows:
                     given = orjson.dumps(rows).decode()
                     connection.execute(statement, {"rows": given, "gateway": self.gateway})
+            for _, *content, sealed in entries.contents:
+                kept = dict(zip(_CONTENT, content, strict=True))
+                connection.execute(_KEEP, {**kept, "sealed": base64.b64decode(sealed)})
             if entries.settlements:
                 self._settle(connection, entries.settlements)
             for entry in entries.claims:
@@ -281,7 +291,7 @@ class SqlStore(
             ).mappings()
             # The names of columns are no plain strings, which JSON does not take.
             return [
-                {str(name): value for name, value in row.items() if name != "personal"}
+                {str(name): value for name, value in row.items() if name not in _SEALED}
                 for row in rows
             ]
 

@@ -21,7 +21,7 @@ RESERVED = (
 MARKED = (_c.id, _c.tokens_in, _c.tokens_out)
 SETTLED = (
     _c.id, _c.outcome, _c.tokens_in, _c.tokens_out, _c.tokens_cached, _c.estimated, _c.ttft_us,
-    _c.duration_us, _c.settled_at_us, _c.error_code, _c.cost,
+    _c.duration_us, _c.settled_at_us, _c.error_code, _c.cost, _c.content,
 )  # fmt: skip
 
 

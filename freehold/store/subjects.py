@@ -6,12 +6,13 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, RowMapping, delete, insert, select, update
 
 from freehold.core.acts import Act, Change
+from freehold.core.audit import stream_of
 from freehold.core.subject import SubjectKey
 from freehold.store.audit import AuditTable, row_of
 from freehold.store.backend import EVERY_TENANT, Backend
 from freehold.store.identity import count_change
 from freehold.store.sqlite import Sqlite
-from freehold.store.tables import api_keys, sessions, subject_keys
+from freehold.store.tables import api_keys, audit_content, sessions, subject_keys
 
 _AT_ONCE = 500
 _FORGOTTEN = "forgotten"
@@ -74,6 +75,27 @@ class SubjectTable(AuditTable):
             self._scrub()
         return len(had) if had or renamed or left else None
 
+    def read_content(
+        self, tenant_id: str, environment: str, request_id: str
+    ) -> tuple[Sequence[str], bytes] | None:
+        """The data keys, and what they seal. That it was read is recorded, or it is not."""
+        with self._changing(tenant_id) as changing:
+            mine = select(audit_content.c.data_keys, audit_content.c.sealed).where(
+                _content(tenant_id, environment, request_id)
+            )
+            found = changing.connection.execute(mine).first()
+            stream = stream_of(tenant_id, environment)
+            changing.note(Change(Act.CONTENT_READ, stream, request_id) if found else None)
+        return None if found is None else (found.data_keys.split(), found.sealed)
+
+    def remove_content(self, tenant_id: str, environment: str, request_id: str) -> bool:
+        with self._changing(tenant_id) as changing:
+            mine = _content(tenant_id, environment, request_id)
+            found = changing.connection.execute(delete(audit_content).where(mine)).rowcount
+            stream = stream_of(tenant_id, environment)
+            changing.note(Change(Act.CONTENT_REMOVE, stream, request_id) if found else None)
+        return bool(found)
+
     def is_known(self, tenant_id: str, subject: str) -> bool:
         """Whether anything personal can be read of it."""
         living = _of(tenant_id, subject) & subject_keys.c.wrapped.is_not(None)
@@ -101,6 +123,14 @@ class AuditReader(SubjectTable):
         with self._reading(EVERY_TENANT) as connection:
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         return None if found == "ok" else str(found)
+
+
+def _content(tenant_id: str, environment: str, request_id: str) -> ColumnElement[bool]:
+    return (
+        (audit_content.c.request_id == request_id)
+        & (audit_content.c.tenant_id == tenant_id)
+        & (audit_content.c.environment == environment)
+    )
 
 
 def _of(tenant_id: str, subject: str) -> ColumnElement[bool]:

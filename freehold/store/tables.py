@@ -30,6 +30,7 @@ tenants = Table(
     Column("created_at_us", BigInteger, nullable=False),
     Column("isolation", String, nullable=False, server_default="shared"),
     Column("disabled_at_us", BigInteger),
+    Column("audit_content", Boolean),
 )
 
 api_keys = Table(
@@ -132,6 +133,7 @@ requests = Table(
     Column("cost", BigInteger),  # micro-units; NULL where the price was not known
     Column("personal", String),  # of its audit record, sealed
     Column("gateway", String),  # that reserved it, where there can be several
+    Column("content", String),  # the digest of what is kept of it, sealed
     Index("requests_by_tenant_and_time", "tenant_id", "created_at_us"),
 )
 # Small however many rows there are: what a start has to sweep.
@@ -235,6 +237,17 @@ role_grants = Table(
     Column("role", String, primary_key=True),
     Column("granted_at_us", BigInteger, nullable=False),
     Column("granted_by", String, nullable=False),
+)
+
+# What was asked and answered, where a tenant has it kept; sealed as personal fields are.
+audit_content = Table(
+    "audit_content",
+    metadata,
+    Column("request_id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("data_keys", String, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
 )
 
 # By stream (a tenant's environment), a chain of hashes; rows are only ever added.

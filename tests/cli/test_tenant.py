@@ -15,7 +15,7 @@ from tests.cli.test_adapter import Place, place, resting
 from tests.installation import Installation
 
 __all__ = ["place"]  # the fixture
-_FIELDS = {"id", "name", "isolation", "state", "created_at", "disabled_at"}
+_FIELDS = {"id", "name", "isolation", "state", "created_at", "disabled_at", "audit_content"}
 
 
 @pytest.fixture

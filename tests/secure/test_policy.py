@@ -30,6 +30,7 @@ ON_SPACE = {
     Action.LIST_MODELS, Action.READ_KEYS, Action.CHANGE_KEYS, Action.READ_ROUTES,
     Action.CHANGE_ROUTES, Action.READ_ADAPTERS, Action.CHANGE_ADAPTERS, Action.READ_USAGE,
     Action.READ_AUDIT, Action.READ_ROLES, Action.CHANGE_ROLES, Action.READ_EVENTS,
+    Action.READ_CONTENT, Action.REMOVE_CONTENT,
 }  # fmt: skip
 ON_TENANT = {
     Action.READ_TENANTS, Action.CHANGE_TENANTS, Action.READ_SESSIONS, Action.CHANGE_SESSIONS,
@@ -112,6 +113,8 @@ def reference(who: Principal, action: Action, what: Resource) -> bool:
         allowed = {Scope.INFER, Scope.OWN} if is_mine else {Scope.OWN}
     elif action is Action.CHANGE_POLICIES:
         allowed = {Scope.OWN}
+    elif action is Action.READ_CONTENT:
+        allowed = {Scope.AUDIT, Scope.OWN}
     elif action in (
         Action.CHANGE_TENANTS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT,
         Action.READ_ALL_EVENTS, Action.READ_BACKUPS, Action.MAKE_BACKUPS,

@@ -69,6 +69,8 @@ _OVERALL = {
     ("DELETE", "/admin/v1/tenants/{tenant}"), ("GET", "/admin/v1/policies"),
     ("POST", "/admin/v1/policies"), ("DELETE", "/admin/v1/policies/{name}"),
     ("DELETE", "/admin/v1/subjects/{subject:path}"),
+    ("GET", "/admin/v1/audit/content/{request}"),
+    ("DELETE", "/admin/v1/audit/content/{request}"),
     ("GET", "/admin/v1/prices"),
     ("GET", "/admin/v1/whoami"), ("GET", "/admin/v1/sessions"), ("DELETE", "/admin/v1/sessions"),
     ("DELETE", "/admin/v1/sessions/{session_id}"),

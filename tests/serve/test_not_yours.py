@@ -201,6 +201,14 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "tenant": ("/admin/v1/audit" + _OWNED, None),
         "tenant id": ("/admin/v1/audit" + _OWNED, None),
     },
+    ("GET", "/admin/v1/audit/content/{request}"): {
+        "request": ("/admin/v1/audit/content/{}", None),
+        "tenant": ("/admin/v1/audit/content/req_x" + _OWNED, None),
+    },
+    ("DELETE", "/admin/v1/audit/content/{request}"): {
+        "request": ("/admin/v1/audit/content/{}", None),
+        "tenant": ("/admin/v1/audit/content/req_x" + _OWNED, None),
+    },
     ("GET", "/admin/v1/events"): {
         "tenant": ("/admin/v1/events" + _OWNED, None),
         "tenant id": ("/admin/v1/events" + _OWNED, None),

@@ -54,6 +54,9 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         (each.stream, json.loads(each.body)) for each in store.audit_records(tenant, "dev", 100)
     ],
     "living_key": lambda store, tenant: store.living_key(tenant, "key_ten_a"),
+    "read_content": lambda store, tenant: store.read_content(tenant, "dev", "req_ten_a"),
+    "remove_content": lambda store, tenant: store.remove_content(tenant, "dev", "req_ten_a"),
+    "set_audit_content": lambda store, tenant: store.set_audit_content(tenant, True),
     "is_known": lambda store, tenant: store.is_known(tenant, "key_ten_a"),
     "forget_subject": lambda store, tenant: store.forget_subject(tenant, "key_ten_a", 9),
     "events": lambda store, tenant: store.events(tenant, "dev", 10),

@@ -46,7 +46,7 @@ def test_a_record_says_who_used_what_and_by_which_policies(store: SqlStore) -> N
         "principal": "key_1", "endpoint": "chat/completions", "model": "m", "engine": "fake",
         "base": "sha256:b", "adapter": "sha256:a", "policies": ["freehold/users-use-models"],
         "outcome": "ok", "error": None, "tokens_in": 3, "tokens_out": 7, "tokens_cached": 1,
-        "estimated": False, "personal": None, "cost": None,
+        "estimated": False, "personal": None, "cost": None, "content": None,
     }  # fmt: skip
 
 
