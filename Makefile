@@ -57,6 +57,7 @@ bench: install-dev
 	$(BIN)/python bench/streams.py
 	$(BIN)/python bench/engine_overhead.py
 	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/patterns.py
 	$(BIN)/python bench/multi_adapter.py
 	$(BIN)/python bench/step_profile.py
 	$(BIN)/python bench/plot.py
