@@ -60,6 +60,7 @@ bench: install-dev
 	$(BIN)/python bench/patterns.py
 	$(BIN)/python bench/multi_adapter.py
 	$(BIN)/python bench/step_profile.py
+	$(BIN)/python bench/audit.py
 	$(BIN)/python bench/plot.py
 
 # Maintainers: needs `uv` on the PATH.

@@ -377,9 +377,9 @@ def _row(record: Record) -> dict[str, Any]:
 
 def _read(row: Row[Any]) -> Record:
     values: tuple[Any, ...] = tuple(row)
-    stream, number, body, hashed, *filed = values
+    stream, number, body, hashed, at_us, kind, principal, model = values
     # A version that files none leaves them empty.
-    found = None if filed[0] is None else Filed(*filed)
+    found = None if at_us is None else Filed(at_us, kind, principal, model)
     return Record(stream, number, body.encode(), hashed, False, found)
 
 
