@@ -45,7 +45,7 @@ from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
 from freehold.secure.sessions import Sessions
 from freehold.serve.access import Access
-from freehold.serve.accounts import OwnAccounts
+from freehold.serve.accounts import Accounts, OwnAccounts
 from freehold.serve.cookies import Cookies
 from freehold.serve.directory import Directory
 from freehold.serve.events import Events
@@ -63,6 +63,7 @@ from freehold.serve.prices import Prices
 from freehold.serve.refusals import Refusals
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
+from freehold.serve.shared_accounts import SharedAccounts
 from freehold.serve.tenants import Tenants
 from freehold.serve.watch import Watch
 from freehold.serve.webhooks import Sender, Webhook
@@ -261,6 +262,12 @@ async def measure_prices(gateway: Gateway, home: Home, cards: Sequence[ModelCard
             _price_here(gateway.prices, card, speed)
 
 
+def _accounts(store: SqlStore, ledger: Ledger, clock: Clock, currency: str) -> Accounts:
+    if store.gateway is None:
+        return OwnAccounts(store, ledger, clock, currency)
+    return SharedAccounts(store, clock, currency)
+
+
 def _people(settings: Settings, tenants: Tenants, store: SqlStore, clock: Clock) -> People | None:
     providers = settings.identity_providers
     if not providers:
@@ -377,7 +384,7 @@ def gateway(
     for tenant_id, environment in fleet.homes_of_routes(store):
         directory.load(tenant_id, environment)  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)
-    accounts = OwnAccounts(store, ledger, clock, settings.currency)
+    accounts = _accounts(store, ledger, clock, settings.currency)
     held = Limits(store, accounts, clock, settings.currency)
     watch = Watch(settings.limits, clock, ledger)
     changes = Routes(

@@ -89,8 +89,10 @@ class Hold:
     minutes: list[tuple[_Minute, list[float], int, Measure]] = field(default_factory=list)
     running: list[_Account] = field(default_factory=list)
     is_open: bool = True
-    is_shared: bool = False  # the database counts it
-    runs: bool = False  # it takes a place among those that run at once, there
+    # Where the database counts: whose it is, and whether it has a place among those that run
+    # at once there.
+    tenant_id: str = ""
+    runs: bool = False
 
 
 _Key = tuple[str, int]

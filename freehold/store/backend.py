@@ -37,6 +37,7 @@ class PeerWords:
 
     now_us: TextClause  # by the database's clock
     beat: TextClause  # of `:gateway`
+    turn_of: TextClause  # returns when no other transaction has it for `:tenant`
     claim: TextClause  # takes a slot for one request of all gateways; returns its id if it did
 
 

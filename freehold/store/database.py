@@ -101,6 +101,13 @@ class Database:
             self._backend.scrub(self._writer)
 
     @contextmanager
+    def _holding(self, tenant_id: str) -> Iterator[Connection]:
+        """Waits for nobody but requests of this tenant, where it asks for that."""
+        with self._told(), self._writer.begin() as connection:
+            self._backend.see(connection, tenant_id)
+            yield connection
+
+    @contextmanager
     def _beside(self) -> Iterator[Connection]:
         """Waits for nobody, where several connections may write; of tables without rows of
         tenants."""

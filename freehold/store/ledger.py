@@ -163,12 +163,6 @@ class Ledger:
         """How many entries were written: that of the last one."""
         return self._appended
 
-    def hurry(self) -> None:
-        """The database gets what was settled at once, and not within a second."""
-        with self._lock:
-            self._hurried = self._appended
-            self._lock.notify_all()
-
     async def counted(self, read: Callable[[], int]) -> tuple[int, int]:
         """A sum from the database, and the place of the last entry that it holds: at least
         all that were there when this was called. Raises `UserError(STORAGE_UNAVAILABLE)`."""

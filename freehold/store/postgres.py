@@ -68,6 +68,7 @@ _NOW_US = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 
 _PEERS = PeerWords(
     now_us=text(f"SELECT {_NOW_US}"),
+    turn_of=text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0))"),
     beat=text(
         f"INSERT INTO gateways VALUES (:gateway, {_NOW_US})"  # noqa: S608 - of constants
         " ON CONFLICT (id) DO UPDATE SET seen_at_us = excluded.seen_at_us"

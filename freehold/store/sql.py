@@ -29,8 +29,9 @@ from freehold.store.audit import AuditTable, body_of_request
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.base import ClaimState, Entries
 from freehold.store.events import EventTable
+from freehold.store.holds import HoldTable
 from freehold.store.identity import Identity
-from freehold.store.limits import LimitTable, add_spent
+from freehold.store.limits import add_spent
 from freehold.store.patterns import PatternTable
 from freehold.store.policies import PolicyTable
 from freehold.store.roles import RoleTable
@@ -66,7 +67,7 @@ class SqlStore(
     SessionTable,
     RoleTable,
     Routing,
-    LimitTable,
+    HoldTable,
     SubjectTable,
     PatternTable,
     AuditTable,
@@ -117,6 +118,7 @@ class SqlStore(
         rows = connection.execute(statement, {"rows": given}).mappings()
         settled = {row["id"]: row for row in rows}
         add_spent(connection, settled.values())
+        self._end_holds(connection, settled.values())
         made = [body_of_request(settled[id]) for id in settlements if id in settled]
         self._record(connection, made, is_once=False)
         late = [id for id in settlements if id not in settled]
@@ -179,6 +181,8 @@ class SqlStore(
             running &= idempotency.c.gateway == self.gateway
         with self._applying() as connection:
             count = self._give_up(connection, mine, now_us, is_once=False)
+            if self.gateway is not None:
+                self._drop_holds(connection, [self.gateway])
             connection.execute(
                 delete(idempotency).where(running | (idempotency.c.expires_at_us < now_us))
             )
@@ -196,6 +200,7 @@ class SqlStore(
             silent = self._silent(connection, now_us, silent_us)
             left = requests.c.settled_at_us.is_(None) & requests.c.gateway.in_(silent)
             count = self._give_up(connection, left, now_us, is_once=True) if silent else 0
+            self._drop_holds(connection, silent)
             running = idempotency.c.sealed_body.is_(None) & idempotency.c.gateway.in_(silent)
             connection.execute(delete(idempotency).where(running))
         return count
@@ -217,6 +222,7 @@ class SqlStore(
         )
         by_id = _priced(connection, sorted(found, key=lambda row: str(row["id"])))
         add_spent(connection, by_id)
+        self._end_holds(connection, by_id)
         self._record(connection, list(map(body_of_request, by_id)), is_once=is_once)
         return len(found)
 

@@ -296,6 +296,22 @@ limits = Table(
     ),
 )
 
+# What running requests hold of limits, where several gateways share a database.
+holds = Table(
+    "holds",
+    metadata,
+    Column("request_id", String, primary_key=True),
+    Column("limit_id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("gateway", String),
+    Column("measure", String, nullable=False),
+    Column("period", String, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Index("holds_by_limit", "limit_id", "at_us"),
+)
+
 # What settled requests used, by the day (since the epoch, UTC) on which they began: what
 # budgets are held against. Written with each settlement, in its transaction.
 spent = Table(

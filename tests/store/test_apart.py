@@ -10,6 +10,7 @@ from uuid import uuid4
 from freehold.core.binding import Environment
 from freehold.core.limit import Window
 from freehold.core.tenant import IsolationClass
+from freehold.store.holds import Wanted
 from freehold.store.sql import SqlStore
 from tests.store.making import (
     a_key,
@@ -64,6 +65,12 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "confirmed": lambda store, tenant: store.confirmed(tenant, Environment.DEV, "key_x"),
     "policies": lambda store, tenant: store.policies(tenant),
     "limits": lambda store, tenant: store.limits(tenant),
+    "hold": lambda store, tenant: store.gateway and store.hold(tenant, [], lambda *_: None),
+    "counted": lambda store, tenant: store.gateway and store.counted(
+        tenant, [Wanted(a_limit("ten_a"), Window(0, None), 0)]
+    ),
+    "release": lambda store, tenant: store.release(tenant, "req_ten_a"),
+    "stop_running": lambda store, tenant: store.stop_running(tenant, "req_ten_a"),
     "sessions": lambda store, tenant: store.sessions(tenant, 1),
     "last_session": lambda store, tenant: store.last_session(tenant, "per_1"),
     "end_session": lambda store, tenant: store.end_session(tenant, "ses_1", 7, "per_1"),
