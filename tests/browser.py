@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import contextlib
-import re
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class Page:
         if said.get("method") == "Network.requestWillBeSent":
             self.fetched.append(said["params"]["request"]["url"])
         elif said.get("method") == "Log.entryAdded":
-            self.complaints.append(said["params"]["entry"]["text"])
+            entry = said["params"]["entry"]
+            self.complaints.append(f"{entry.get('url')}: {entry['text']}")
         elif said.get("method") == "Page.loadEventFired":
             self._loads += 1
 
@@ -89,11 +91,11 @@ async def browser(folder: Path) -> AsyncIterator[Page]:
     assert program is not None, f"none of {', '.join(_PROGRAMS)} is installed"
     process = await asyncio.create_subprocess_exec(
         program, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0",
-        f"--user-data-dir={folder}", "about:blank",
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        f"--user-data-dir={folder}", "about:blank", start_new_session=True,
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        port = await _port(process)
+        port = await _port(folder / "DevToolsActivePort")
         async with aiohttp.ClientSession() as http:
             async with http.get(f"http://127.0.0.1:{port}/json") as listed:
                 (page, *_) = [each for each in await listed.json() if each["type"] == "page"]
@@ -103,15 +105,13 @@ async def browser(folder: Path) -> AsyncIterator[Page]:
                     await made.call(f"{domain}.enable")
                 yield made
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its helpers too
         await process.wait()
 
 
-async def _port(process: asyncio.subprocess.Process) -> int:
-    assert process.stderr is not None
+async def _port(file: Path) -> int:
+    """Where it listens, as it says once it does."""
     async with asyncio.timeout(_START_S):
-        while line := (await process.stderr.readline()).decode():
-            found = re.search(r"DevTools listening on ws://127\.0\.0\.1:(\d+)/", line)
-            if found:
-                return int(found[1])
-    raise AssertionError("the browser did not start")
+        while not (file.exists() and "\n" in file.read_text()):
+            await asyncio.sleep(0.05)
+    return int(file.read_text().splitlines()[0])

@@ -214,13 +214,16 @@ class Provider:
         )
 
     async def _key(self, id: str | None) -> jwt.PyJWK:
+        """Without a name it is the only one there is: OpenID Connect Core 1.0, section 10.1."""
         now = self._clock.monotonic_s()
         keys = self._keys
-        if keys is None or now - keys.fetched_at_s > _MAX_AGE_S or id not in keys.by_id:
+        if keys is None or now - keys.fetched_at_s > _MAX_AGE_S or not _holds(keys, id, now):
             keys = await self._fetched()
         if keys is None or now - keys.fetched_at_s > _MAX_AGE_S:
             raise self._unreachable()
         found = keys.by_id.get(id)
+        if found is None and id is None and len(keys.by_id) == 1:
+            (found,) = keys.by_id.values()
         if found is None:
             raise _invalid("its key is not among the provider's")
         return found
@@ -245,6 +248,13 @@ class Provider:
             except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError):
                 return self._keys
             return self._keys
+
+
+def _holds(keys: _Keys, id: str | None, now_s: float) -> bool:
+    """Whether it need not ask again. That the only key is another now, no name tells."""
+    if id is not None or id in keys.by_id:
+        return id in keys.by_id
+    return len(keys.by_id) == 1 and now_s - keys.fetched_at_s < _REFRESH_S
 
 
 async def _found_at(

@@ -125,9 +125,11 @@ class Login:
         try:
             async with provider.http() as http:
                 asking = http.post(about.token, data=form, headers=headers, allow_redirects=False)
-                answer = await document(asking)
+                answer = await document(asking, (200, 400, 401))
         except (aiohttp.ClientError, TimeoutError, ValueError):
             raise _failed("the provider did not take the code") from None
+        if "error" in answer:
+            raise _failed(f"the provider did not take the code ({str(answer['error'])[:60]!r})")
         token, access = answer.get("id_token"), answer.get("access_token")
         if not isinstance(token, str):
             raise _failed("the provider sent no ID token: its scopes must have openid")

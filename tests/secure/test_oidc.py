@@ -222,6 +222,20 @@ async def test_a_new_key_of_the_provider_is_fetched_once_a_minute_at_most(
         await provider.claims(_token(issuer, clock, sub="bob"))  # by the key that is gone
 
 
+async def test_a_provider_with_one_key_need_not_name_it(
+    provider: Provider, issuer: Issuer, clock: Time
+) -> None:
+    issuer.keys = {"only": RSA}
+    unnamed = {"kid": None}
+    assert (await provider.claims(_token(issuer, clock, headers=unnamed))).subject == "ada"
+    issuer.keys = {"next": RSA_NEW}
+    clock.now_s += 61
+    new = _token(issuer, clock, RSA_NEW, headers=unnamed, sub="bob")
+    assert (await provider.claims(new)).subject == "bob"
+    with pytest.raises(UserError, match="signature"):
+        await provider.claims(_token(issuer, clock, headers=unnamed, sub="cy"))
+
+
 async def test_many_tokens_at_once_fetch_the_keys_once(
     provider: Provider, issuer: Issuer, clock: Time
 ) -> None:
