@@ -32,6 +32,7 @@ from freehold.core.binding import Environment, Route
 from freehold.core.clock import SystemClock
 from freehold.core.ids import new_id
 from freehold.serve.policies import LivePolicies
+from freehold.store.backend import EVERY_TENANT
 from freehold.store.sql import SqlStore
 from freehold.store.tables import api_keys, routes, tenants
 
@@ -75,7 +76,7 @@ def _stock(home: Home, count: int) -> list[str]:
                 key = f"fh_dev_{key_id.removeprefix('key_')}_{number:048d}{place:04d}"
                 made.append(key)
                 of_keys.append(_key(tenant_id, key_id, key, pepper))
-        with store._writing() as connection:
+        with store._writer.begin() as connection:
             for table, rows in ((tenants, of_tenants), (api_keys, of_keys), (routes, of_routes)):
                 connection.execute(insert(table), rows)
     return made
@@ -183,7 +184,7 @@ def _of_decisions(home: Home, keys: Sequence[str]) -> Iterator[tuple[str, float]
 
 def _tenants(store: SqlStore, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
     by_id = {f"key_{key.split('_')[2]}": key for key in keys}
-    with store._reading() as connection:
+    with store._reading(EVERY_TENANT) as connection:
         for id, tenant_id in connection.execute(select(api_keys.c.id, api_keys.c.tenant_id)):
             if id in by_id:
                 yield by_id[id], tenant_id

@@ -54,7 +54,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 @app.command()
 def isolation(
     rounds: Annotated[
-        int, typer.Option(min=20, max=10_000, help="How often a secret is guessed, by its time.")
+        int, typer.Option(min=30, max=10_000, help="How often a secret is guessed, by its time.")
     ] = _ROUNDS,
     as_json: Json = False,
 ) -> None:

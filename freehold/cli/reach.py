@@ -1,7 +1,6 @@
 """How a command reaches the installation: a running gateway by its admin API, or
 the store itself when none runs."""
 
-import hmac
 import json
 import os
 import ssl
@@ -30,7 +29,7 @@ from freehold.secure.checkpoints import Checkpoints, has_lines
 from freehold.secure.copies import Copies
 from freehold.secure.forgotten import Forgotten
 from freehold.secure.keys import PEPPER_BYTES, Keyring
-from freehold.secure.subjects import SECRET_BYTES, Subjects
+from freehold.secure.subjects import SECRET_BYTES, Subjects, subjects_check
 from freehold.secure.witness import Witness
 from freehold.store.backend import Backend
 from freehold.store.ledger import recover
@@ -391,7 +390,7 @@ def open_subjects(home: Home, store: SqlStore) -> Subjects:
     """Raises `UserError(CONFIG_INVALID)` for another secret than data keys are wrapped with."""
     path, known = home.secrets / "subjects", store.fact(_SUBJECTS_CHECK)
     secret = read_or_create_secret(path, SECRET_BYTES, may_create=known is None)
-    check = hmac.digest(secret, b"freehold subjects check", "sha256").hex()
+    check = subjects_check(secret)
     if (known or store.first_fact(_SUBJECTS_CHECK, check)) != check:
         raise UserError(
             Code.CONFIG_INVALID,

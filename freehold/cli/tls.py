@@ -72,7 +72,8 @@ def init(
     with errors_in_a_sentence(as_json):
         home = load.home()
         home.create()
-        hosts = list(dict.fromkeys([*(host or [socket.gethostname()]), "localhost", "127.0.0.1"]))
+        named = [each.lower() for each in host or [socket.gethostname()]]
+        hosts = list(dict.fromkeys([*named, "localhost", "127.0.0.1"]))
         for each in hosts:
             _checked_host(each)
         made = authority.Authority(home.tls)
@@ -113,7 +114,7 @@ def client(
         home = load.home()
         if certificates.name(name).find("=") > 0 and "://" not in name:
             raise UserError(
-                Code.INVALID_VALUE, "Call a client by an URI or a DNS name: it has no subject yet."
+                Code.INVALID_VALUE, "Call a client by a URI or a DNS name: it has no subject yet."
             )
         if not home.tls.exists():
             raise UserError(

@@ -381,8 +381,7 @@ def gateway(
         functools.partial(_let_go, home),
     )
     since, _ = store.routes_changed(0)
-    for tenant_id, environment in fleet.homes_of_routes(store):
-        directory.load(tenant_id, environment)  # so that no request waits for thousands
+    directory.fill(fleet.every_route(store))  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)
     accounts = _accounts(store, ledger, clock, settings.currency)
     held = Limits(store, accounts, clock, settings.currency)

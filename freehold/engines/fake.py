@@ -37,7 +37,7 @@ _GARBAGE = (
     "wrong-adapter", "no-adapter",
 )  # fmt: skip
 _SALTED = "--salted"
-_COMPUTE_S = 0.02
+_COMPUTE_S = 0.06
 
 
 class Fake:

@@ -21,6 +21,7 @@ from freehold.operate.findings import Finding, State
 from freehold.secure import checkpoints
 from freehold.secure.keys import pepper_check
 from freehold.secure.network import network
+from freehold.secure.subjects import subjects_check
 from freehold.store.backend import Backend
 from freehold.store.subjects import AuditReader
 
@@ -102,6 +103,7 @@ def _secrets(installation: Installation) -> Iterator[Finding]:
     made: Mapping[str, tuple[str, Callable[[bytes], str]]] = {
         "pepper": ("pepper_check", pepper_check),
         "audit": ("audit_key", _public),
+        "subjects": ("subjects_check", subjects_check),
     }
     wrong = []
     with installation.reading() as reader:
@@ -117,7 +119,7 @@ def _secrets(installation: Installation) -> Iterator[Finding]:
         said = f"The next start fails without {' and '.join(wrong)}: restore it from a backup now."
         yield Finding("secrets", State.FAIL, said)
     else:
-        said = "Pepper and signing key are those that the database was made with."
+        said = "The secrets are those that the database was made with."
         yield Finding("secrets", State.PASS, said)
 
 

@@ -57,7 +57,7 @@ class Authority:
         return self._issue(hosts[0], [_host(each) for each in hosts], for_server=True)
 
     def client(self, name: str) -> Issued:
-        """For a client, called by an URI such as spiffe://acme/web, or by a DNS name."""
+        """For a client, called by a URI such as spiffe://acme/web, or by a DNS name."""
         known: x509.GeneralName = (
             x509.UniformResourceIdentifier(name) if "://" in name else x509.DNSName(name)
         )

@@ -1,7 +1,7 @@
-"""What a certificate calls its owner, in one spelling: the whole of an URI or DNS name that it
+"""What a certificate calls its owner, in one spelling: the whole of a URI or DNS name that it
 was given for, or its subject as RFC 4514 writes it (`CN=web,O=Acme`).
 
-The three cannot be taken for each other: an URI begins with its scheme, a subject with an
+The three cannot be taken for each other: a URI begins with its scheme, a subject with an
 attribute and `=`, and a DNS name has neither. A name is compared whole, never by its parts.
 """
 
@@ -25,7 +25,7 @@ def name(text: str) -> str:
         return text
     raise UserError(
         Code.INVALID_VALUE,
-        f"{text[:60]!r} is no name of a certificate: write an URI (spiffe://acme/web), a DNS "
+        f"{text[:60]!r} is no name of a certificate: write a URI (spiffe://acme/web), a DNS "
         "name in small letters, or a whole subject (CN=web,O=Acme).",
         param="certificates",
     )

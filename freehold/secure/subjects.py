@@ -34,6 +34,11 @@ DataKey = tuple[str, bytes]  # its id, and itself
 Read = Mapping[str, str] | Literal["forgotten", "unreadable"] | None
 
 
+def subjects_check(secret: bytes) -> str:
+    """A fingerprint, kept in the database: another secret is noticed at the start."""
+    return hmac.digest(secret, b"freehold subjects check", "sha256").hex()
+
+
 class Subjects:
     """Safe from any thread."""
 

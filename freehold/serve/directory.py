@@ -1,6 +1,6 @@
 """The routes as the request path sees them: one snapshot a tenant and environment."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from freehold.core.binding import Environment, Route
 from freehold.serve.tenants import Tenants
@@ -26,6 +26,14 @@ class Directory:
         found = {route.alias: placed(route) for route in self._store.routes(tenant_id, environment)}
         self._snapshots[tenant_id, environment] = found
         return found
+
+    def fill(self, routes: Iterable[Route]) -> None:
+        """Those of all tenants at once: of two with one alias the later counts."""
+        found: dict[tuple[str, Environment], dict[str, Route]] = {}
+        for route in routes:
+            mine = found.setdefault((route.tenant_id, route.environment), {})
+            mine[route.alias] = self._tenants.placed(route)
+        self._snapshots.update(found)
 
     def lead(self, route: Route) -> None:
         """From now on its alias leads here, without reading thousands of others again."""

@@ -1,13 +1,14 @@
 """What concerns all tenants at once: what the engines must have. Open to `cli` only,
 which hands it to whoever needs it; nobody can ask it on behalf of a tenant."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, select, update
 
-from freehold.core.binding import Environment
+from freehold.core.binding import Environment, Route
 from freehold.core.tenant import IsolationClass, Tenant
 from freehold.store.backend import EVERY_TENANT
+from freehold.store.routing import route_of
 from freehold.store.sql import SqlStore
 from freehold.store.tables import adapters, routes, tenants
 
@@ -66,11 +67,12 @@ def adapter_files(store: SqlStore, digests: Sequence[str]) -> dict[str, tuple[st
         return {digest: (config, weights) for digest, config, weights in rows}
 
 
-def homes_of_routes(store: SqlStore) -> list[tuple[str, Environment]]:
-    """Each tenant's environment that has routes."""
+def every_route(store: SqlStore) -> Iterator[Route]:
+    """In one read, however many tenants there are. Of those with one alias in one place the
+    last one counts."""
     with store._reading(EVERY_TENANT) as connection:
-        rows = connection.execute(select(routes.c.tenant_id, routes.c.environment).distinct())
-        return [(tenant_id, Environment(environment)) for tenant_id, environment in rows]
+        rows = connection.execute(select(routes).order_by(routes.c.managed.desc())).mappings()
+        yield from map(route_of, rows)
 
 
 def place_routes(

@@ -28,7 +28,7 @@ class Routing(Peers, AuditTable):
             rows = connection.execute(
                 select(routes).where(mine).order_by(routes.c.alias, routes.c.managed.desc())
             ).mappings()
-            found = {row["alias"]: _route(row) for row in rows}  # the last one counts
+            found = {row["alias"]: route_of(row) for row in rows}  # the last one counts
         return list(found.values())
 
     def put_routes(self, tenant_id: str, environment: Environment, new: Sequence[Route]) -> None:
@@ -198,7 +198,7 @@ def _take(
     )
     row = connection.execute(select(routes).where(mine)).mappings().first()
     connection.execute(delete(routes).where(mine))
-    return _route(row) if row else None
+    return route_of(row) if row else None
 
 
 def _insert(connection: Connection, new: Sequence[Route]) -> None:
@@ -209,7 +209,7 @@ def _insert(connection: Connection, new: Sequence[Route]) -> None:
         )
 
 
-def _route(row: RowMapping) -> Route:
+def route_of(row: RowMapping) -> Route:
     return Route(**{**row, "environment": Environment(row["environment"])})
 
 

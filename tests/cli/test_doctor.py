@@ -157,7 +157,7 @@ def test_a_home_where_nothing_was_started_is_no_error(offline: Run) -> None:
 
 
 def test_isolation_is_tried_on_the_running_gateway(online: Run) -> None:
-    told = said(online, "doctor", "isolation", "--rounds", "20")
+    told = said(online, "doctor", "isolation", "--rounds", "30")
     assert told["failed"] == 0
     assert {each["state"] for each in told["findings"]} == {"pass", "not applicable"}
     assert [each["name"] for each in said(online, "tenant", "list")] == ["default"]

@@ -50,7 +50,10 @@ def test_the_fleet_sees_what_every_tenants_routes_name(store: SqlStore) -> None:
     assert set(files) == wanted
     made = adapter("ten_a", "x")
     assert files[made.digest] == (made.config_digest, made.weights_digest)
-    assert sorted(fleet.homes_of_routes(store)) == [("ten_a", "dev"), ("ten_b", "dev")]
+    store.put_routes("ten_a", Environment.DEV, [replace(a_route("ten_a", "m"), id="rte_managed")])
+    found = {(each.tenant_id, each.alias): each.id for each in fleet.every_route(store)}
+    assert set(found) == {(tenant, alias) for tenant in ("ten_a", "ten_b") for alias in ("m", "n")}
+    assert found["ten_a", "m"] == store.routes("ten_a", Environment.DEV)[0].id != "rte_managed"
 
 
 def test_routes_that_people_set_follow_their_base_to_where_it_is_served(store: SqlStore) -> None:
