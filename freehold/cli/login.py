@@ -135,11 +135,11 @@ def _provider(gateway: str, name: str | None) -> Provider:
     said = logins.of_gateway(gateway, logins.asked("GET", f"{gateway}/admin/v1/login"))
     found = [each for each in said["data"] if name in (None, each["name"], each["issuer"])]
     if len(found) != 1:
-        names = ", ".join(each["name"] for each in said["data"]) or "none"
-        raise UserError(
-            Code.NOT_FOUND,
-            f"{gateway} has these providers for commands: {names}. Choose one with --provider.",
-        )
+        names = ", ".join(each["name"] for each in said["data"])
+        told = f"has these providers for commands: {names}. Choose one with --provider."
+        if not names:
+            told = "has no provider for commands: its operator sets `cli_client_id` of one."
+        raise UserError(Code.NOT_FOUND, f"{gateway} {told}")
     (chosen,) = found
     about = _about(chosen["issuer"])
     if about.get("token_endpoint") is None:

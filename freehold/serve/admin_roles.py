@@ -86,11 +86,10 @@ def chosen_issuer(providers: Sequence[ProviderSettings], name: str | None) -> st
     one must be named."""
     found = [each.issuer for each in providers if name in (None, each.called, each.issuer)]
     if len(found) != 1:
-        named = "" if name is None else f" {name[:80]!r}"
+        told = "Name one identity provider" if name is None else f"There is no {name[:80]!r}"
         raise UserError(
             Code.NOT_FOUND,
-            f"There is no one identity provider{named}: name one of those that the setting "
-            "`identity_providers` has.",
+            f"{told}: the setting `identity_providers` says which there are.",
             param="provider",
         )
     return found[0]
