@@ -2,7 +2,8 @@
 before each request that a limit fits."""
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
@@ -11,6 +12,7 @@ from freehold.secure.exhausted import Exhausted, refusal
 from freehold.secure.quota import Hold, Standing
 from freehold.store.holds import Ask, Check, Counted, HoldTable, Wanted
 
+_log = logging.getLogger(__name__)
 Answer = Sequence[Counted] | UserError
 _Asked = tuple[Ask, "asyncio.Future[Answer]"]
 
@@ -104,12 +106,20 @@ class SharedAccounts:
 
     async def closed(self, hold: Hold) -> None:
         if hold.runs:
-            await asyncio.to_thread(self._store.stop_running, hold.tenant_id, hold.request_id)
+            await self._let_go(self._store.stop_running, hold)
 
     async def release(self, hold: Hold) -> None:
         if hold.tenant_id and hold.is_open:
             hold.is_open = False
-            await asyncio.to_thread(self._store.release, hold.tenant_id, hold.request_id)
+            await self._let_go(self._store.release, hold)
+
+    async def _let_go(self, let_go: Callable[[str, str], None], hold: Hold) -> None:
+        """An answer is not lost with a database that is away just now: what it held is freed
+        with its settlement, or once this gateway is swept."""
+        try:
+            await asyncio.to_thread(let_go, hold.tenant_id, hold.request_id)
+        except UserError as error:
+            _log.warning("hold_kept", extra={"reason": error.message})
 
     async def standings(self, limits: Sequence[Limit]) -> list[Standing]:
         at_us = self._clock.wall_us()
