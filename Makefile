@@ -61,6 +61,7 @@ bench: install-dev
 	$(BIN)/python bench/multi_adapter.py
 	$(BIN)/python bench/step_profile.py
 	$(BIN)/python bench/audit.py
+	$(BIN)/python bench/budgets.py
 	$(BIN)/python bench/authorization.py
 	$(BIN)/python bench/plot.py
 
