@@ -181,7 +181,8 @@ def _differing(installation: Installation) -> str | None:
             if key is None or place is None:
                 return None
             signed = checkpoints.signed(Path(place), checkpoints.public_key(key))
-            heads = reader.audit_heads()
+            found = reader.audit_heads()  # of other gateways' too, which sign elsewhere
+            heads = {stream: head for stream, head in found.items() if reader.is_own(stream)}
     except UserError as error:
         return error.message
     except (OSError, ValueError):

@@ -653,6 +653,7 @@ class RequestRecord(BaseModel):
     account: str | None
     price: str | None
     cost: Annotated[int | None, Field(description="Micro-units; null: no price is known.")]
+    gateway: Annotated[str | None, Field(description="That served it, where there are several.")]
 
 
 class RequestList(BaseModel):

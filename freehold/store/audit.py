@@ -120,7 +120,7 @@ class AuditTable(Database):
                 stream: str | None = connection.scalar(following)
                 if stream is None:
                     return found
-                if self._reads_others or stream.endswith(self.own("")):
+                if self._reads_others or self.is_own(stream):
                     found[stream] = _head(connection, stream)
                 last = stream
 

@@ -63,6 +63,10 @@ class Database:
         """What this gateway alone writes under that name, where there can be others."""
         return name if self.gateway is None else f"{name}@{self.gateway}"
 
+    def is_own(self, name: str) -> bool:
+        """Whether it is a name that `own` made here."""
+        return name.endswith(self.own(""))
+
     def fact(self, name: str) -> str | None:
         """One of this installation's."""
         with self._reading(EVERY_TENANT) as connection:

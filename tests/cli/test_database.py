@@ -101,9 +101,25 @@ def test_a_gateway_serves_from_it_and_its_records_verify_from_anywhere(
         assert answer.is_success, answer.text
     (row,) = json.loads(gateway.run("usage", "--json").stdout)
     assert row["requests"] == 3
+    other = begin(
+        _sharing(home, tmp_path / "other"),
+        *("--engine", "fake", "--model", "tiny"),
+        variables={"FREEHOLD_DATABASE__URL": where.url},
+    )
+    checked = json.loads(other.run("doctor", "--json").stdout)
+    states = {each["check"]: each["state"] for each in checked["findings"]}
+    assert states["audit"] == "pass"
+    other.stop()
     gateway.stop()
     found = said(commands(home), "audit", "verify", "--database", where.url)
     assert (found["records"] >= 3, found["findings"]) == (True, [])
     elsewhere = replace(where, url=where.url.replace("/test_", "/none_"))
     failed(commands(home)("audit", "verify", "--database", elsewhere.url, "--json"),
            "storage_unavailable")  # fmt: skip
+
+
+def _sharing(home: Path, made: Path) -> Path:
+    """Another home for the same database."""
+    stock_tiny(made)
+    shutil.copytree(home / "secrets", made / "secrets")
+    return made
