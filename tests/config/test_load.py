@@ -74,11 +74,13 @@ _OTHERS: dict[str, tuple[str, Any]] = {
         "[{model: a, input: 1}]", (ModelPrice(model="a", input=Decimal(1)),)
     ),
     "server.client_certificates": ("optional", "optional"),
+    "audit.may_fail": ("[copies]", ("copies",)),
     "backup.every_h": ("9", 9),
     "events.webhooks": (
         "[{url: 'https://a', secret_file: b}]",
         (WebhookSettings(url="https://a", secret_file="b"),),
     ),
+    "server.public_url": ("'https://llm.example.com'", "https://llm.example.com"),
     "server.environments": ("[prod]", (Environment.PROD,)),
     "server.trusted_proxies": ("[10.0.0.0/8]", ("10.0.0.0/8",)),
 }  # fmt: skip
