@@ -116,7 +116,7 @@ def set_tenant(
     if audit_content is not None:
         body["audit_content"] = audit_content is Switch.ON
     if not body:
-        raise typer.BadParameter("say what to set", param_hint="--isolation")
+        raise typer.BadParameter("say what to set", param_hint="--isolation or --audit-content")
     with errors_in_a_sentence(as_json):
         changed = _change(load.home(), name, body)
     if as_json:

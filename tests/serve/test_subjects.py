@@ -11,9 +11,12 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
+from freehold.cli import reach
+from freehold.config.home import Home
 from freehold.core.binding import Scope
-from freehold.core.errors import Fault
+from freehold.core.errors import Fault, UserError
 from freehold.secure import audit, checkpoints
+from freehold.store.sql import SqlStore
 from tests.harness import Running, asked, running
 from tests.issuer import token
 from tests.serve.test_people import _ask, _world
@@ -141,18 +144,23 @@ async def test_an_older_database_that_is_put_back_forgets_again(tmp_path: Path) 
     forgotten = (kept / "forgotten.jsonl").read_bytes()
     for path in checkpoints.days(kept):  # as docs/audit.md says for a backup
         path.rename(tmp_path / path.name)
+    store = SqlStore(home / "freehold.db")
+    reach.open_audit(Home(home), store, begin=True).close()  # `freehold audit begin`
+    store.close()
     async with running(home) as world:
         (record,) = await _requests(world)
         assert record["personal"] == "forgotten"
         _is_whole(world)
+    store = SqlStore(home / "freehold.db")
     (kept / "forgotten.jsonl").write_bytes(forgotten.replace(b"usr_", b"usr-"))
-    with pytest.raises(Exception, match="not as it was written"):
-        async with running(home):
-            pass
+    with pytest.raises(UserError, match="not as it was written"):
+        reach.open_audit(Home(home), store)
     (kept / "forgotten.jsonl").unlink()
-    with pytest.raises(Exception, match="Fewer are forgotten"):
-        async with running(home):
-            pass
+    witness = reach.open_audit(Home(home), store)
+    with pytest.raises(UserError, match="Fewer are forgotten"):
+        reach.forget_again(store, witness)
+    witness.close()
+    store.close()
 
 
 async def test_what_is_no_personal_field_is_never_sealed_as_one(tmp_path: Path) -> None:
