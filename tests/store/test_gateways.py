@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from freehold.core.audit import Head, chained
 from freehold.core.binding import Environment
 from freehold.core.errors import Code, UserError
 from freehold.core.usage import IdempotencyClaim, StoredReply
@@ -117,6 +118,27 @@ def test_sweeping_at_once_settles_each_once(
         counts = list(threads.map(lambda store: store.sweep(_LONG_US), both * 2))
     assert sum(counts) == 40
     assert {row[1] for row in rows(both[0])} == {"orphaned"}
+
+
+# audit records
+
+
+def test_each_gateway_writes_audit_chains_of_its_own_and_all_are_listed(
+    both: tuple[SqlStore, SqlStore],
+) -> None:
+    for number, store in enumerate(both * 3):
+        used(store, f"req_{number}")
+    streams = ["ten_a/dev@gw_a", "ten_a/dev@gw_b"]
+    for store in both:
+        found = store.audit_records("ten_a", "dev", 10)
+        assert [(each.number, each.stream) for each in found] == [
+            (number, stream) for number in (1, 2, 3) for stream in streams
+        ]
+        assert list(store.audit_heads()) == [store.own("ten_a/dev")]
+    for stream in streams:
+        chain = list(both[0].audit_trail(stream))
+        assert chain == chained(stream, Head(), [each.body for each in chain])
+        assert len(chain) == 3
 
 
 # one place each
