@@ -60,10 +60,10 @@ def test_what_no_certificate_can_be_called_is_refused(text: str) -> None:
     assert refused.value.code is Code.INVALID_VALUE
 
 
-@given(text=st.text(max_size=40))
+@given(text=st.text(max_size=15))
 def test_a_common_name_is_never_taken_for_another_kind_of_name(text: str) -> None:
     """Whoever may choose a subject could otherwise choose a name that a proxy has."""
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"x{text}"[:64])])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"x{text}")])
     spelled = subject.rfc4514_string()
     assert spelled.startswith("CN=")
     assert not certificates._URI.match(spelled)
