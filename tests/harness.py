@@ -195,8 +195,8 @@ async def running(
     server_process = _Server(config)
     listening = asyncio.create_task(server_process.serve(sockets=[listener]))
     world = Running(gateway, replicas[served.name], url, "", tenant_id, home, replicas)
-    world.key = world.mint(*Scope)
     try:
+        world.key = world.mint(*Scope)
         yield world
     finally:
         await gateway.watch.drain(0)
