@@ -23,6 +23,7 @@ _ACTS = {
     "tenant.remove": (_ENTITY, _DELETE, "Delete"),
     "key.create": (_ACCOUNT, 1, "Create"),
     "key.rotate": (_ACCOUNT, _OTHER, "Rotate"),
+    "key.confirm": (_ACCOUNT, _OTHER, "Confirm"),
     "key.revoke": (_ACCOUNT, _DISABLE_ACCOUNT, "Disable"),
     "session.open": (_AUTHENTICATION, _LOGON, "Logon"),
     "session.end": (_AUTHENTICATION, _LOGOFF, "Logoff"),

@@ -57,7 +57,7 @@ _CLASSES = {
     "route.set": (6003, 3), "route.remove": (6003, 4), "adapter.add": (6003, 1),
     "adapter.remove": (6003, 4), "policy.set": (6003, 3), "policy.remove": (6003, 4),
     "limit.set": (6003, 3), "limit.remove": (6003, 4), "subject.forget": (3001, 6),
-    "backup.make": (6003, 1), "content.read": (6003, 2), "content.remove": (6003, 4),
+    "backup.make": (6003, 1), "key.confirm": (3001, 99), "content.read": (6003, 2), "content.remove": (6003, 4),
     "session.open": (3002, 1),
     "session.end": (3002, 2), "session.cut_off": (6003, 99), "role.grant": (6003, 1),
     "role.revoke": (6003, 4),
