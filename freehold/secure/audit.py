@@ -1,6 +1,8 @@
 """Whether audit records are all there, unchanged and in order."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +99,20 @@ def public_key(reader: AuditReader, given: str | None = None) -> Ed25519PublicKe
         ) from None
 
 
+@contextmanager
+def _without_cycles() -> Iterator[None]:
+    """Records refer to nothing that refers to them: looking for cycles among a million of
+    them takes a fifth of the time."""
+    is_looking = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_looking:
+            gc.enable()
+
+
+@_without_cycles()
 def verify(
     stream: str,
     records: Iterable[Record],

@@ -101,7 +101,7 @@ class AuditTable(Database):
         wanted = select(audit).where(those, audit.c.number > after)
         with self._reading(whose) as connection:
             rows = connection.execute(wanted.order_by(audit.c.number, audit.c.stream).limit(limit))
-            return [_read(row) for row in rows]
+            return [_read(row) for row in rows.all()]
 
     def audit_trail(self, stream: str, after: int = 0) -> Iterator[Record]:
         """All of one chain, behind that number."""
