@@ -13,10 +13,10 @@ _POSES_AS_LATIN = ("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE")
 def label(text: str) -> str:
     """Raises `ValueError` with what is wrong."""
     if not text.isprintable() or text != text.strip():
-        raise ValueError("has characters that are not seen")
+        raise ValueError("has characters that are not seen: leave them out")
     if unicodedata.normalize("NFKC", text) != text:
         raise ValueError("is not in normal form (NFKC): write its letters plainly")
     scripts = {unicodedata.name(each, "").partition(" ")[0] for each in text if each.isalpha()}
     if "LATIN" in scripts and not scripts.isdisjoint(_POSES_AS_LATIN):
-        raise ValueError("mixes Latin letters with others that look like them")
+        raise ValueError("mixes Latin letters with others that look like them: use one script")
     return text

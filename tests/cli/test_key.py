@@ -22,8 +22,8 @@ from tests.cli.conftest import Run
 from tests.installation import Installation, start, stock_tiny
 
 _FIELDS = {
-    "id", "name", "environment", "scopes", "models", "networks", "state", "created_at",
-    "expires_at", "revoked_at", "replaced_by",
+    "id", "name", "environment", "scopes", "models", "networks", "certificates", "state",
+    "created_at", "expires_at", "revoked_at", "replaced_by",
 }  # fmt: skip
 
 
@@ -110,12 +110,9 @@ def test_a_name_is_shown_as_it_is_whatever_it_looks_like(run: Run, name: str) ->
 
 
 def test_a_name_cannot_steer_the_terminal(run: Run) -> None:
-    _failed(run("key", "create", "a\x1b[31m", "--json"), "invalid_value")
-    created = _created(run, "a\u009b31mb\u202ec")
-    shown = run("key", "list").stdout
-    assert "a\ufffd31mb\ufffdc" in shown
-    assert "\u009b" not in shown
-    run("key", "revoke", created["id"])
+    for name in ("a\x1b[31m", "a\u009b31mb", "b\u202ec"):
+        _failed(run("key", "create", name, "--json"), "invalid_value")
+        assert name[1] not in run("key", "create", name).output
 
 
 def test_a_key_of_another_gateway_is_taken_over_by_its_hash(run: Run) -> None:
