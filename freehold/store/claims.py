@@ -27,7 +27,7 @@ class Claims:
         self._store = store
         self._held: dict[str, _Held] = {}
         self._forgotten = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
 
     async def take(self, claim: IdempotencyClaim, request_id: str, now_us: int) -> ClaimState:
         """Claims a slot, or says what is in it. Raises `UserError`."""
@@ -70,10 +70,11 @@ class Claims:
         if state is not None and state.claimed:
             self._later(slot, request_id)
 
-    def _later(self, slot: str, request_id: str) -> None:
+    def _later(self, slot: str, request_id: str) -> "asyncio.Future[None]":
         task = asyncio.ensure_future(asyncio.to_thread(self._unclaim, slot, request_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _unclaim(self, slot: str, request_id: str) -> None:
         try:
@@ -85,9 +86,9 @@ class Claims:
         held = self._held[slot]
         held.is_running, held.reply = False, reply
 
-    def free(self, slot: str) -> None:
-        """A claim whose request was not reserved after all."""
-        self._later(slot, self._held.pop(slot).request_id)
+    async def free(self, slot: str) -> None:
+        """A claim whose request was not reserved after all: on return others may take it."""
+        await asyncio.shield(self._later(slot, self._held.pop(slot).request_id))
 
     def forget(self, entries: Sequence[list[Any]]) -> None:
         """Called when the database has these claim entries."""

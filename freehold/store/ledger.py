@@ -119,9 +119,9 @@ class Ledger:
                 ["c", claim.slot, reservation.request_id, claim.body_hash, claim.expires_at_us]
             )
         if not self._append(entries):
-            if claim is not None:
-                self._claims.free(claim.slot)
             self._is_full = True
+            if claim is not None:
+                await self._claims.free(claim.slot)
             raise _unwritable("the journal")
         return state
 
