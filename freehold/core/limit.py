@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 from freehold.core.binding import Environment
 
@@ -85,9 +86,14 @@ class Window:
 
 def window(period: Period, at_us: int) -> Window:
     """The one that a moment falls into; for periods of whole days."""
+    return _window(period, at_us // DAY_US)
+
+
+@lru_cache(maxsize=64)
+def _window(period: Period, today: int) -> Window:
+    """Asked several times a request, and the same all day."""
     if period is Period.TOTAL:
         return Window(0, None)
-    today = at_us // DAY_US
     if period is Period.DAY:
         return Window(today, today + 1)
     day = datetime.fromtimestamp(today * 86_400, UTC)

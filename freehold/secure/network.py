@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 from freehold.core.errors import Code, UserError
 
@@ -62,6 +63,7 @@ def place(peer: str) -> str:
     return peer if found is None else str(found)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def prefix(peer: str) -> str:
     """The network around an address: a /24, or a site of IPv6."""
     found = address(peer)

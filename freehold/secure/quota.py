@@ -7,12 +7,14 @@ process counted. Everything here runs on one thread, and a hold is all or nothin
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from freehold.core.errors import UserError
 from freehold.core.limit import Limit, Measure, Period, Use, Window, window
 from freehold.secure.exhausted import Exhausted, refusal
 
 _MINUTE_S = 60
+_KEPT_DAYS = 62  # of windows that have passed, for requests that run so long and clocks that jump
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +97,12 @@ class Hold:
     runs: bool = False
 
 
-_Key = tuple[str, int]
-
-
 class Quota:
     """`currency` is for what people are told."""
 
     def __init__(self, currency: str) -> None:
         self._currency = currency
-        self._accounts: dict[_Key, _Account] = {}
+        self._accounts: dict[str, dict[int, _Account]] = {}  # by limit and first day
         self._minutes: dict[str, _Minute] = {}
         self._running: dict[str, _Account] = {}
 
@@ -114,13 +113,15 @@ class Quota:
     def open(self, limit: Limit, at_us: int) -> None:
         """From here on settlements are counted for it, until `opened` says how much was
         used before."""
-        key = _key(limit, at_us)
-        if key not in self._accounts:
-            self._accounts[key] = _Account()
+        mine, first = self._accounts.setdefault(limit.id, {}), window(limit.period, at_us).first
+        if first not in mine:
+            for old in [day for day in mine if day < first - _KEPT_DAYS and not mine[day].held]:
+                del mine[old]
+            mine[first] = _Account()
 
     def opened(self, limit: Limit, at_us: int, used: int, upto: int) -> None:
         """`used` holds all that the ledger had up to this place, and nothing after it."""
-        account = self._accounts.get(_key(limit, at_us))
+        account = self._account(limit, at_us)
         if account is None or account.pending is None:
             return
         account.used = used + sum(amount for place, amount in account.pending if place > upto)
@@ -149,7 +150,7 @@ class Quota:
         for limit in limits:
             if not _is_budget(limit):
                 continue
-            account = self._accounts.get(_key(limit, hold.at_us))
+            account = self._account(limit, hold.at_us)
             amount = used.of(limit.measure) or 0
             if account is None:
                 continue
@@ -173,30 +174,23 @@ class Quota:
         if limit.period is Period.MINUTE:
             minute = self._minute(limit, now)
             return Standing(limit, int(minute.total), 0, None)
-        account = self._accounts.get(_key(limit, now.wall_us)) or _Account()
+        account = self._account(limit, now.wall_us) or _Account()
         ends = window(limit.period, now.wall_us).ends_at_us
         return Standing(limit, account.used, account.held, ends)
 
     def keep(self, limit_ids: Collection[str]) -> None:
         """Forgets the counts of limits that are not there any more."""
-        for table in (self._minutes, self._running):
+        tables: tuple[dict[str, Any], ...] = (self._accounts, self._minutes, self._running)
+        for table in tables:
             for gone in table.keys() - limit_ids:
                 del table[gone]
-        for key in [key for key in self._accounts if key[0] not in limit_ids]:
-            del self._accounts[key]
 
-    def sweep(self, at_us: int) -> None:
-        """Forgets windows that have passed and that no running request holds anything of."""
-        day = at_us // 86_400_000_000
-        for key in [
-            key
-            for key, account in self._accounts.items()
-            if key[1] < day - 62 and not account.held and key[1]
-        ]:
-            del self._accounts[key]
+    def _account(self, limit: Limit, at_us: int) -> _Account | None:
+        mine = self._accounts.get(limit.id)
+        return None if mine is None else mine.get(window(limit.period, at_us).first)
 
     def _is_open(self, limit: Limit, at_us: int) -> bool:
-        account = self._accounts.get(_key(limit, at_us))
+        account = self._account(limit, at_us)
         return account is not None and account.pending is None
 
     def _end(self, hold: Hold) -> bool:
@@ -251,7 +245,7 @@ class Quota:
             account.held += 1
             held.running.append(account)
         else:
-            account = self._accounts[_key(limit, now.wall_us)]
+            account = self._accounts[limit.id][window(limit.period, now.wall_us).first]
             amount = most.of(limit.measure) or 0
             account.held += amount
             held.budgets.append((account, amount))
@@ -267,7 +261,3 @@ def resting(limit: Limit, spent: Callable[[str, Limit, Window], int], at_us: int
 
 def _is_budget(limit: Limit) -> bool:
     return limit.period not in (Period.MINUTE, Period.AT_ONCE)
-
-
-def _key(limit: Limit, at_us: int) -> _Key:
-    return limit.id, window(limit.period, at_us).first

@@ -67,7 +67,6 @@ class OwnAccounts:
 
     def keep(self, limits: Sequence[Limit]) -> None:
         self._quota.keep({limit.id for limit in limits})
-        self._quota.sweep(self._clock.wall_us())
 
     async def _known(self, limits: Sequence[Limit]) -> None:
         """Returns when it is known how much of each was used before."""

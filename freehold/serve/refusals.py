@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 
 from freehold.core.clock import Clock
-from freehold.core.errors import Code
+from freehold.core.errors import Code, FreeholdError
 from freehold.store.sql import SqlStore
 
 # Answers to those of whom nothing is known but that they had no right to be known.
@@ -71,7 +71,7 @@ class Refusals:
             return
         try:
             self._store.refusals(counts, since_us, self._clock.wall_us())
-        except BaseException:
+        except FreeholdError:
             with self._lock:
                 self._counts.update(counts)
                 self._since_us = since_us
