@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.core.action import Action, Installation
 from freehold.core.binding import Principal
+from freehold.core.limit import DAY_US
 from freehold.core.price import Price
 from freehold.serve.admin import query
 from freehold.serve.gateway import Gateway
 from freehold.serve.prices import Machine
 from freehold.serve.wire import Receive, Scope, Send, reply_json
 
-_DAY_US = 86_400_000_000
 _HOUR_US = 3_600_000_000
 
 
@@ -35,7 +35,7 @@ class PricesAdmin:
         gateway, asked = self._gateway, query(PricesQuery, scope)
         await asyncio.to_thread(gateway.ledger.flush)
         now_us = gateway.clock.wall_us()
-        since_us = max(now_us - asked.days * _DAY_US, gateway.tenants.begun_at_us)
+        since_us = max(now_us - asked.days * DAY_US, gateway.tenants.begun_at_us)
         billed = await asyncio.to_thread(gateway.store.billed_here, since_us)
         names = {card.digest: card.name for card in gateway.cards.values()}
         rows = [

@@ -8,12 +8,12 @@ from freehold.core.errors import UserError
 from freehold.core.limit import Use
 from freehold.secure.quota import Hold
 from freehold.serve.gateway import Gateway
+from freehold.serve.meter import BYTES_A_TOKEN
 
 # A chat template adds words of its own to what was sent.
 _TEMPLATE_TOKENS = 64
 # Where neither the request nor the model says how long an answer can get.
 _LONGEST_ANSWER = 32_768
-_BYTES_A_TOKEN = 4  # the usual ratio for English text; only for estimates
 _COUNT_S = 1.0
 
 
@@ -35,7 +35,7 @@ async def hold(gateway: Gateway, binding: Binding, call: EngineCall, n: int, siz
         exact = await _counted(gateway, binding, call)
         return None if exact is None else _use(binding, n, exact, most_out)
 
-    likely = _use(binding, n, size // _BYTES_A_TOKEN, min(asked or 0, most_out))
+    likely = _use(binding, n, size // BYTES_A_TOKEN, min(asked or 0, most_out))
     most = _use(binding, n, most_in, most_out)
     return await gateway.limits.hold(binding.request_id, binding.principal, most, likely, count)
 

@@ -25,13 +25,12 @@ from freehold.serve.connection import Connection
 from freehold.serve.content import Content
 from freehold.serve.gateway import Gateway
 from freehold.serve.limits import rate_headers
-from freehold.serve.meter import Meter
+from freehold.serve.meter import BYTES_A_TOKEN, Meter
 from freehold.serve.replay import Claim
 from freehold.serve.shape import Shaper
 from freehold.serve.wire import Header, Send, reply
 
 _COUNT_S = 1.0
-_BYTES_A_TOKEN = 4  # the usual ratio for English text; only for estimates
 _OUTCOMES = {
     Code.ENGINE_FAILED: Outcome.ENGINE_FAILED,
     Code.ENGINE_UNAVAILABLE: Outcome.ENGINE_FAILED,
@@ -67,7 +66,7 @@ class Exchange:
         content: Content | None = None,
     ) -> None:
         self.binding = binding
-        self.meter = Meter(tokens_in=prompt_bytes // _BYTES_A_TOKEN)
+        self.meter = Meter(tokens_in=prompt_bytes // BYTES_A_TOKEN)
         # Read by the watch (`serve/watch.py`): on whom this waits, and since when.
         self.waits_for_client = False
         self.waiting_since_s = gateway.clock.monotonic_s()

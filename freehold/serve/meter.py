@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+BYTES_A_TOKEN = 4  # the usual ratio for English text; only for estimates
+
 
 @dataclass(slots=True)
 class Meter:

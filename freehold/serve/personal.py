@@ -24,13 +24,12 @@ async def sealed(gateway: Gateway, scope: Scope, binding: Binding, body: Body) -
     fields = dict(principal.known)
     if binding.address:
         fields["address"] = binding.address
-    label = _label(scope) or body.data.get("user")
+    label = _user(scope, body)
     if label:
         fields["user"] = label
-    owners = owners_of(gateway.keyring, scope, binding, body)
     if not fields:
         return None
-    subjects = gateway.subjects
+    owners, subjects = _owners(gateway.keyring, binding, label), gateway.subjects
     if subjects.knows(owners):
         found = subjects.seal(owners, fields, binding.request_id)
     else:
@@ -40,9 +39,17 @@ async def sealed(gateway: Gateway, scope: Scope, binding: Binding, body: Body) -
 
 def owners_of(keyring: Keyring, scope: Scope, binding: Binding, body: Body) -> list[Owner]:
     """Whom a request is about: who asks, and for whom."""
+    return _owners(keyring, binding, _user(scope, body))
+
+
+def _user(scope: Scope, body: Body) -> str | None:
+    """For whom a request says that it is."""
+    return _label(scope) or body.data.get("user")
+
+
+def _owners(keyring: Keyring, binding: Binding, label: str | None) -> list[Owner]:
     principal = binding.principal
     owners = [(principal.tenant_id, principal.id)]
-    label = _label(scope) or body.data.get("user")
     if label:
         owners.append((principal.tenant_id, user_id(keyring, principal.tenant_id, label)))
     return owners
