@@ -13,7 +13,7 @@ import httpx2
 import uvicorn
 
 from freehold.catalog.store import ModelStore
-from freehold.cli import reach, wiring
+from freehold.cli import at_rest, wiring
 from freehold.config.home import Home
 from freehold.config.schema import LimitSettings, Settings, UpstreamSettings
 from freehold.core.binding import Environment, Scope
@@ -145,14 +145,14 @@ async def running(
     )
     store = SqlStore(database or home.database)
     store.take_place()
-    keyring = reach.open_keyring(home, store, may_create=True, settings=settings)
-    witness = reach.open_audit(home, store, settings.audit)
+    keyring = at_rest.open_keyring(home, store, may_create=True, settings=settings)
+    witness = at_rest.open_audit(home, store, settings.audit)
     store.put_back(witness.owed(store.audit_heads()))
     recover(store, home.journal)
     store.settle_orphans(1)
     witness.check(store.audit_heads())
-    reach.forget_again(store, witness)
-    tenant_id = reach.default_tenant(store)
+    at_rest.forget_again(store, witness)
+    tenant_id = at_rest.default_tenant(store)
     served = card(task=task, context=context)
     if model is not None:
         served = replace(model.card, name=served.name)

@@ -128,9 +128,6 @@ def rm(
 
 
 def _add(home: Home, of: Of, folder: Path, body: dict[str, Any]) -> dict[str, Any]:
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_routing import NewAdapter
-
     reach.require_here("Adapters are added")
     gateway = reach.running(home)
     if gateway is not None:
@@ -139,6 +136,9 @@ def _add(home: Home, of: Of, folder: Path, body: dict[str, Any]) -> dict[str, An
                 "POST", _PATH, body | of.named() | {"upload": ticket}
             )
             return found
+    from freehold.serve.admin import validated
+    from freehold.serve.admin_routing import NewAdapter
+
     with offline(home, of) as rest, _staged(home, folder) as ticket:
         wanted = validated(NewAdapter, {**body, "upload": ticket})
         return rest.shown(rest.adapters.add(*rest.owner, wanted.wanted()))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -27,11 +27,12 @@ from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.audit import Kind, Level, stream_at
 from freehold.core.errors import Code, UserError
-from freehold.secure import audit
 from freehold.secure.ocsf import event
-from freehold.store.backend import Backend
-from freehold.store.sqlite import Sqlite
-from freehold.store.subjects import AuditReader
+
+if TYPE_CHECKING:
+    from freehold.secure.audit import Finding
+    from freehold.store.backend import Backend
+    from freehold.store.subjects import AuditReader
 
 app = typer.Typer(no_args_is_help=True, help="Who used what, and whether the records are whole.")
 _PATH = "/admin/v1/audit"
@@ -133,6 +134,8 @@ def content(
 @app.command()
 def key(as_json: Json = False) -> None:
     """The public key that the checkpoints are signed with: for whoever audits."""
+    from freehold.secure import audit
+
     with errors_in_a_sentence(as_json), _reader(load.home(), None) as reader:
         public = audit.public_key(reader).public_bytes_raw().hex()
     if as_json:
@@ -176,6 +179,8 @@ def verify(
 ) -> None:
     """Check every record against its chain and the signed checkpoints, without a gateway;
     names the first bad record of each stream and fails when there is one."""
+    from freehold.secure.audit import unproven
+
     with errors_in_a_sentence(as_json):
         home = load.home()
         day = since.date().isoformat() if since else ""
@@ -184,7 +189,7 @@ def verify(
             if findings and database is None and home.is_locked():
                 time.sleep(_SETTLES_S)
                 counts, findings = _verified(reader, checkpoints_, public_key, day)
-            others = audit.unproven(reader, counts)
+            others = unproven(reader, counts)
     if others:
         stderr.print(
             f"Records of {', '.join(others)} are not checked: that takes the checkpoints of those "
@@ -209,19 +214,25 @@ def verify(
 
 
 def _verified(
-    reader: AuditReader, path: Path | None, public_key: str | None, since: str
-) -> tuple[dict[str, int], list[audit.Finding]]:
+    reader: "AuditReader", path: Path | None, public_key: str | None, since: str
+) -> tuple[dict[str, int], list["Finding"]]:
+    from freehold.secure import audit
+
     file = path or Path(reader.fact(reader.own("audit_checkpoints")) or "")
     return audit.verified(reader, file, audit.public_key(reader, public_key), since)
 
 
 @contextlib.contextmanager
-def _reader(home: Home, named: str | None) -> Iterator[AuditReader]:
+def _reader(home: Home, named: str | None) -> Iterator["AuditReader"]:
+    from freehold.cli.at_rest import database
+    from freehold.store.sqlite import Sqlite
+    from freehold.store.subjects import AuditReader
+
     if named is not None and "://" not in named:
         where: Backend = Sqlite(Path(named))
     else:
         settings = load.settings(home.settings, overrides={"database.url": named})
-        where = reach.database(home, settings.database)
+        where = database(home, settings.database)
     if isinstance(where, Sqlite) and not where.path.exists():
         raise UserError(
             Code.NOT_FOUND, f"There is no database {where.path}: name one by --database."
@@ -241,8 +252,6 @@ def _page(
     limit: int,
     sought: Mapping[str, str | None] | None = None,
 ) -> list[dict[str, Any]]:
-    from freehold.serve.admin import AuditQuery, audit_page, validated
-
     given = {name: value for name, value in (sought or {}).items() if value is not None}
     asked = {**of.named(), **given, "level": level.value, "after": after, "limit": limit}
     gateway = reach.running(home)
@@ -250,26 +259,30 @@ def _page(
     if gateway is not None:
         found = gateway.call("GET", _PATH, query=asked)["data"]
         return found
+    from freehold.cli.at_rest import open_subjects
+    from freehold.serve.admin import AuditQuery, audit_page, validated
+
     with reach.offline(home, to_look=True) as (store, _, _):
         stream = stream_at(level, *of.resting(store))
-        wanted, subjects = validated(AuditQuery, asked), reach.open_subjects(home, store)
+        wanted, subjects = validated(AuditQuery, asked), open_subjects(home, store)
         found = audit_page(store, subjects, stream, wanted)["data"]
         return found
 
 
 def _content(home: Home, of: Of, request: str, is_deleted: bool) -> dict[str, Any]:
-    from freehold.serve.admin_content import content_of, no_content
-
     gateway = reach.running(home)
     if gateway is not None:
         path = f"{_PATH}/content/{reach.quoted(request)}"
         method = "DELETE" if is_deleted else "GET"
         found: dict[str, Any] = gateway.call(method, path, query=of.named())
         return found
+    from freehold.cli.at_rest import open_subjects
+    from freehold.serve.admin_content import content_of, no_content
+
     with reach.offline(home) as (store, _, _):
         place = of.resting(store)
         if not is_deleted:
-            return content_of(store, reach.open_subjects(home, store), *place, request)
+            return content_of(store, open_subjects(home, store), *place, request)
         if not store.remove_content(*place, request):
             raise no_content(request)
         return {"request": request, "removed": True}

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-import httpx2
 import orjson
 import typer
 
@@ -111,6 +110,8 @@ def _ask(
 
 
 def _events(gateway: reach.RunningGateway, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    import httpx2
+
     headers = {"authorization": f"Bearer {gateway.key}"}
     url = f"{gateway.url}/v1/chat/completions"
     try:

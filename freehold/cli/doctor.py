@@ -37,6 +37,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     settings. Changes nothing; fails when something is wrong."""
     if context.invoked_subcommand is not None:
         return
+    from freehold.cli.at_rest import database
     from freehold.operate.doctor import Installation, checked
 
     with errors_in_a_sentence(as_json):
@@ -45,7 +46,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
         gateway = reach.running(home)
         status = None if gateway is None else gateway.call("GET", "/admin/v1/status")
         found = _shown(
-            checked(Installation(home, settings, reach.database(home, settings.database), status)),
+            checked(Installation(home, settings, database(home, settings.database), status)),
             as_json,
         )
     _end(found, as_json)

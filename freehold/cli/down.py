@@ -5,7 +5,6 @@ import signal
 import time
 from typing import Annotated
 
-import psutil
 import typer
 
 from freehold.cli import reach
@@ -41,6 +40,8 @@ def down(
 
 def _is_alive(pid: int) -> bool:
     """An ended process that its parent has not noticed yet counts as gone."""
+    import psutil
+
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

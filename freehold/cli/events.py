@@ -85,8 +85,6 @@ def _time(text: str) -> datetime:
 def _page(
     home: Home, of: Of, after: str, since: datetime, severity: Severity
 ) -> list[dict[str, Any]]:
-    from freehold.serve.webhooks import shown_event
-
     named = of.named()
     gateway = reach.running(home)
     if gateway is not None:
@@ -99,6 +97,8 @@ def _page(
         query = {**whose, **asked, "limit": _PAGE}
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=query)["data"]
         return found
+    from freehold.serve.webhooks import shown_event
+
     bounds: dict[str, Any] = {"since_us": int(since.timestamp() * 1e6), "least": severity}
     with reach.offline(home) as (store, _, _):
         if named:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach, wiring
+from freehold.cli import reach
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
@@ -71,13 +71,14 @@ def _tell(found: dict[str, Any]) -> None:
 
 
 def _explained(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
-    from freehold.serve.admin import validated
-    from freehold.serve.explain import Question
-
     gateway = reach.running(home)
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, {**body, **of.named()})
         return found
+    from freehold.cli import wiring
+    from freehold.serve.admin import validated
+    from freehold.serve.explain import Question
+
     asked = validated(Question, body)
     settings = load.settings(home.settings)
     with reach.offline(home) as (store, keyring, _):

@@ -6,7 +6,7 @@ import typer
 
 from freehold.cli import reach
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json
-from freehold.cli.owner import TenantOption
+from freehold.cli.owner import TenantOption, chosen_tenant
 from freehold.config import load
 from freehold.config.home import Home
 
@@ -33,13 +33,13 @@ def forget(
 
 
 def _forget(home: Home, subject: str, tenant: str | None) -> dict[str, Any]:
-    from freehold.serve.admin_subjects import forget
-
     gateway = reach.running(home)
     if gateway is not None:
         query = {} if tenant is None else {"tenant": tenant}
         path = f"{_PATH}/{reach.quoted(subject)}"
         found: dict[str, Any] = gateway.call("DELETE", path, query=query)
         return found
+    from freehold.serve.admin_subjects import forget
+
     with reach.offline(home) as (store, keyring, _):
-        return forget(store, keyring, reach.chosen_tenant(store, tenant).id, subject)
+        return forget(store, keyring, chosen_tenant(store, tenant).id, subject)

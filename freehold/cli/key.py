@@ -187,12 +187,12 @@ def _tell(shown: dict[str, Any], otherwise: str) -> None:
 
 
 def _create(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
-    from freehold.serve import admin, admin_keys
-
     gateway = reach.running(home)
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
         return found
+    from freehold.serve import admin, admin_keys
+
     with reach.offline(home) as (store, keyring, _):
         wanted = admin.validated(admin_keys.NewKey, body)
         request = admin_keys.key_request(wanted, of.resting(store), keyring.clock)
@@ -200,40 +200,40 @@ def _create(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keys(home: Home, of: Of) -> list[dict[str, Any]]:
-    from freehold.serve.admin_keys import shown_key
-
     gateway = reach.running(home)
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of.named())["data"]
         return found
+    from freehold.serve.admin_keys import shown_key
+
     with reach.offline(home) as (store, _, _):
         tenant_id, environment = of.resting(store)
         return [shown_key(each) for each in store.keys(tenant_id, environment=environment)]
 
 
 def _rotate(home: Home, of: Of, key_id: str, body: dict[str, Any]) -> dict[str, Any]:
-    from freehold.secure.rotation import rotate
-    from freehold.serve import admin, admin_keys
-
     gateway = reach.running(home)
     if gateway is not None:
         path = f"{_PATH}/{reach.quoted(key_id)}/rotate"
         found: dict[str, Any] = gateway.call("POST", path, body | of.named())
         return found
+    from freehold.secure.rotation import rotate
+    from freehold.serve import admin, admin_keys
+
     with reach.offline(home) as (store, keyring, _):
         asked = admin.validated(admin_keys.KeyRotation, body).of(of.resting(store), key_id)
         return admin_keys.shown_key(*rotate(keyring, asked, None))
 
 
 def _revoke(home: Home, of: Of, key_id: str) -> dict[str, Any]:
-    from freehold.secure.rotation import no_key
-    from freehold.serve.admin_keys import shown_key
-
     gateway = reach.running(home)
     if gateway is not None:
         path = f"{_PATH}/{reach.quoted(key_id)}"
         found: dict[str, Any] = gateway.call("DELETE", path, query=of.named())
         return found
+    from freehold.secure.rotation import no_key
+    from freehold.serve.admin_keys import shown_key
+
     with reach.offline(home) as (store, keyring, _):
         tenant_id, environment = of.resting(store)
         record = keyring.revoke(tenant_id, key_id, environment=environment)

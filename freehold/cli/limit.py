@@ -109,14 +109,14 @@ def rm(
 
 
 def _set(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
-    from freehold.secure.quota import Standing
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_limits import NewLimit, limit_of, shown_limit
-
     gateway = reach.running(home)
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
         return found
+    from freehold.secure.quota import Standing
+    from freehold.serve.admin import validated
+    from freehold.serve.admin_limits import NewLimit, limit_of, shown_limit
+
     with reach.offline(home) as (store, keyring, _):
         limit = limit_of(
             store,
@@ -131,13 +131,13 @@ def _set(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _list(home: Home, of: Of) -> list[dict[str, Any]]:
-    from freehold.secure.quota import resting
-    from freehold.serve.admin_limits import shown_limit
-
     gateway = reach.running(home)
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of.named())["data"]
         return found
+    from freehold.secure.quota import resting
+    from freehold.serve.admin_limits import shown_limit
+
     with reach.offline(home) as (store, keyring, _):
         tenant_id, environment = of.resting(store)
         now_us = keyring.clock.wall_us()
@@ -149,13 +149,13 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
 
 
 def _remove(home: Home, of: Of, limit_id: str) -> dict[str, Any]:
-    from freehold.serve.admin_limits import no_limit
-
     gateway = reach.running(home)
     if gateway is not None:
         path = f"{_PATH}/{reach.quoted(limit_id)}"
         found: dict[str, Any] = gateway.call("DELETE", path, query=of.named())
         return found
+    from freehold.serve.admin_limits import no_limit
+
     with reach.offline(home) as (store, _, _):
         if store.remove_limit(*of.resting(store), limit_id) is None:
             raise no_limit(limit_id)

@@ -13,14 +13,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 
 from freehold.catalog import known
 from freehold.catalog.fetched import Progress as Tell
-from freehold.catalog.pull import pull as pull_model
 from freehold.catalog.store import ModelStore
 from freehold.cli import interrupt, quality
 from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, size, stderr, table
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.model import ModelCard
-from freehold.deploy.formats import choose_format
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +45,9 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Fetch a model, examine it, and keep it by its digest."""
+    from freehold.catalog.pull import pull as pull_model
+    from freehold.deploy.formats import choose_format
+
     with errors_in_a_sentence(as_json):
         home = load.home()
         home.create()
@@ -147,6 +148,9 @@ def ensure_default(home: Home, told: Console) -> ModelCard:
     for card in store.list():
         if card.name == name:
             return card
+    from freehold.catalog.pull import pull as pull_model
+    from freehold.deploy.formats import choose_format
+
     told.print(f"First start: fetching the default model, {name}.")
     with interrupt.once(), _progress(told) as tell:
         return pull_model(store, home.path, name, progress=tell, choose_format=choose_format)

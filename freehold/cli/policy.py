@@ -2,20 +2,21 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from freehold.cli import reach
 from freehold.cli.explain import explain
 from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, table
-from freehold.cli.owner import TenantOption
+from freehold.cli.owner import TenantOption, chosen_tenant
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 from freehold.core.policy import Policy
-from freehold.store.sql import SqlStore
+
+if TYPE_CHECKING:
+    from freehold.store.sql import SqlStore
 
 app = typer.Typer(no_args_is_help=True, help="Who may do what, in Cedar.")
 app.command()(explain)
@@ -185,6 +186,8 @@ def _text_of(file: Path) -> str:
 
 
 def _yaml_in(file: Path) -> object:
+    import yaml
+
     try:
         return yaml.safe_load(_text_of(file))
     except yaml.YAMLError as error:
@@ -195,35 +198,35 @@ def _yaml_in(file: Path) -> object:
 
 
 def _one(found: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    from freehold.serve.admin_policies import no_policy
-
     for each in found:
         if each["name"] == name:
             return each
+    from freehold.serve.admin_policies import no_policy
+
     raise no_policy(name)
 
 
 def _list(home: Home, of: dict[str, Any]) -> list[dict[str, Any]]:
-    from freehold.serve.admin_policies import shown_policy
-
     gateway = reach.running(home)
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of)["data"]
         return found
+    from freehold.serve.admin_policies import shown_policy
+
     with reach.offline(home) as (store, _, _):
         return [shown_policy(each) for each in store.policies(_owner(store, of))]
 
 
 def _put(home: Home, name: str, text: str, of: dict[str, Any]) -> dict[str, Any]:
-    from freehold.secure import policy
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_policies import NewPolicy, shown_policy
-
     gateway = reach.running(home)
     body = {"name": name, "text": text, **of}
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, body)
         return found
+    from freehold.secure import policy
+    from freehold.serve.admin import validated
+    from freehold.serve.admin_policies import NewPolicy, shown_policy
+
     with reach.offline(home) as (store, keyring, _):
         wanted = validated(NewPolicy, body)
         at_us = keyring.clock.wall_us()
@@ -234,19 +237,19 @@ def _put(home: Home, name: str, text: str, of: dict[str, Any]) -> dict[str, Any]
 
 
 def _remove(home: Home, name: str, of: dict[str, Any]) -> dict[str, Any]:
-    from freehold.serve.admin_policies import no_policy
-
     gateway = reach.running(home)
     if gateway is not None:
         found: dict[str, Any] = gateway.call("DELETE", f"{_PATH}/{reach.quoted(name)}", query=of)
         return found
+    from freehold.serve.admin_policies import no_policy
+
     with reach.offline(home) as (store, _, _):
         if not store.remove_policy(_owner(store, of), name):
             raise no_policy(name)
         return {"name": name, "removed": True}
 
 
-def _owner(store: SqlStore, of: dict[str, Any]) -> str | None:
+def _owner(store: "SqlStore", of: dict[str, Any]) -> str | None:
     if of.get("installation"):
         return None
-    return reach.chosen_tenant(store, of.get("tenant")).id
+    return chosen_tenant(store, of.get("tenant")).id

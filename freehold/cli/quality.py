@@ -17,7 +17,6 @@ from freehold.cli.output import Json, console, errors_in_a_sentence, print_json,
 from freehold.config import load
 from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard, Quality, QualityTrial, Task
-from freehold.deploy.quality import measure_quality
 
 
 def measure(
@@ -29,6 +28,8 @@ def measure(
     as_json: Json = False,
 ) -> None:
     """Measure what the openvino engine's weights and kv_cache formats lose."""
+    from freehold.deploy.quality import measure_quality
+
     with errors_in_a_sentence(as_json):
         store = ModelStore(load.home().path)
         card = store.get(name)

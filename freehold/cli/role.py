@@ -98,24 +98,24 @@ def _body(role: Role, group: str, provider: str | None) -> dict[str, str]:
 
 
 def _list(home: Home, of: Of) -> list[dict[str, Any]]:
-    from freehold.serve.admin_roles import shown_grant
-
     gateway = reach.running(home)
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of.named())["data"]
         return found
+    from freehold.serve.admin_roles import shown_grant
+
     with reach.offline(home) as (store, _, _):
         return [shown_grant(each) for each in store.role_grants(*of.resting(store))]
 
 
 def _grant(home: Home, of: Of, body: dict[str, str]) -> dict[str, Any]:
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_roles import RoleOfGroup, shown_grant
-
     gateway = reach.running(home)
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, {**body, **of.named()})
         return found
+    from freehold.serve.admin import validated
+    from freehold.serve.admin_roles import RoleOfGroup, shown_grant
+
     asked = validated(RoleOfGroup, body)
     issuer = _issuer(home, asked.provider)
     with reach.offline(home) as (store, keyring, _):
@@ -125,14 +125,14 @@ def _grant(home: Home, of: Of, body: dict[str, str]) -> dict[str, Any]:
 
 
 def _revoke(home: Home, of: Of, body: dict[str, str]) -> dict[str, Any]:
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_roles import RoleOfGroup, no_grant, shown_grant
-
     gateway = reach.running(home)
     if gateway is not None:
         query = {**body, **of.named()}
         found: dict[str, Any] = gateway.call("DELETE", _PATH, query=query)
         return found
+    from freehold.serve.admin import validated
+    from freehold.serve.admin_roles import RoleOfGroup, no_grant, shown_grant
+
     asked = validated(RoleOfGroup, body)
     issuer = _issuer(home, asked.provider)
     with reach.offline(home) as (store, _, _):

@@ -91,13 +91,13 @@ def rm(
 
 
 def _set(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
-    from freehold.serve.admin import validated
-    from freehold.serve.routes import NewRoute
-
     gateway = reach.running(home)
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
         return found
+    from freehold.serve.admin import validated
+    from freehold.serve.routes import NewRoute
+
     with offline(home, of) as rest:
         return rest.shown_route(rest.set_route(validated(NewRoute, body)))
 
@@ -111,11 +111,11 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
 
 
 def _show(home: Home, of: Of, alias: str) -> dict[str, Any]:
-    from freehold.serve.routes import no_route
-
     gateway = reach.running(home)
     if gateway is not None:
         return one(gateway, "GET", _PATH, alias, of)
+    from freehold.serve.routes import no_route
+
     with offline(home, of) as rest:
         found = rest.routes().get(alias)
         if found is None:
@@ -124,11 +124,11 @@ def _show(home: Home, of: Of, alias: str) -> dict[str, Any]:
 
 
 def _remove(home: Home, of: Of, alias: str) -> dict[str, Any]:
-    from freehold.serve.routes import not_removed
-
     gateway = reach.running(home)
     if gateway is not None:
         return one(gateway, "DELETE", _PATH, alias, of)
+    from freehold.serve.routes import not_removed
+
     with offline(home, of) as rest:
         removed = rest.store.remove_route(*rest.owner, alias)
         if removed is None:

@@ -6,7 +6,7 @@ import typer
 
 from freehold.cli import reach
 from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, table
-from freehold.cli.owner import TenantOption
+from freehold.cli.owner import TenantOption, chosen_tenant
 from freehold.config import load
 from freehold.config.home import Home
 
@@ -82,28 +82,28 @@ def _named(**given: str | None) -> dict[str, str]:
 
 
 def _list(home: Home, of: dict[str, str]) -> list[dict[str, Any]]:
-    from freehold.serve.admin_sessions import shown_session
-
     gateway = reach.running(home)
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of)["data"]
         return found
+    from freehold.serve.admin_sessions import shown_session
+
     with reach.offline(home) as (store, keyring, _):
-        tenant = reach.chosen_tenant(store, of.get("tenant"))
+        tenant = chosen_tenant(store, of.get("tenant"))
         now_us = keyring.clock.wall_us()
         return [shown_session(each) for each in store.sessions(tenant.id, now_us, of.get("person"))]
 
 
 def _revoke(home: Home, session: str, of: dict[str, str]) -> dict[str, Any]:
-    from freehold.serve.admin_sessions import no_session, shown_session
-
     gateway = reach.running(home)
     if gateway is not None:
         path = f"{_PATH}/{reach.quoted(session)}"
         found: dict[str, Any] = gateway.call("DELETE", path, query=of)
         return found
+    from freehold.serve.admin_sessions import no_session, shown_session
+
     with reach.offline(home) as (store, keyring, _):
-        tenant = reach.chosen_tenant(store, of.get("tenant"))
+        tenant = chosen_tenant(store, of.get("tenant"))
         ended = store.end_session(tenant.id, session, keyring.clock.wall_us(), "local")
         if ended is None:
             raise no_session(session)
@@ -111,16 +111,16 @@ def _revoke(home: Home, session: str, of: dict[str, str]) -> dict[str, Any]:
 
 
 def _cut_off(home: Home, person: str | None, of: dict[str, str]) -> dict[str, Any]:
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_sessions import CutOffQuery
-
     gateway = reach.running(home)
     asked = {"all": True} if person is None else {"person": person}
     if gateway is not None:
         found: dict[str, Any] = gateway.call("DELETE", _PATH, query={**asked, **of})
         return found
+    from freehold.serve.admin import validated
+    from freehold.serve.admin_sessions import CutOffQuery
+
     validated(CutOffQuery, asked)
     with reach.offline(home) as (store, keyring, _):
-        tenant = reach.chosen_tenant(store, of.get("tenant"))
+        tenant = chosen_tenant(store, of.get("tenant"))
         ended = store.cut_off(tenant.id, person, keyring.clock.wall_us(), "local")
         return {"person": person, "sessions_ended": ended}

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.catalog.own_weights import own_cache
 from freehold.cli import reach, routing
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
-from freehold.cli.owner import Of
+from freehold.cli.owner import Of, chosen_tenant
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment
@@ -172,13 +171,13 @@ def _table(holdings: list[dict[str, str]]) -> None:
 
 
 def _create(home: Home, body: dict[str, Any]) -> dict[str, Any]:
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_tenants import NewTenant, shown_tenant
-
     gateway = reach.running(home)
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, body)
         return found
+    from freehold.serve.admin import validated
+    from freehold.serve.admin_tenants import NewTenant, shown_tenant
+
     with reach.offline(home) as (store, _, _):
         wanted = validated(NewTenant, body)
         made = Tenant(new_id("ten"), wanted.name, wanted.isolation, _now_us())
@@ -187,38 +186,38 @@ def _create(home: Home, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _list(home: Home) -> list[dict[str, Any]]:
-    from freehold.serve.admin_tenants import shown_tenant
-
     gateway = reach.running(home)
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH)["data"]
         return found
+    from freehold.serve.admin_tenants import shown_tenant
+
     with reach.offline(home) as (store, _, _):
         return [shown_tenant(each) for each in store.tenants()]
 
 
 def _show(home: Home, name: str) -> dict[str, Any]:
-    from freehold.serve.admin_tenants import shown_holdings, shown_tenant
-
     gateway = reach.running(home)
     if gateway is not None:
         found: dict[str, Any] = gateway.call("GET", f"{_PATH}/{reach.quoted(name)}")
         return found
+    from freehold.serve.admin_tenants import shown_holdings, shown_tenant
+
     with reach.offline(home) as (store, _, _):
-        tenant = reach.chosen_tenant(store, name)
+        tenant = chosen_tenant(store, name)
         held = shown_holdings(store.holdings(tenant.id, _now_us()))
         return shown_tenant(tenant) | {"holdings": held}
 
 
 def _change(home: Home, name: str, body: dict[str, Any]) -> dict[str, Any]:
-    from freehold.serve.admin_tenants import check_not_default, shown_tenant
-
     gateway = reach.running(home)
     if gateway is not None:
         found: dict[str, Any] = gateway.call("PATCH", f"{_PATH}/{reach.quoted(name)}", body)
         return found
+    from freehold.serve.admin_tenants import check_not_default, shown_tenant
+
     with reach.offline(home) as (store, _, _):
-        tenant = reach.chosen_tenant(store, name)
+        tenant = chosen_tenant(store, name)
         changed: Tenant | None = tenant
         if "audit_content" in body:
             changed = store.set_audit_content(tenant.id, body["audit_content"])
@@ -232,6 +231,13 @@ def _change(home: Home, name: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remove(home: Home, name: str, force: bool) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        found: dict[str, Any] = gateway.call(
+            "DELETE", f"{_PATH}/{reach.quoted(name)}", query={"force": force}
+        )
+        return found
+    from freehold.catalog.own_weights import own_cache
     from freehold.serve.admin_tenants import (
         check_empty,
         check_not_default,
@@ -239,14 +245,8 @@ def _remove(home: Home, name: str, force: bool) -> dict[str, Any]:
         shown_tenant,
     )
 
-    gateway = reach.running(home)
-    if gateway is not None:
-        found: dict[str, Any] = gateway.call(
-            "DELETE", f"{_PATH}/{reach.quoted(name)}", query={"force": force}
-        )
-        return found
     with routing.offline(home, Of(name)) as rest:
-        tenant = reach.chosen_tenant(rest.store, name)
+        tenant = chosen_tenant(rest.store, name)
         check_not_default(tenant)
         held = rest.store.holdings(tenant.id, _now_us())
         if not force:

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from freehold.catalog.adapters import staging
 from freehold.catalog.store import ModelStore
-from freehold.cli import banner, logs, model, reach, tls, wiring
+from freehold.cli import at_rest, banner, logs, model, tls, wiring
 from freehold.cli.output import Json, console, errors_in_a_sentence, stderr
 from freehold.config import load
 from freehold.config.home import Home, write_private
@@ -189,19 +189,19 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.on_signal)
     url = _url(settings.server, listener)
-    store, is_new = reach.open_store(home, settings.database)
+    store, is_new = at_rest.open_store(home, settings.database)
     witness: Witness | None = None
     try:
-        keyring = reach.open_keyring(home, store, may_create=is_new, settings=settings)
+        keyring = at_rest.open_keyring(home, store, may_create=is_new, settings=settings)
         if file is None:
-            reach.check_settings(home, store)
-        witness = reach.open_audit(home, store, settings.audit)
+            at_rest.check_settings(home, store)
+        witness = at_rest.open_audit(home, store, settings.audit)
         store.put_back(witness.owed(store.audit_heads()))
         recover(store, home.journal)
         orphans = store.settle_orphans(time.time_ns() // 1000)
         witness.check(store.audit_heads())
-        reach.forget_again(store, witness)
-        tenant_id = reach.default_tenant(store)
+        at_rest.forget_again(store, witness)
+        tenant_id = at_rest.default_tenant(store)
         operator = keyring.open_locally(tenant_id)
         first_key = _first_key(home, store, keyring, tenant_id)
         shutil.rmtree(staging(home.path), ignore_errors=True)  # of a command that was killed

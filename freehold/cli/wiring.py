@@ -16,7 +16,7 @@ import freehold
 from freehold.catalog.adapters import Adapters
 from freehold.catalog.own_weights import copied, forget_others, own_cache
 from freehold.catalog.store import ModelStore
-from freehold.cli import reach
+from freehold.cli import at_rest
 from freehold.config.home import Home
 from freehold.config.schema import EventSettings, Settings
 from freehold.config.trust import outgoing
@@ -397,7 +397,7 @@ def gateway(
         functools.partial(fleet.is_wanted, store),
         clock,
     )
-    subjects = reach.open_subjects(home, store)
+    subjects = at_rest.open_subjects(home, store)
     policies, refusals = LivePolicies(store, clock), Refusals(store, clock)
     people = _people(settings, tenants, store, clock)
     sessions = Sessions(store, keyring, settings.sessions)

@@ -1,16 +1,18 @@
-"""The only reader of settings from files and the environment."""
+"""The only reader of settings from files and the environment. What checks them is imported
+when there are some to check: most commands ask only for the home."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from freehold.config.home import Home
-from freehold.config.schema import Settings
 from freehold.core.errors import Code, UserError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from freehold.config.schema import Settings
 
 _PREFIX = "FREEHOLD_"
 _NOT_SETTINGS = {"FREEHOLD_HOME"}
@@ -26,12 +28,16 @@ def settings(
     where: Path,
     environ: Mapping[str, str] = os.environ,
     overrides: Mapping[str, Any] | None = None,
-) -> Settings:
+) -> "Settings":
     """Reads `where` (absent: all defaults), then `FREEHOLD_SECTION__NAME`, then
     `overrides` (dotted names, from the command line; None is skipped).
 
     Raises `UserError(CONFIG_INVALID)` naming the key and the place of a bad value.
     """
+    from pydantic import ValidationError
+
+    from freehold.config.schema import Settings
+
     raw = _read_yaml(where)
     for name, value in _environment_values(environ).items():
         _put(raw, name, value, f"environment variable {_PREFIX}{name.replace('.', '__').upper()}")
@@ -45,6 +51,8 @@ def settings(
 
 
 def _read_yaml(where: Path) -> dict[str, Any]:
+    import yaml
+
     try:
         raw = yaml.safe_load(where.read_bytes())
     except FileNotFoundError:
@@ -78,6 +86,8 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _environment_value(name: str, text: str) -> Any:
+    import yaml
+
     try:
         return yaml.safe_load(text) if text else None
     except (yaml.YAMLError, ValueError):
@@ -98,7 +108,7 @@ def _put(raw: dict[str, Any], dotted: str, value: Any, origin: str) -> None:
     raw[last] = value
 
 
-def _first_problem(error: ValidationError, where: Path) -> str:
+def _first_problem(error: "ValidationError", where: Path) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     key = ".".join(str(part) for part in problem["loc"]) or "the settings"
     what = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

@@ -8,15 +8,13 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from freehold.config.trust import LOOPBACK
 from freehold.core.binding import OF_ALL, ROLES, Environment, Role, Scope
 from freehold.core.event import Severity
 from freehold.core.names import label
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
 CertificateName = Annotated[str, Field(min_length=1, max_length=512)]
-
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class _Section(BaseModel):

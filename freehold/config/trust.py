@@ -5,6 +5,8 @@ from pathlib import Path
 
 from freehold.core.errors import Code, UserError
 
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})  # what never leaves this machine
+
 
 def outgoing(ca_file: str | None) -> ssl.SSLContext:
     """Verifies names and certificates always. Raises `UserError(CONFIG_INVALID)` for a file

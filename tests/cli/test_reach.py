@@ -15,6 +15,7 @@ from freehold.cli import reach
 from freehold.config.home import Home, write_private
 from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Code, UserError
+from freehold.core.tenant import DEFAULT_TENANT
 from freehold.secure.keys import KeyRequest
 
 
@@ -162,7 +163,7 @@ def test_at_rest_the_store_the_keys_and_one_tenant_are_there(home: Home) -> None
         assert again == tenant_id
         assert key is not None
         assert keyring.authenticate(key.reveal()).tenant_id == tenant_id
-        assert store.tenant_named(reach.DEFAULT_TENANT) == tenant_id
+        assert store.tenant_named(DEFAULT_TENANT) == tenant_id
     assert (home.secrets / "pepper").stat().st_mode & 0o777 == 0o600
 
 

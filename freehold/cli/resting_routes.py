@@ -1,0 +1,84 @@
+"""Adapters and routes of a home that no gateway serves."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from freehold.catalog.adapters import Adapters
+from freehold.catalog.store import ModelStore
+from freehold.cli import reach
+from freehold.cli.owner import Of
+from freehold.config import load
+from freehold.config.home import Home
+from freehold.config.schema import Settings
+from freehold.core.adapter import Adapter
+from freehold.core.binding import Environment, Route
+from freehold.core.model import ModelCard
+from freehold.deploy.autotune import Records, rank_limits, settings_for
+from freehold.engines import registry
+from freehold.engines.base import LocalModel
+from freehold.store.sql import SqlStore
+
+if TYPE_CHECKING:
+    from freehold.serve.routes import NewRoute
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """A home that no gateway serves, open under its lock."""
+
+    store: SqlStore
+    adapters: Adapters
+    models: ModelStore
+    settings: Settings
+    owner: tuple[str, Environment]
+    cards: Mapping[str, ModelCard]  # by digest
+
+    def every(self) -> Iterator[Adapter]:
+        after = ""
+        while page := self.adapters.page(*self.owner, _PAGE, after):
+            yield from page
+            after = page[-1].name
+
+    def routes(self) -> dict[str, Route]:
+        return {route.alias: route for route in self.store.routes(*self.owner)}
+
+    def set_route(self, wanted: "NewRoute") -> Route:
+        """The engine that the settings name answers for what it can; the next `freehold
+        up` tells it of the adapter."""
+        from freehold.serve.routes import Place, resolve
+
+        base = self.adapters.base(wanted.base)
+        records = Records(load.home().cache)
+        chosen = settings_for(base, self.settings.engines, records)
+        engine = registry.create(chosen.default, chosen)
+        able = engine.capabilities(LocalModel(base, self.models.path(base)))
+        place = Place(engine.name, base.name, able)
+        route = resolve(wanted, self.owner, base, self.adapters, place, time.time_ns() // 1000)
+        self.store.set_route(self.owner[0], route)
+        return route
+
+    def shown(self, adapter: Adapter) -> dict[str, Any]:
+        from freehold.serve.admin_routing import shown_adapter
+
+        return shown_adapter(adapter, self.cards)
+
+    def shown_route(self, route: Route) -> dict[str, Any]:
+        from freehold.serve.admin_routing import shown_route
+
+        return shown_route(route, self.adapters, self.cards)
+
+
+@contextmanager
+def opened(home: Home, of: Of) -> Iterator[Offline]:
+    settings = load.settings(home.settings)
+    models = ModelStore(home.path)
+    with reach.offline(home) as (store, keyring, _):
+        limits = rank_limits(settings.engines, Records(home.cache))
+        adapters = Adapters(home.path, store, models, keyring.clock, limits)
+        cards = {card.digest: card for card in models.list()}
+        yield Offline(store, adapters, models, settings, of.resting(store), cards)
