@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from freehold.catalog import admit, checkpoint
 from freehold.catalog.blobs import digest_of, disk_error
 from freehold.catalog.store import ModelStore
@@ -287,6 +285,8 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _check_finite(tensor: Tensor, weights: bytes) -> None:
+    import numpy as np  # which no command and no start needs but those that add an adapter
+
     values = np.frombuffer(weights[tensor.begin : tensor.end], dtype=_FLOATS[tensor.dtype])
     if tensor.dtype == "BF16":
         sound = bool(((values & 0x7F80) != 0x7F80).all())  # its exponent is not all ones

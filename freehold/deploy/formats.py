@@ -27,17 +27,11 @@ from freehold.catalog.blobs import digest_of
 from freehold.catalog.fetched import Progress
 from freehold.core.errors import Code, UserError
 from freehold.core.gguf import Header, read_header
-from freehold.core.model import Conversion, FormatTrial
+from freehold.core.model import MAX_KL_NATS, Conversion, FormatTrial
 from freehold.deploy.probe import read_machine
 from freehold.engines import child
 from freehold.engines.cores import usable_cores
 
-# Mean KL divergence of next-token distributions from the fetched file's. Published
-# llama.cpp measurements of models of 8 billion parameters lie near 0.005 for Q5_K_M,
-# which nobody notices, and near 0.07 for three-bit formats, which people do. Measured
-# on SmolLM2-135M from Q4_1: 0.005 for Q8_0; 0.27, with every third likeliest token
-# another, for Q4_0, whose second rounding this bound is there to refuse.
-MAX_KL_NATS = 0.05
 _CANDIDATES = ("Q4_0", "Q8_0")
 _MAX_FILE_BYTES = 1_000_000_000  # beyond, converting and measuring takes minutes
 _POSITIONS, _FEWEST_POSITIONS, _TOP = 96, 32, 64

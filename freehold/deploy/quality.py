@@ -14,8 +14,7 @@ import orjson
 from freehold.catalog.fetched import Progress
 from freehold.config.schema import OpenVinoSettings
 from freehold.core.errors import Code, UserError
-from freehold.core.model import ModelCard, Quality, QualityTrial
-from freehold.deploy.formats import MAX_KL_NATS
+from freehold.core.model import MAX_KL_NATS, ModelCard, Quality, QualityTrial
 from freehold.deploy.probe import read_machine
 from freehold.engines import child
 from freehold.engines.cores import usable_cores

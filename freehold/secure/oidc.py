@@ -13,15 +13,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import jwt
 import orjson
 
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
 from freehold.secure.oauth import is_safe
+
+if TYPE_CHECKING:
+    import aiohttp
 
 # Signatures with a public key only: with an HMAC whoever can check a token can make one.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
@@ -138,8 +140,10 @@ class Provider:
                 raise _invalid("it does not belong to the access token that came with it")
         return self._said(content)
 
-    def http(self) -> aiohttp.ClientSession:
+    def http(self) -> "aiohttp.ClientSession":
         """For one exchange with it."""
+        import aiohttp
+
         return aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=_FETCH_S),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -238,6 +242,8 @@ class Provider:
 
     async def _fetched(self) -> _Keys | None:
         """New keys, at most once a minute however many tokens name keys that are not there."""
+        import aiohttp
+
         async with self._fetching:
             now = self._clock.monotonic_s()
             if self._tried_at_s is not None and now - self._tried_at_s < _REFRESH_S:
@@ -258,7 +264,7 @@ def _holds(keys: _Keys, id: str | None, now_s: float) -> bool:
 
 
 async def _found_at(
-    trusted: Trusted, client: Callable[[], aiohttp.ClientSession]
+    trusted: Trusted, client: "Callable[[], aiohttp.ClientSession]"
 ) -> tuple[Mapping[str | None, jwt.PyJWK], About]:
     async with client() as http:
         address = trusted.issuer.rstrip("/") + "/.well-known/openid-configuration"
@@ -305,7 +311,8 @@ def _about(found: Mapping[str, Any]) -> About:
 
 
 async def document(
-    asking: AbstractAsyncContextManager[aiohttp.ClientResponse], statuses: Collection[int] = (200,)
+    asking: "AbstractAsyncContextManager[aiohttp.ClientResponse]",
+    statuses: Collection[int] = (200,),
 ) -> dict[str, Any]:
     """A bounded answer in JSON. Raises `ValueError` for anything else."""
     async with asking as response:

@@ -16,7 +16,6 @@ from freehold.core.audit import Record as AuditRecord
 from freehold.core.binding import Principal
 from freehold.core.errors import Code, UserError
 from freehold.secure.subjects import Subjects
-from freehold.serve import admission
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import OwnQuery, owner
 from freehold.serve.wire import Receive, Scope, Send, read_body, reply_json
@@ -202,6 +201,8 @@ async def body_of(
     gateway: Gateway, scope: Scope, receive: Receive, principal: Principal, key: str
 ) -> bytes:
     """A whole body, from who may still send it once it is there."""
+    from freehold.serve import admission  # commands on a home at rest use the rest of this file
+
     raw = await read_body(scope, receive, MAX_BODY_BYTES, gateway.room)
     gateway.room.give_back(len(raw))
     await admission.still(gateway, scope, principal, key)

@@ -18,7 +18,7 @@ from freehold.core.audit import stream_of
 from freehold.core.binding import Principal
 from freehold.core.errors import Code, UserError
 from freehold.secure.network import address
-from freehold.serve import admission, openapi
+from freehold.serve import admission
 from freehold.serve.admin import Admin
 from freehold.serve.admin_backups import BackupsAdmin
 from freehold.serve.admin_content import ContentAdmin
@@ -33,6 +33,7 @@ from freehold.serve.admin_sessions import SessionsAdmin
 from freehold.serve.admin_subjects import SubjectsAdmin
 from freehold.serve.admin_tenants import TenantsAdmin
 from freehold.serve.console import Console
+from freehold.serve.document import Document
 from freehold.serve.door import Door
 from freehold.serve.gateway import Gateway
 from freehold.serve.health import Health
@@ -89,7 +90,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
     policies, limits = PoliciesAdmin(gateway), LimitsAdmin(gateway)
     sessions, roles = SessionsAdmin(gateway), RolesAdmin(gateway)
     events, backups = EventsAdmin(gateway), BackupsAdmin(gateway)
-    document = openapi.Document()
+    document = Document()
     infer, see = Action.INFER, Action.LIST_MODELS
     return [
         Operation("POST", "/v1/chat/completions", infer, Inference(gateway, "chat/completions")),

@@ -7,11 +7,10 @@ and their policy says so to the browser.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
-
-import jinja2
 
 from freehold.core.action import Action
 from freehold.core.acts import Acting, Via, acting_as
@@ -24,6 +23,9 @@ from freehold.serve.gateway import Gateway
 from freehold.serve.login import ATTEMPT_S, Login
 from freehold.serve.people import Granted
 from freehold.serve.wire import Header, Receive, Scope, Send, read_body
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _MAX_FORM_BYTES, _MAX_FIELDS, _MAX_QUERY = 4096, 20, 16_384
 _HTML, _CSS = b"text/html; charset=utf-8", b"text/css; charset=utf-8"
@@ -40,18 +42,25 @@ _GUARDS: tuple[Header, ...] = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
+_FOLDER = resources.files("freehold.serve") / "pages"
 _Page = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Console:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        folder = resources.files("freehold.serve") / "pages"
-        self._style = (folder / "style.css").read_bytes()
-        self._pages = jinja2.Environment(
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
+        self._style = (_FOLDER / "style.css").read_bytes()
+
+    @cached_property
+    def _pages(self) -> "Environment":
+        """Made when somebody looks: most gateways show pages to nobody."""
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+        def text_of(name: str) -> str:
+            return (_FOLDER / name).read_text("utf-8")
+
+        return Environment(
+            autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(text_of)
         )
 
     async def home(self, scope: Scope, receive: Receive, send: Send) -> None:

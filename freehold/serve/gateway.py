@@ -1,44 +1,48 @@
 """What every request shares. Built once, in `cli/wiring.py`; nothing here is global."""
 
+from __future__ import annotations  # what all these are is only said, so that it costs no import
+
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from freehold.catalog.adapters import Adapters
-from freehold.config.schema import Settings
-from freehold.core.binding import Binding
-from freehold.core.clock import Clock
-from freehold.core.errors import Fault
-from freehold.core.model import ModelCard
-from freehold.core.usage import Settlement
-from freehold.deploy.pool import Pool
-from freehold.deploy.pools import Pools
-from freehold.secure.keys import Keyring
-from freehold.secure.network import Proxies
-from freehold.secure.sessions import Sessions
-from freehold.secure.subjects import Subjects
-from freehold.serve.access import Access
-from freehold.serve.cookies import Cookies
-from freehold.serve.directory import Directory
-from freehold.serve.events import Events
-from freehold.serve.limits import Limits
-from freehold.serve.login import Login
-from freehold.serve.metrics import Metrics
-from freehold.serve.notices import Notices
-from freehold.serve.patterns import Patterns
-from freehold.serve.peers import Peers
-from freehold.serve.people import People
-from freehold.serve.policies import LivePolicies
-from freehold.serve.prices import Prices
 from freehold.serve.quarantine import Quarantine
-from freehold.serve.refusals import Refusals
-from freehold.serve.room import Room
-from freehold.serve.routes import Routes
-from freehold.serve.tenants import Tenants
-from freehold.serve.watch import Watch
-from freehold.store.ledger import Ledger
-from freehold.store.sql import SqlStore
+
+if TYPE_CHECKING:
+    from freehold.catalog.adapters import Adapters
+    from freehold.config.schema import Settings
+    from freehold.core.binding import Binding
+    from freehold.core.clock import Clock
+    from freehold.core.errors import Fault
+    from freehold.core.model import ModelCard
+    from freehold.core.usage import Settlement
+    from freehold.deploy.pool import Pool
+    from freehold.deploy.pools import Pools
+    from freehold.secure.keys import Keyring
+    from freehold.secure.network import Proxies
+    from freehold.secure.sessions import Sessions
+    from freehold.secure.subjects import Subjects
+    from freehold.serve.access import Access
+    from freehold.serve.cookies import Cookies
+    from freehold.serve.directory import Directory
+    from freehold.serve.events import Events
+    from freehold.serve.limits import Limits
+    from freehold.serve.login import Login
+    from freehold.serve.metrics import Metrics
+    from freehold.serve.notices import Notices
+    from freehold.serve.patterns import Patterns
+    from freehold.serve.peers import Peers
+    from freehold.serve.people import People
+    from freehold.serve.policies import LivePolicies
+    from freehold.serve.prices import Prices
+    from freehold.serve.refusals import Refusals
+    from freehold.serve.room import Room
+    from freehold.serve.routes import Routes
+    from freehold.serve.tenants import Tenants
+    from freehold.serve.watch import Watch
+    from freehold.store.ledger import Ledger
+    from freehold.store.sql import SqlStore
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 import freehold
-from freehold.core.binding import Principal
 from freehold.core.errors import Code
 from freehold.serve import bodies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
@@ -26,7 +25,6 @@ from freehold.serve.errors import HTTP
 from freehold.serve.explain import Question
 from freehold.serve.owner import OwnQuery
 from freehold.serve.routes import NewRoute
-from freehold.serve.wire import Receive, Scope, Send, reply_json
 
 Schema = dict[str, Any]
 
@@ -384,16 +382,6 @@ _OTHERS = [
         replies.MadeBackup, frozenset({Code.CONFLICT, Code.DISK_FULL}), status=201,
     ),
 ]  # fmt: skip
-
-
-class Document:
-    def __init__(self) -> None:
-        self._content = build()
-
-    async def serve(
-        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
-    ) -> None:
-        await reply_json(send, self._content)
 
 
 def build() -> dict[str, Any]:

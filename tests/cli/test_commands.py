@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import typer
@@ -86,6 +87,31 @@ def test_what_only_asks_a_running_gateway_opens_no_store(served: Installation) -
     assert 2 not in codes.values(), "each is a command, as it is written here"
     for words, _, modules in told:
         assert not modules & (_OF_A_STORE | _OF_A_GATEWAY), words
+
+
+def test_a_home_at_rest_is_opened_without_what_serves_and_what_upgrades(tmp_path: Path) -> None:
+    environment = environment_of(tmp_path / "home")
+    ((_, made, first),) = _modules(environment, [["key", "create", "one"]])
+    ((_, read, then),) = _modules(environment, [["key", "list"]])
+    assert made == read == 0
+    assert "alembic" in first, "the tables were made"
+    assert "sqlalchemy" in then
+    assert not then & {"alembic", "mako", "numpy", "httpx2", *_OF_A_GATEWAY}
+
+
+def test_a_start_takes_up_nothing_that_only_some_starts_need(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "import sys, freehold.cli.up; print(*sys.modules)"],
+        env=environment_of(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    modules = set(ran.stdout.split())
+    assert "uvicorn" in modules
+    rare = {"alembic", "mako", "numpy", "jinja2", "httpx2", "freehold.serve.openapi"}
+    assert not modules & rare
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -77,6 +77,17 @@ def test_the_migrations_make_exactly_the_tables_of_this_version(tmp_path: Path) 
     assert migrated == _shape(tmp_path / "b.db")
 
 
+def test_the_steps_are_those_that_alembic_finds() -> None:
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    script = ScriptDirectory.from_config(config)
+    known = migrate.revisions()
+    assert known == [step.revision for step in script.walk_revisions()][::-1]
+    assert known[-1] == script.get_current_head()
+    assert migrate.is_known(known[0])
+    assert not migrate.is_known("9999")
+
+
 def test_upgrading_again_changes_nothing(tmp_path: Path) -> None:
     store = SqlStore(tmp_path / "a.db")
     store.add_tenant("ten_a", "a", 1)
