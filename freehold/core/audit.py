@@ -5,6 +5,7 @@ each record's hash covers the one before it.
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -83,6 +84,12 @@ class Kind(StrEnum):
     REFUSALS = "refusals"
     UNDONE = "undone"
     RESTORED = "restored"
+
+
+def is_change(record: Record) -> bool:
+    """Whether it is of an act that was done, so that it may have to be undone."""
+    body = json.loads(record.body)
+    return bool(body["kind"] == Kind.ACT and body["outcome"] == "ok")
 
 
 class Level(StrEnum):

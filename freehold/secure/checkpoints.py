@@ -6,7 +6,8 @@ before, be that in the file of another day. It is on the disk before its records
 database. Whoever holds a copy of these files and the public key finds every record that was
 changed, dropped, moved or added behind Freehold's back.
 
-The first line of a day says where each stream ended, so that a start reads one file.
+The first line of a day says where each stream ended, so that a start reads one file. It reads
+days before that only while the database lacks something of them.
 """
 
 import base64
@@ -22,7 +23,7 @@ import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from freehold.core.audit import Head, Record, link
+from freehold.core.audit import Head, Kind, Record, is_change, link
 from freehold.core.errors import Code, UserError
 
 SHOWN_BYTES = 16  # of each hash: 2^64 tries to find another record of the same
@@ -43,7 +44,8 @@ class Checkpoints:
         self._folder = folder
         self._signed: dict[str, _Shown] = {}
         self._number, self._previous = 0, _FIRST
-        self._bodies: list[tuple[str, int, bytes]] = []
+        self._told: list[Line] = []  # of the last day, until `owed` was asked
+        self._earlier: list[Path] = []
         self._file: int | None = None
         self._day, self._size = "", 0
         _move_in(folder)
@@ -81,16 +83,22 @@ class Checkpoints:
             self._signed[stream] = new[-1].number, new[-1].hash[:SHOWN_BYTES]
 
     def owed(self, heads: Mapping[str, Head]) -> list[Record]:
-        """Records that nothing makes again, signed on the last day, which the database that
-        has these heads lacks. Those that do not follow them are none."""
+        """Records that nothing makes again, signed last, which the database that has these
+        heads lacks. Those that do not follow them are none, nor those that were stored once:
+        behind a change that was not, the next record of its stream says so."""
         found: dict[str, list[Record]] = {}
-        for stream, number, body in self._bodies:
-            mine = found.setdefault(stream, [])
-            head = Head(mine[-1].number, mine[-1].hash) if mine else heads.get(stream, Head())
-            if number == head.number + 1:
-                hashed = link(head.hash, stream, number, body)
-                mine.append(Record(stream, number, body, hashed, is_once=True))
-        self._bodies = []
+        for line in self._since(heads):
+            for stream, (first, _) in line.streams.items():
+                mine = found.setdefault(stream, [])
+                if mine and is_change(mine[-1]) and not _is_told(line.bodies.get((stream, first))):
+                    mine.clear()
+            for (stream, number), body in line.bodies.items():
+                mine = found[stream]
+                head = Head(mine[-1].number, mine[-1].hash) if mine else heads.get(stream, Head())
+                if number == head.number + 1:
+                    hashed = link(head.hash, stream, number, body)
+                    mine.append(Record(stream, number, body, hashed, is_once=True))
+        self._told, self._earlier = [], []
         return [
             record
             for stream, mine in sorted(found.items())
@@ -98,10 +106,29 @@ class Checkpoints:
             for record in mine
         ]
 
+    def _since(self, heads: Mapping[str, Head]) -> list["Line"]:
+        """Of the last day, and of those before it that have what is behind these heads."""
+        told, earlier = self._told, self._earlier
+        while earlier and any(
+            heads.get(stream, Head()).number < number
+            for stream, (number, _) in (told[0].heads or {}).items()
+        ):
+            path = earlier.pop()
+            try:
+                _check_follows(told[0], path)
+                told = [*_telling(_lines([path], self._key.public_key())), *told]
+            except OSError as error:
+                raise UserError(
+                    Code.AUDIT_UNAVAILABLE,
+                    f"{path} cannot be read ({error.strerror}), and it has what the database lacks "
+                    "of the audit records: make it readable.",
+                ) from None
+        return told
+
     def _is_tail(self, stream: str, last: Record) -> bool:
         """Nothing was signed behind it, or only what the journal brings again."""
         is_end = (last.number, last.hash[:SHOWN_BYTES]) == self._signed[stream]
-        return is_end or orjson.loads(last.body)["kind"] == "undone"
+        return is_end or orjson.loads(last.body)["kind"] == Kind.UNDONE
 
     def begin(self, heads: Mapping[str, Head], at_us: int) -> None:
         """In a new folder what there is so far counts from here on."""
@@ -133,14 +160,15 @@ class Checkpoints:
         found = days(self._folder)
         if not found:
             return
-        path = found[-1]
+        *self._earlier, path = found
         for line in _lines([path], self._key.public_key()):
-            if not self._size and len(found) > 1:
-                _check_follows(line, found[-2], path)
+            if not self._size and self._earlier:
+                _check_follows(line, self._earlier[-1])
             self._number, self._previous = line.number, line.digest
             self._size += line.size
             self._signed.update(line.ends())
-            self._bodies += [(*named, body) for named, body in line.bodies.items()]
+            if line.bodies or not self._told:
+                self._told.append(line)
         self._day = path.stem
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         os.ftruncate(self._file, self._size)
@@ -319,7 +347,17 @@ def _first_wrong(paths: Sequence[Path], key: Ed25519PublicKey, is_whole: bool) -
     return _broken(number - 1, "changed while it was read")
 
 
-def _check_follows(first: Line, before: Path, path: Path) -> None:
+def _telling(lines: Iterable[Line]) -> list[Line]:
+    """The first, and those that hold bodies."""
+    return [line for at, line in enumerate(lines) if line.bodies or not at]
+
+
+def _is_told(body: bytes | None) -> bool:
+    """Whether a record says of those before it that they were not made."""
+    return body is not None and orjson.loads(body)["kind"] in (Kind.UNDONE, Kind.RESTORED)
+
+
+def _check_follows(first: Line, before: Path) -> None:
     """The first line of a day, and the last one of the day before."""
     with before.open("rb") as file:
         file.seek(max(0, before.stat().st_size - _TAIL_BYTES))
@@ -329,7 +367,7 @@ def _check_follows(first: Line, before: Path, path: Path) -> None:
             tail = file.read()
     text = next((each for each in reversed(tail.splitlines(True)) if each.endswith(b"\n")), b"")
     if hashlib.sha256(text[:-1].partition(b" ")[2]).hexdigest() != first.previous:
-        raise _broken(first.number, f"does not go on where {before.name} ends, in {path.name}")
+        raise _broken(first.number, f"does not go on where {before.name} ends")
 
 
 def _content(by_stream: Mapping[str, Sequence[Record]]) -> dict[str, Any]:

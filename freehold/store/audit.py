@@ -19,6 +19,7 @@ from freehold.core.audit import (
     Record,
     Sought,
     chained,
+    is_change,
     link,
     stream_of,
 )
@@ -160,9 +161,7 @@ class AuditTable(Database):
         with self._transaction(EVERY_TENANT) as connection:
             for stream in list(owed.records):
                 if late := self._late(stream, _head(connection, stream)):
-                    told = _again(Kind.RESTORED, [each.number for each in late])
-                    head = Head(late[-1].number, late[-1].hash)
-                    self._store(connection, [*late, *chained(stream, head, [told], is_once=True)])
+                    self._store(connection, [*late, *_told_of(stream, late)])
 
     @contextmanager
     def _changing(self, whose: Whose) -> Iterator[Changing]:
@@ -240,7 +239,7 @@ class AuditTable(Database):
                 "again.",
                 retry_after_s=2,
             )
-        undone = [each.number for each in takewhile(_is_change, reversed(late))][::-1]
+        undone = [each.number for each in takewhile(is_change, reversed(late))][::-1]
         if undone:
             late += chained(stream, head, [_again(Kind.UNDONE, undone)], is_once=True)
             head = Head(late[-1].number, late[-1].hash)
@@ -337,9 +336,13 @@ def _again(kind: Kind, numbers: Sequence[int]) -> bytes:
     return orjson.dumps(body)
 
 
-def _is_change(record: Record) -> bool:
-    body = orjson.loads(record.body)
-    return bool(body["kind"] == "act" and body["outcome"] == "ok")
+def _told_of(stream: str, late: Sequence[Record]) -> list[Record]:
+    """What says that they were put back. Where the last says already that those before it were
+    undone, the place behind it is of a request, which the journal brings again."""
+    if orjson.loads(late[-1].body)["kind"] == Kind.UNDONE:
+        return []
+    told = _again(Kind.RESTORED, [each.number for each in late])
+    return chained(stream, Head(late[-1].number, late[-1].hash), [told], is_once=True)
 
 
 def row_of(key: SubjectKey) -> dict[str, Any]:

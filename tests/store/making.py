@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
@@ -138,6 +140,21 @@ def place_of(where: Backend) -> str:
 
 def at(place: str) -> Backend:
     return Postgres(place) if "://" in place else Sqlite(Path(place))
+
+
+@contextlib.contextmanager
+def failing(store: SqlStore) -> Iterator[None]:
+    """The database refuses records that the witness has heard of already."""
+
+    def refuse(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("INSERT INTO audit "):
+            raise OperationalError(statement, None, Exception("no room"))
+
+    event.listen(store._writer, "before_cursor_execute", refuse)
+    try:
+        yield
+    finally:
+        event.remove(store._writer, "before_cursor_execute", refuse)
 
 
 @contextlib.contextmanager

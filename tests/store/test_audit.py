@@ -1,13 +1,10 @@
 """Each settled request leaves one audit record, in the transaction that settles it."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
 
 from freehold.core.audit import Head, Record, Sought, chained
 from freehold.core.binding import Environment, Scope
@@ -16,7 +13,7 @@ from freehold.store import ledger
 from freehold.store.backend import Backend
 from freehold.store.base import Entries, KeyRecord
 from freehold.store.sql import SqlStore
-from tests.store.making import reservation, settlement
+from tests.store.making import failing, reservation, settlement
 
 
 def _entries(*made: list[Any]) -> Entries:
@@ -145,21 +142,6 @@ def _key(id: str) -> KeyRecord:
     )
 
 
-@contextmanager
-def _failing(store: SqlStore) -> Iterator[None]:
-    """The database refuses records that the witness has heard of already."""
-
-    def refuse(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if statement.startswith("INSERT INTO audit "):
-            raise OperationalError(statement, None, Exception("no room"))
-
-    event.listen(store._writer, "before_cursor_execute", refuse)
-    try:
-        yield
-    finally:
-        event.remove(store._writer, "before_cursor_execute", refuse)
-
-
 def _whole(store: SqlStore) -> list[dict[str, Any]]:
     """The records of a chain that holds together."""
     found = store.audit_records("ten_a", "dev", 100)
@@ -176,7 +158,7 @@ def test_an_act_that_was_signed_and_not_stored_is_stored_as_undone(store: SqlSto
 
     store.witness = witness
     for _ in range(2):
-        with _failing(store), pytest.raises(UserError) as refused:
+        with failing(store), pytest.raises(UserError) as refused:
             store.add_key(_key("key_1"))
         assert refused.value.code is Code.STORAGE_UNAVAILABLE
     assert store.keys("ten_a") == []
@@ -204,7 +186,7 @@ def test_settlements_that_were_signed_and_not_stored_come_again_before_anything_
         *(ledger._reserved(reservation(id)) for id in ("req_b", "req_a")),
         *(ledger._settled(settlement(id)) for id in ("req_b", "req_a")),
     )
-    with _failing(store), pytest.raises(UserError):
+    with failing(store), pytest.raises(UserError):
         store.apply(first)
     with pytest.raises(UserError, match="still to be stored"):
         store.add_key(_key("key_1"))
