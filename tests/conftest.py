@@ -3,12 +3,14 @@
 `make test` runs the tests in several processes at once; one alone works as well.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from tests import postgres
 from tests.installation import First, Installation, start
@@ -19,6 +21,11 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.spread import take_share_of_cores
 
         take_share_of_cores(config.workerinput["workerid"], config.workerinput["workercount"])
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that gateways run on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,6 +1,7 @@
 """The `freehold` command."""
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -52,6 +53,8 @@ def main() -> None:
 
         stderr.print(f"[red]Error:[/red] {plain(report(error))}")
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C finds it ending
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ from freehold.deploy.probe import Machine
 _STREAMS, _WORDS, _ANSWER_TOKENS = 8, 160, 48
 _LONGEST_S = 20.0
 
+# What one stream does; it tells its tokens at its number.
+_One = Callable[[int, list[int]], Coroutine[Any, Any, None]]
+
 
 @dataclass(frozen=True, slots=True)
 class Speed:
@@ -55,53 +58,64 @@ class Speeds:
         return self._folder / f"{self._machine.fingerprint}-{digest}-{engine}.json"
 
 
-async def measure(pool: Pool, card: ModelCard) -> Speed | None:
-    """With an engine that serves; None where it did not answer."""
+async def measure(pool: Pool, card: ModelCard, longest_s: float = _LONGEST_S) -> Speed | None:
+    """With an engine that serves; None where it did not answer. What is too slow to end in
+    time is known by the tokens until then, and reads no slower than it makes."""
     streams = min(_STREAMS, pool.capabilities.concurrency)
     now_us = time.time_ns() // 1000
     if card.task is not Task.CHAT:
-        read = await _rate(streams, lambda number: _embedded(pool, card, number))
+        read = await _rate(
+            streams, lambda number, told: _embedded(pool, card, number, told), longest_s
+        )
         return None if read is None else Speed(read, None, streams, now_us)
-    read = await _rate(streams, lambda number: _answered(pool, card, number, _WORDS, 1))
-    made = await _rate(streams, lambda number: _answered(pool, card, number, 1, _ANSWER_TOKENS))
-    if read is None or made is None:
-        return None
-    return Speed(read, made, streams, now_us)
+
+    def answered(words: int, tokens: int) -> _One:
+        return lambda number, told: _answered(pool, card, number, words, tokens, told)
+
+    read = await _rate(streams, answered(_WORDS, 1), longest_s)
+    made = await _rate(streams, answered(1, _ANSWER_TOKENS), longest_s)
+    return None if made is None else Speed(max(read or 0.0, made), made, streams, now_us)
 
 
-async def _rate(streams: int, one: Callable[[int], Coroutine[Any, Any, int]]) -> float | None:
+async def _rate(streams: int, one: _One, longest_s: float) -> float | None:
     """Tokens of all streams a second, from the first call's begin to the last one's end."""
-    begun = time.perf_counter()
+    begun, told = time.perf_counter(), [0] * streams
     try:
-        async with asyncio.timeout(_LONGEST_S):
-            counts = await asyncio.gather(*map(one, range(streams)))
-    except (TimeoutError, UserError):
+        async with asyncio.timeout(longest_s):
+            await asyncio.gather(*(one(number, told) for number in range(streams)))
+    except TimeoutError:
+        pass
+    except UserError:
         return None
     elapsed = time.perf_counter() - begun
-    return sum(counts) / elapsed if sum(counts) and elapsed > 0 else None
+    return sum(told) / elapsed if sum(told) and elapsed > 0 else None
 
 
-async def _answered(pool: Pool, card: ModelCard, number: int, words: int, tokens: int) -> int:
-    """The tokens of its prompt, where only one is made, else those of its answer."""
+async def _answered(
+    pool: Pool, card: ModelCard, number: int, words: int, tokens: int, told: list[int]
+) -> None:
+    """Tells the tokens of its prompt, where only one is made, else those of its answer."""
     body = {
         "prompt": f"{number}." + " The river runs by the old mill and on" * (words // 8 + 1),
         "max_tokens": tokens,
         "temperature": 0,
     }
-    usage: dict[str, int] = {}
     async with (
         pool.lease("", Priority.BATCH) as lease,
         lease.client.stream(EngineCall(COMPLETIONS, card.digest, body, "speed")) as answer,
     ):
         while (chunks := await answer.read()) is not None:
             for chunk in chunks:
-                usage = chunk.get("usage") or usage
-    return usage.get("prompt_tokens" if tokens == 1 else "completion_tokens", 0)
+                usage = chunk.get("usage")
+                if usage:
+                    told[number] = usage["prompt_tokens" if tokens == 1 else "completion_tokens"]
+                elif tokens > 1 and chunk.get("choices"):
+                    told[number] += 1
 
 
-async def _embedded(pool: Pool, card: ModelCard, number: int) -> int:
+async def _embedded(pool: Pool, card: ModelCard, number: int, told: list[int]) -> None:
     text = f"{number}." + " The river runs by the old mill and on" * (_WORDS // 16)
     call = EngineCall(EMBEDDINGS, card.digest, {"input": text}, "speed")
     async with pool.lease("", Priority.BATCH) as lease:
         answer = await lease.client.whole(call)
-    return int((answer.get("usage") or {}).get("prompt_tokens", 0))
+    told[number] = int((answer.get("usage") or {}).get("prompt_tokens", 0))

@@ -8,36 +8,29 @@ given to another request.
 
 import asyncio
 import errno
-import io
 import re
 import ssl
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Protocol
 
-import aiohttp
 import orjson
-from aiohttp.client_proto import ResponseHandler
-from yarl import URL
 
 from freehold.core.engine import EMBEDDINGS, AdapterFiles, EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.core.secret import Secret
-from freehold.engines import unix_http
 from freehold.engines.base import Answer
+from freehold.engines.http1 import BrokenAnswer, Response
+from freehold.engines.origin import Origin, Unreachable
 
 _MAX_EVENT_BYTES = 1024 * 1024
-_MAX_CHOICES, _MAX_INTERIM = 128, 32  # in a chunk; answers before the answer
+_MAX_CHOICES = 128  # in a chunk
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _MAX_BODY_BYTES = 64 * 1024 * 1024  # embeddings, and our own engines' tokens
 _MAX_ERROR_BYTES = 64 * 1024
-_MAX_HEADER_BYTES = 16 * 1024
 _READ_AHEAD_BYTES = 8 * 1024  # of an answer that its client does not take
 _CONNECT_S = 10.0
-_AT_ONCE_BYTES = 1024 * 1024
 _PART_BYTES = 256 * 1024
-_NOBODY_LISTENS = (FileNotFoundError, ConnectionRefusedError, TimeoutError)
 _WE_ARE_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}\Z")
 
@@ -59,7 +52,7 @@ class SseAnswer:
         while not self.is_done:
             try:
                 data = await self._content.read(_READ_AHEAD_BYTES)
-            except (aiohttp.ClientError, ValueError) as error:
+            except BrokenAnswer as error:
                 raise failed(self._who, "broke off its answer") from error
             if not data:
                 raise failed(self._who, "ended its answer too early")
@@ -109,35 +102,6 @@ def _is_choice(choice: Any) -> bool:
     return delta is None or isinstance(delta, dict)
 
 
-_Response = aiohttp.ClientResponse | unix_http.Response
-
-
-class _Wary(ResponseHandler):
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if len(self) > _MAX_INTERIM:
-            self.close()
-            self._buffer.clear()
-            self.set_exception(aiohttp.ClientPayloadError("endless interim answers"))
-
-
-class _WaryConnector(aiohttp.TCPConnector):
-    """Uses no kept connection on which something came while nobody had asked: the next
-    request would take it for its own answer. Ends one that answers without an end
-    before its answer: the library would keep all of that in memory."""
-
-    def __init__(self, limit: int, trust: ssl.SSLContext | None) -> None:
-        super().__init__(limit=limit, ssl=trust or ssl.create_default_context())
-        self._factory = partial(_Wary, loop=asyncio.get_running_loop())  # type: ignore[assignment]
-
-    async def _get(self, key: Any, traces: list[Any]) -> Any:
-        while (found := await super()._get(key, traces)) is not None:
-            if found.protocol is not None and not found.protocol.should_close:
-                return found
-            found.close()
-        return None
-
-
 class OpenAIHttp:
     """One origin and its connections. Safe for any number of calls at once."""
 
@@ -150,45 +114,24 @@ class OpenAIHttp:
         credential: Secret | None = None,
         extra_body: Mapping[str, Mapping[str, Any]] | None = None,
         is_upstream: bool = False,
-        concurrency: int = 0,
         proxy: str | None = None,
         trust: ssl.SSLContext | None = None,
     ) -> None:
         """`who` names the origin in error sentences; `extra_body` holds, for an
         endpoint, fields of the engine's own that every call must carry."""
-        self._base_url = base_url
         self._who = who
-        self._socket_path = socket_path
         self._extra = extra_body or {}
         self._is_upstream = is_upstream
-        self._concurrency = concurrency
-        self._proxy = proxy
-        self._trust = trust
-        self._headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json"}
         if credential is not None:
-            self._headers["authorization"] = f"Bearer {credential.reveal()}"
-        self._session: aiohttp.ClientSession | None = None
-        self._urls: dict[str, URL] = {}
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=_WaryConnector(self._concurrency, self._trust),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=True,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
-                max_line_size=_MAX_HEADER_BYTES,
-                max_field_size=_MAX_HEADER_BYTES,
-                read_bufsize=_READ_AHEAD_BYTES,
-                trust_env=False,  # it would read ~/.netrc in a thread on every request
-                headers=self._headers,
-            )
-        return self._session
+            headers["authorization"] = f"Bearer {credential.reveal()}"
+        self._origin = Origin(
+            base_url, headers, _READ_AHEAD_BYTES, socket_path=socket_path, trust=trust, proxy=proxy
+        )
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        self._origin.close()
+        await asyncio.sleep(0)  # connections end in the loop's next round
 
     # calls
 
@@ -209,9 +152,9 @@ class OpenAIHttp:
         try:
             if not response.content_type.startswith("text/event-stream"):
                 raise failed(self._who, "did not stream")
-            answer = SseAnswer(response.content, self._who)
+            answer = SseAnswer(response, self._who)
             yield answer
-            if answer.is_done and self._socket_path is None:  # those are never kept
+            if answer.is_done and self._origin.keeps_connections:
                 await _exhaust(response)
         finally:
             response.close()
@@ -223,7 +166,7 @@ class OpenAIHttp:
             limit = _MAX_BODY_BYTES if call.endpoint == EMBEDDINGS else _MAX_ANSWER_BYTES
             return _object(await self._read(response, limit), self._who)
         finally:
-            response.release()
+            response.close()
 
     async def post_json(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """A call outside OpenAI's endpoints, such as an engine's tokenizer."""
@@ -231,7 +174,7 @@ class OpenAIHttp:
         try:
             return _object(await self._read(response, _MAX_BODY_BYTES), self._who)
         finally:
-            response.release()
+            response.close()
 
     async def get_json(self, path: str) -> dict[str, Any]:
         return _object(await self._get(path), self._who)
@@ -259,39 +202,21 @@ class OpenAIHttp:
         )
 
     async def _get(self, path: str) -> bytes:
-        response = await self._request("GET", path, None)
+        response = await self._request("GET", path, b"")
         try:
             return await self._read(response, _MAX_BODY_BYTES)
         finally:
-            response.release()
+            response.close()
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> _Response:
+    async def _post(self, path: str, body: Mapping[str, Any]) -> Response:
         return await self._request("POST", path, orjson.dumps(body))
 
-    async def _request(self, method: str, path: str, content: bytes | None) -> _Response:
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = URL(f"{self._base_url}/{path}")
+    async def _request(self, method: str, path: str, content: bytes) -> Response:
         try:
-            if self._socket_path is None:
-                response: _Response = await self._open_session().request(
-                    method, url, data=_body(content), allow_redirects=False, proxy=self._proxy
-                )
-            else:
-                response = await unix_http.request(
-                    self._socket_path, method, url.path, self._headers, content, _READ_AHEAD_BYTES
-                )
-        except (aiohttp.ClientConnectorError, *_NOBODY_LISTENS) as error:
-            if getattr(error, "errno", None) in _WE_ARE_SHORT:
-                raise _short() from None
-            raise UserError(
-                Code.ENGINE_UNAVAILABLE,
-                f"{self._who} does not answer: try again.",
-                retry_after_s=2,
-            ) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if getattr(error, "errno", None) in _WE_ARE_SHORT:
-                raise _short() from None
+            response = await self._origin.request(method, path, content)
+        except Unreachable as error:
+            raise self._unreachable(error) from None
+        except BrokenAnswer:
             raise failed(self._who, "broke the connection") from None
         if response.status != 200:
             try:
@@ -300,23 +225,34 @@ class OpenAIHttp:
                 response.close()
         return response
 
-    async def _read(self, response: _Response, limit: int) -> bytes:
+    async def _read(self, response: Response, limit: int) -> bytes:
         parts: list[bytes] = []
         size = 0
         try:
-            while data := await response.content.read(_PART_BYTES):
+            while data := await response.read(_PART_BYTES):
                 parts.append(data)
                 size += len(data)
                 if size > limit:
                     response.close()
                     raise failed(self._who, "sent an endless answer")
-        except (aiohttp.ClientError, ValueError):
+        except BrokenAnswer:
             raise failed(self._who, "broke off its answer") from None
         return b"".join(parts)
 
     # errors
 
-    async def _refusal(self, response: _Response) -> UserError:
+    def _unreachable(self, error: Unreachable) -> UserError:
+        if error.errno in _WE_ARE_SHORT:
+            return _short()
+        why = "does not answer: try again"
+        if error.is_distrusted:
+            why = (
+                "shows a certificate that is not trusted here: its operator must put the "
+                "authority that signed it into network.ca_file"
+            )
+        return UserError(Code.ENGINE_UNAVAILABLE, f"{self._who} {why}.", retry_after_s=2)
+
+    async def _refusal(self, response: Response) -> UserError:
         """What a status other than 200 means for the caller. Only plain identifiers
         and numbers of the error body are used; its text may hold anything."""
         try:
@@ -368,19 +304,14 @@ class OpenAIHttp:
         )
 
 
-def _body(content: bytes | None) -> bytes | io.BytesIO | None:
-    """A large body is written in parts: at once it would hold up the event loop."""
-    return io.BytesIO(content) if content and len(content) > _AT_ONCE_BYTES else content
-
-
-async def _exhaust(response: _Response) -> None:
+async def _exhaust(response: Response) -> None:
     """Reads what follows `[DONE]`, so that the connection can serve again. What
     does not end at once is closed instead."""
     try:
         async with asyncio.timeout(0.5):
-            while await response.content.read(_PART_BYTES):
+            while await response.read(_PART_BYTES):
                 pass
-    except (TimeoutError, aiohttp.ClientError, ValueError):
+    except (TimeoutError, BrokenAnswer):
         response.close()
 
 
@@ -426,6 +357,6 @@ def _error_of(content: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def _retry_after(response: _Response) -> float:
+def _retry_after(response: Response) -> float:
     text = response.headers.get("retry-after", "")
     return min(float(text), 3600.0) if text.isascii() and text.isdigit() else 2.0

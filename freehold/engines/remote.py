@@ -61,7 +61,6 @@ class RemoteClient(OpenAIHttp):
             who=f"The upstream {settings.name}",
             credential=read_credential(settings),
             is_upstream=True,
-            concurrency=settings.concurrency,
             proxy=_proxy_for(settings.base_url),
             trust=trust,
         )

@@ -87,10 +87,14 @@ def _act(stream: str, body: Mapping[str, Any], known: Mapping[str, str]) -> dict
         **_of(class_, activity, name, is_ok=body["outcome"] == "ok"),
         "status_code": body["error"] or body["outcome"],
         "actor": {"user": _actor(stream, body, known)},
-        "api": _api(stream, body["operation"] or act, body["request"] or body["id"]),
         "src_endpoint": _source(known),
         "unmapped": {each: body[each] for each in _ABOUT_ACTS},
     }
+    operation, request_id = body["operation"] or act, body["request"] or body["id"]
+    if class_ == _API:
+        shown["api"] = _api(stream, operation, request_id)
+    else:  # the others know no calls of an API
+        shown["unmapped"] |= {"operation": operation, "request": request_id}
     named = {"name": body["name"]} if body["name"] else {}
     if class_ == _ACCOUNT:
         about = {"name": known["about"]} if "about" in known else {}

@@ -22,6 +22,7 @@ _HEADERS_S = 30.0
 _FIRST_WORD_S = 1.0
 _WAITING_BYTES = 32 * 1024
 _UNSENT_BYTES = 64 * 1024
+_HEAD = tuple(f"HTTP/1.1 {digit}".encode() for digit in range(2, 6))  # 1xx are no responses
 
 
 def _said(code: Code, message: str) -> bytes:
@@ -33,6 +34,35 @@ _TOO_LARGE = _said(
     Code.REQUEST_TOO_LARGE, f"The headers are larger than {_MAX_HEADER_BYTES:,} bytes: send less."
 )
 _NO_HTTP = _said(Code.INVALID_VALUE, "The request is not valid HTTP/1.1: correct it.")
+
+
+class _Joining:
+    """A transport on which the head of a response waits for what follows it: uvicorn writes
+    the two apart, which are two calls of the system and two packets."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(_HEAD):
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def write_head(self) -> None:
+        """What nothing follows."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        self.write_head()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class Connection(HttpToolsProtocol):
@@ -48,7 +78,7 @@ class Connection(HttpToolsProtocol):
     certificate: frozenset[str] = frozenset()  # the client's names, verified
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(_Joining(transport))  # type: ignore[arg-type]
         self.transport.set_write_buffer_limits(_WAITING_BYTES)
         spoken = self.transport.get_extra_info("ssl_object")
         shown = None if spoken is None else spoken.getpeercert(binary_form=True)
@@ -89,6 +119,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
+        self.transport.write_head()  # type: ignore[attr-defined]
         super().on_response_complete()
         self._idle_since = self.loop.time()
         if self.transport.is_closing():
@@ -115,6 +146,11 @@ class Connection(HttpToolsProtocol):
         self._gone = call
         if call is not None and self.transport.is_closing():
             self.loop.call_soon(call)
+
+    @property
+    def has_whole_body(self) -> bool:
+        """Whether nothing is waited for any more to read the request that runs."""
+        return self.cycle is not None and not self.cycle.more_body
 
     def abort(self) -> None:
         """Ends the connection now, with whatever the client has not read yet."""

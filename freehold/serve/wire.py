@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from freehold.core.errors import Code, FreeholdError, UserError
-from freehold.serve import errors
+from freehold.serve import connection, errors
 from freehold.serve.room import Room
 
 Scope = MutableMapping[str, Any]
@@ -25,12 +25,20 @@ class ClientGone(Exception):
 def header(scope: Scope, name: bytes) -> str | None:
     """The value of a request header; None when absent. Two values are an error,
     because two readers could then disagree about which one counts."""
-    found = [value for key, value in scope["headers"] if key == name]
+    named = scope.get("freehold.headers")
+    if named is None:  # a request is asked for a dozen of them
+        named = scope["freehold.headers"] = {}
+        for key, value in scope["headers"]:
+            named.setdefault(key, []).append(value)
+    found = named.get(name)
+    if found is None:
+        return None
     if len(found) > 1:
         raise UserError(
             Code.INVALID_VALUE, f"The header {name.decode()!r} is sent twice: send it once."
         )
-    return found[0].decode("latin-1") if found else None
+    text: str = found[0].decode("latin-1")
+    return text
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int, room: Room) -> bytes:
@@ -42,6 +50,9 @@ async def read_body(scope: Scope, receive: Receive, limit: int, room: Room) -> b
         if int(announced) > limit:
             raise _too_large(limit)
         room.check(int(announced))
+    found = connection.of(scope)
+    if found is not None and found.has_whole_body:  # a timer costs as much as the rest
+        return await _read_parts(receive, limit, room)
     try:
         async with asyncio.timeout(_BODY_S):
             return await _read_parts(receive, limit, room)

@@ -18,6 +18,18 @@ async def test_it_is_measured_in_tokens_read_and_made(tmp_path: Path) -> None:
         assert found.streams == 8
 
 
+async def test_an_engine_too_slow_to_end_is_known_by_what_it_made_until_then(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, "--slow=0.2") as world:
+        await world.replica.ensure_ready(30)
+        found = await measure(world.gateway.pools["fake-model"], card(), longest_s=2)
+        assert found is not None
+        assert found.made_per_s is not None
+        assert 0 < found.made_per_s <= 8 / 0.2
+        assert found.read_per_s >= found.made_per_s
+
+
 async def test_an_engine_that_does_not_answer_has_no_speed(tmp_path: Path) -> None:
     async with running(tmp_path, "--crash-at-token=1") as world:
         await world.replica.ensure_ready(30)

@@ -51,19 +51,21 @@ class _Run:
     def __init__(self, home: Path, *words: str, **variables: str) -> None:
         self.home = home
         self.temporary = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # sockets want short paths
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "freehold.cli.main", *words],
-            env={
-                **os.environ,
-                "FREEHOLD_HOME": str(home),
-                "TMPDIR": str(self.temporary),
-                **variables,
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self.told = home.with_name(f"{home.name}.stderr")
+        with self.told.open("wb") as told:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "freehold.cli.main", *words],
+                env={
+                    **os.environ,
+                    "FREEHOLD_HOME": str(home),
+                    "TMPDIR": str(self.temporary),
+                    **variables,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=told,
+                start_new_session=True,
+            )
 
     def wait_for_child(self, part: str) -> None:
         """A process whose command line holds `part`."""
@@ -78,16 +80,18 @@ class _Run:
             with contextlib.suppress(psutil.Error):
                 yield child.cmdline()
 
-    def leaves_nothing(self, press: Press) -> int:
-        """The exit code after `press`, when no process and no temporary file is left."""
+    def leaves_nothing(self, press: Press, code: int | None = None) -> None:
+        """No process and no temporary file is left after `press`, and the exit code says
+        that it was interrupted, unless it is to be `code`."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         press(self.process)
-        code = self.process.wait(60)
+        ended = self.process.wait(60)
         _, alive = psutil.wait_procs(children, timeout=60)
         assert not alive
         assert [path.name for path in self.temporary.iterdir()] == []
         self.temporary.rmdir()
-        return code
+        wanted = (143 if press is _terminate else 130) if code is None else code
+        assert ended == wanted, self.told.read_text()
 
     def files(self, *folders: str) -> list[str]:
         return [
@@ -96,10 +100,6 @@ class _Run:
             for path in (self.home / folder).rglob("*")
             if path.is_file() and path.name != ".lock"
         ]
-
-
-def _is_told_as_interrupted(press: Press, code: int) -> bool:
-    return code == (143 if press is _terminate else 130)
 
 
 def test_while_the_default_model_is_fetched(tmp_path: Path, press: Press) -> None:
@@ -111,7 +111,7 @@ def test_while_the_default_model_is_fetched(tmp_path: Path, press: Press) -> Non
         server.stall_at = 100_000
         first = _Run(tmp_path, "up", "--port", "0", HF_ENDPOINT=server.url)
         assert server.stalled.wait(30)
-        assert _is_told_as_interrupted(press, first.leaves_nothing(press))
+        first.leaves_nothing(press)
     assert first.files("blobs", "models") == []
     kept = first.files("cache")
     assert len(kept) == 1  # what the next start goes on from
@@ -165,7 +165,7 @@ def test_while_pip_fetches_a_package(tmp_path: Path, press: Press) -> None:
         while not list(tmp_path.rglob("*.whl")):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert _is_told_as_interrupted(press, pulling.leaves_nothing(press))
+        pulling.leaves_nothing(press)
     assert pulling.files("blobs", "models", "cache") == []
 
 
@@ -184,7 +184,7 @@ def _interrupted_at(at: str, folder: Path, stored: Path, press: Press) -> None:
     os.link(blob, file)
     pulling = _Run(folder / "home", "model", "pull", f"file:{file}")
     pulling.wait_for_child(at)
-    assert _is_told_as_interrupted(press, pulling.leaves_nothing(press))
+    pulling.leaves_nothing(press)
     assert pulling.files("blobs", "models", "cache") == []
 
 
@@ -197,6 +197,6 @@ def test_while_a_model_loads(tmp_path: Path, press: Press) -> None:
         FREEHOLD_ENGINES__FAKE_FLAGS='["--start-delay=60"]',
     )
     loading.wait_for_child("freehold.engines.fake")
-    assert loading.leaves_nothing(press) == 0
+    loading.leaves_nothing(press, code=0)
     assert sorted(path.name for path in (tmp_path / "blobs" / "sha256").iterdir()) == before
     assert loading.files("run") == ["run/lock"]

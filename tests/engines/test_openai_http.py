@@ -13,10 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import orjson
 import pytest
-from aiohttp.base_protocol import BaseProtocol
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,8 +69,8 @@ _over_tcp = contextvars.ContextVar("_over_tcp", default=False)
 
 @pytest.fixture(autouse=True, params=["unix", "tcp"])
 def transport(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Engines of ours answer on a unix socket, upstreams over TCP: two clients, one
-    behaviour."""
+    """Engines of ours answer on a unix socket, where no connection is kept, upstreams over
+    TCP: one behaviour."""
     token = _over_tcp.set(request.param == "tcp")
     yield
     _over_tcp.reset(token)
@@ -160,10 +158,7 @@ def test_wherever_the_network_cuts_a_stream_it_reads_the_same(
     content = content.replace(b"\n\n", ending).replace(b"data: ", prefix)
 
     async def read() -> list[dict[str, Any]]:
-        loop = asyncio.get_running_loop()
-        protocol = BaseProtocol(loop)
-        protocol.connection_made(asyncio.Transport())
-        stream = aiohttp.StreamReader(protocol, 2**16, loop=loop)
+        stream = asyncio.StreamReader()
         answer = SseAnswer(stream, "The engine")
         found: list[dict[str, Any]] = []
         edges = sorted({0, len(content), *(cut % len(content) for cut in cuts)})

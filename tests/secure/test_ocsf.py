@@ -1,23 +1,44 @@
 """Records as SIEMs take them: the classes of the schema, and what each of them requires."""
 
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from freehold.core.acts import Act
 from freehold.secure.ocsf import event
 
-# Of schema.ocsf.io, version 1.5: what each class requires beside the base event.
-_BASE = {
-    "activity_id", "category_uid", "class_uid", "metadata", "severity_id", "time", "type_uid",
+# An attribute: its type or object, whether it is required or a list (`[]`), and its numbers.
+_SCHEMA = orjson.loads((Path(__file__).parent / "ocsf_1_5.json").read_bytes())
+_CLASSES_BY_UID = {each["uid"]: each for each in _SCHEMA["classes"].values()}
+_TYPES = {
+    "boolean_t": bool, "integer_t": int, "long_t": int, "timestamp_t": int, "string_t": str,
+    "datetime_t": str, "email_t": str, "ip_t": str, "json_t": object, "object": dict,
+    "resource_uid_t": str, "username_t": str,
 }  # fmt: skip
-_REQUIRED = {
-    0: _BASE,
-    3001: _BASE | {"user"},
-    3002: _BASE | {"user", "service"},
-    3004: _BASE | {"entity"},
-    6003: _BASE | {"actor", "api", "src_endpoint"},
-}
+
+
+def _check(given: dict[str, Any], named: dict[str, Any], where: str) -> None:
+    """Whether what is given is what the schema names, to the last part."""
+    attributes = named["attributes"]
+    for name, value in given.items():
+        assert name in attributes, f"{where}.{name} is not in the schema"
+        kind, marks, *numbers = attributes[name]
+        each = value if marks.endswith("[]") else [value]
+        assert isinstance(each, list), f"{where}.{name} is a list"
+        for part in each:
+            if kind in _SCHEMA["objects"]:
+                _check(part, _SCHEMA["objects"][kind], f"{where}.{name}")
+            else:
+                assert isinstance(part, _TYPES[kind]), f"{where}.{name}"
+                assert not numbers or part in numbers[0], f"{where}.{name}"
+    lacking = {name for name, (_, marks, *_) in attributes.items() if "required" in marks}
+    assert not lacking - given.keys(), where
+    one_of = named["constraints"].get("at_least_one", given)
+    assert given.keys() & set(one_of), f"{where} has none of {one_of}"
+
+
 _REQUEST = {
     "kind": "request", "id": "req_1", "at_us": 5_000_000, "began_at_us": 4_000_000,
     "principal": "key_1", "endpoint": "chat/completions", "model": "m", "engine": "fake",
@@ -38,9 +59,8 @@ def _valid(shown: dict[str, Any], class_: int, activity: int) -> dict[str, Any]:
     assert shown["activity_id"] == activity
     assert shown["category_uid"] == class_ // 1000
     assert shown["type_uid"] == class_ * 100 + activity
-    assert shown.keys() >= _REQUIRED[class_]
-    assert shown["metadata"].keys() >= {"product", "version"}
-    assert all(value is not None for value in shown.values())
+    assert shown["metadata"]["version"] == _SCHEMA["version"]
+    _check(shown, _CLASSES_BY_UID[class_], str(class_))
     return shown
 
 

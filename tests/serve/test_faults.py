@@ -198,16 +198,22 @@ async def test_clients_that_go_at_random_points_are_billed_and_stop_the_engine(
 
         client = world.http()
 
-        async def leave_early(number: int) -> None:
-            body = kind.body(f"client {number}", 3 * kind.long, stream=number % 2 == 0)
-            request = asyncio.create_task(_consume(client, body))
+        async def leave_early(request: "asyncio.Task[None]") -> None:
             await asyncio.sleep(chooser.uniform(0.3, 1.2))
             request.cancel()
             await asyncio.gather(request, return_exceptions=True)
 
         places = world.gateway.pools["fake-model"].capabilities.concurrency
         count = min(30, places)
-        await asyncio.gather(*map(leave_early, range(count)))
+        bodies = [
+            kind.body(f"client {number}", 3 * kind.long, stream=number % 2 == 0)
+            for number in range(count)
+        ]
+        requests = [asyncio.create_task(_consume(client, body)) for body in bodies]
+        async with asyncio.timeout(8):
+            while len(world.records()) < count:  # who goes before that was never here
+                await asyncio.sleep(0.02)
+        await asyncio.gather(*map(leave_early, requests))
         async with asyncio.timeout(8):  # their answers would take twelve seconds
             while not await kind.is_idle(world):
                 await asyncio.sleep(0.02)
