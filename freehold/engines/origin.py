@@ -4,6 +4,7 @@ kept for the next request."""
 import asyncio
 import base64
 import contextlib
+import posixpath
 import socket
 import ssl
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ class Origin:
 
     def _head(self, method: str, path: str) -> bytes:
         """All but the length."""
-        target = f"{self._url.path}/{path}"
+        target = posixpath.normpath(f"{self._url.path}/{path}")
         if self._proxy is not None and self._url.scheme == "http":
             target = f"http://{self._url.netloc}{target}"
         lines = [f"{method} {target} HTTP/1.1", f"host: {self._url.netloc}"]
