@@ -151,6 +151,7 @@ def test_a_measuring_process_that_is_killed_is_told_in_a_sentence(home: Path) ->
     assert ModelStore(home).get("tiny").quality is None
 
 
+@pytest.mark.slow
 def test_a_real_model_keeps_its_quality_in_eight_bits(installation: Installation) -> None:
     """A quick look: the first 128 tokens, beside the gateway that serves the model."""
     ended = subprocess.run(
