@@ -2,13 +2,14 @@
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from freehold.core.action import Action, Installation
 from freehold.core.audit import INSTALLATION, Kind, Level, Sought, stream_at
@@ -24,7 +25,18 @@ from freehold.store.sql import SqlStore
 MAX_BODY_BYTES = 64 * 1024
 _MAX_DAYS = 3660
 _MAX_QUERY_FIELDS = 20
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _Shape = TypeVar("_Shape", bound=BaseModel)
+
+
+def _dated(given: object) -> object:
+    """Pydantic would take `0.5` for half a second after 1970, which nobody means."""
+    if not _DATE.match(str(given)):
+        raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
+    return given
+
+
+Time = Annotated[datetime, BeforeValidator(_dated)]
 
 
 class UsageQuery(OwnQuery):
@@ -38,8 +50,8 @@ class AuditQuery(OwnQuery):
     more, ask again with `cursor` as the answer's `next` has it. Times without a zone are UTC."""
 
     level: Level = Level.ENVIRONMENT
-    since: datetime | None = None
-    until: datetime | None = None
+    since: Time | None = None
+    until: Time | None = None
     principal: Annotated[str, Field(max_length=64)] | None = None
     model: Annotated[str, Field(max_length=128)] | None = None
     kind: Kind | None = None

@@ -297,5 +297,12 @@ async def test_what_is_sought_comes_in_pages(office: Office) -> None:
             following = f"&cursor={page['next']}"
         wanted = [each for each in every if "act" not in sought or '"kind":"act"' in each["body"]]
         assert sorted(seen) == [each["number"] for each in wanted], sought
-    for wrong in ("kind=act&cursor=3", "cursor=3.4", "cursor=x", "kind=other", "since=noon"):
+    for wrong in (
+        "kind=act&cursor=3",
+        "cursor=3.4",
+        "cursor=x",
+        "kind=other",
+        "since=noon",
+        "until=0.5",
+    ):
         assert (await office.ask("GET", f"/admin/v1/audit?{wrong}")).status_code == 400, wrong
