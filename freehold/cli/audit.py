@@ -46,6 +46,9 @@ LevelOption = Annotated[
 ]
 
 
+AfterOption = Annotated[int, typer.Option(min=0, help="Records after this number, of each chain.")]
+
+
 class Format(StrEnum):
     JSONL = "jsonl"
     OCSF = "ocsf"
@@ -53,7 +56,8 @@ class Format(StrEnum):
 
 @app.command(name="list")
 def list_(
-    after: Annotated[int, typer.Option(min=0, help="Records after this number.")] = 0,
+    after: AfterOption = 0,
+    cursor: Annotated[str | None, typer.Option(help="As the list before told it.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=_PAGE)] = 50,
     since: Annotated[datetime | None, typer.Option(formats=_TIMES, help="From then on.")] = None,
     until: Annotated[datetime | None, typer.Option(formats=_TIMES, help="Before then.")] = None,
@@ -67,7 +71,9 @@ def list_(
 ) -> None:
     """Audit records of a tenant's environment, of a tenant as a whole or of the
     installation, oldest first; times are UTC."""
-    sought = {
+    sought: dict[str, Any] = {
+        "after": after,
+        "cursor": cursor,
         "since": since.isoformat() if since else None,
         "until": until.isoformat() if until else None,
         "principal": principal,
@@ -75,7 +81,10 @@ def list_(
         "kind": kind.value if kind else None,
     }
     with errors_in_a_sentence(as_json):
-        found = _page(load.home(), Of(tenant, environment), level, after, limit, sought)
+        page = _page(load.home(), Of(tenant, environment), level, limit, sought)
+    found = page["data"]
+    if page["next"]:
+        stderr.print(f"There are more, with `--cursor {page['next']}`.", soft_wrap=True)
     if as_json:
         print_json([{**each, "body": orjson.loads(each["body"])} for each in found])
         return
@@ -89,7 +98,7 @@ def export(
     format_: Annotated[Format, typer.Option("--format", help="jsonl, or ocsf for a SIEM.")] = (
         Format.JSONL
     ),
-    after: Annotated[int, typer.Option(min=0, help="Records after this number.")] = 0,
+    after: AfterOption = 0,
     level: LevelOption = Level.ENVIRONMENT,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
@@ -99,8 +108,10 @@ def export(
     JSON in either format."""
     with errors_in_a_sentence(as_json):
         home, of = load.home(), Of(tenant, environment)
-        while page := _page(home, of, level, after, _PAGE):
-            for each in page:
+        asked: dict[str, Any] = {"after": after}
+        while asked:
+            page = _page(home, of, level, _PAGE, asked)
+            for each in page["data"]:
                 body = orjson.loads(each["body"])
                 if format_ is Format.OCSF:
                     known = each["personal"] if isinstance(each["personal"], dict) else None
@@ -108,7 +119,7 @@ def export(
                 else:
                     shown = each
                 sys.stdout.write(orjson.dumps(shown).decode() + "\n")
-            after = page[-1]["number"]
+            asked = asked | {"cursor": page["next"]} if page["next"] else {}
 
 
 @app.command()
@@ -245,19 +256,14 @@ def _reader(home: Home, named: str | None) -> Iterator["AuditReader"]:
 
 
 def _page(
-    home: Home,
-    of: Of,
-    level: Level,
-    after: int,
-    limit: int,
-    sought: Mapping[str, str | None] | None = None,
-) -> list[dict[str, Any]]:
-    given = {name: value for name, value in (sought or {}).items() if value is not None}
-    asked = {**of.named(), **given, "level": level.value, "after": after, "limit": limit}
+    home: Home, of: Of, level: Level, limit: int, sought: Mapping[str, Any]
+) -> dict[str, Any]:
+    given = {name: value for name, value in sought.items() if value is not None}
+    asked = {**of.named(), **given, "level": level.value, "limit": limit}
     gateway = reach.running(home)
-    found: list[dict[str, Any]]
+    found: dict[str, Any]
     if gateway is not None:
-        found = gateway.call("GET", _PATH, query=asked)["data"]
+        found = gateway.call("GET", _PATH, query=asked)
         return found
     from freehold.cli.at_rest import open_subjects
     from freehold.serve.admin import AuditQuery, audit_page, validated
@@ -265,7 +271,7 @@ def _page(
     with reach.offline(home, to_look=True) as (store, _, _):
         stream = stream_at(level, *of.resting(store))
         wanted, subjects = validated(AuditQuery, asked), open_subjects(home, store)
-        found = audit_page(store, subjects, stream, wanted)["data"]
+        found = audit_page(store, subjects, stream, wanted)
         return found
 
 

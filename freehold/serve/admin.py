@@ -20,12 +20,15 @@ from freehold.secure.subjects import Subjects
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import OwnQuery, owner
 from freehold.serve.wire import Receive, Scope, Send, read_body, reply_json
+from freehold.store.audit import Place, place_of
 from freehold.store.sql import SqlStore
 
 MAX_BODY_BYTES = 64 * 1024
 _MAX_DAYS = 3660
 _MAX_QUERY_FIELDS = 20
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# The number of a record, or its time, its number, and the gateway where there can be several.
+_CURSOR = r"^[0-9]{1,18}(\.[0-9]{1,18}(\.[0-9A-Za-z_-]{1,64})?)?$"
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
 
@@ -46,8 +49,9 @@ class UsageQuery(OwnQuery):
 
 class AuditQuery(OwnQuery):
     """Oldest first. All come in the order of the chain, from the record after that number on;
-    those that are sought by time, principal, model or kind in the order of their time. For
-    more, ask again with `cursor` as the answer's `next` has it. Times without a zone are UTC."""
+    those that are sought by time, principal, model or kind, and those of several gateways, in
+    the order of time, stream and number. For more, ask again with `cursor` as the answer's
+    `next` has it: each then comes once. Times without a zone are UTC."""
 
     level: Level = Level.ENVIRONMENT
     since: Time | None = None
@@ -55,15 +59,12 @@ class AuditQuery(OwnQuery):
     principal: Annotated[str, Field(max_length=64)] | None = None
     model: Annotated[str, Field(max_length=128)] | None = None
     kind: Kind | None = None
-    cursor: Annotated[str, Field(pattern=r"^[0-9]{1,18}(\.[0-9]{1,18})?$")] | None = None
+    cursor: Annotated[str, Field(pattern=_CURSOR)] | None = None
 
     @property
-    def sought(self) -> Sought | None:
-        """None for all of a chain."""
-        sought = Sought(
-            _in_us(self.since), _in_us(self.until), self.principal, self.model, self.kind
-        )
-        return None if sought == Sought() else sought
+    def sought(self) -> Sought:
+        since_us, until_us = _in_us(self.since), _in_us(self.until)
+        return Sought(since_us, until_us, self.principal, self.model, self.kind)
 
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     after: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -165,27 +166,36 @@ def audit_page(
 ) -> dict[str, Any]:
     """What is asked for, and how to ask for what follows it."""
     sought, limit = asked.sought, asked.limit
-    first, _, second = (asked.cursor or "").partition(".")
-    if bool(second) != (sought is not None) and first:
+    is_by_time = sought != Sought() or store.gateway is not None
+    first, *others = (asked.cursor or "").split(".")
+    if first and bool(others) is not is_by_time:
         raise UserError(
             Code.INVALID_VALUE, "This cursor is of another question: leave it out.", param="cursor"
         )
-    if sought is None:
-        found = store.audit_page(stream, limit + 1, int(first or asked.after))
+    if is_by_time:
+        place = _place(stream, int(first), *others) if first else None
+        found = store.audit_found(stream, sought, limit + 1, place, asked.after)
     else:
-        place = (int(first), int(second)) if second else None
-        found = store.audit_found(stream, sought, limit + 1, place)
+        found = store.audit_page(stream, limit + 1, int(first or asked.after))
     shown = found[:limit]
     following = None
     if len(found) > limit:
-        last = shown[-1]
-        at_us = orjson.loads(last.body)["at_us"]
-        following = str(last.number) if sought is None else f"{at_us}.{last.number}"
+        following = _cursor(shown[-1]) if is_by_time else str(shown[-1].number)
     return {
         "data": shown_audit(shown, subjects),
         "has_more": following is not None,
         "next": following,
     }
+
+
+def _place(stream: str, at_us: int, number: str, gateway: str | None = None) -> Place:
+    return at_us, f"{stream}@{gateway}" if gateway else stream, int(number)
+
+
+def _cursor(record: AuditRecord) -> str:
+    at_us, stream, number = place_of(record)
+    gateway = stream.partition("@")[2]
+    return f"{at_us}.{number}.{gateway}" if gateway else f"{at_us}.{number}"
 
 
 def _in_us(at: datetime | None) -> int | None:

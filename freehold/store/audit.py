@@ -33,6 +33,8 @@ from freehold.store.tables import audit, subject_keys
 Witness = Callable[[Sequence[Record]], None]
 Sealer = Callable[[Sequence[Owner], Mapping[str, str], str], Sealed]
 Made = tuple[str, bytes]  # a stream, and the body of a record for it
+# Where a record is among those of several chains: its time, its stream, its number.
+Place = tuple[int, str, int]
 _PAGE = 10_000
 
 
@@ -77,20 +79,47 @@ class AuditTable(Database):
         return self._page(_whose(stream), self._written_to(stream), limit, after)
 
     def audit_found(
-        self, stream: str, sought: Sought, limit: int, after: tuple[int, int] | None = None
+        self,
+        stream: str,
+        sought: Sought,
+        limit: int,
+        after: Place | None = None,
+        behind: int = 0,
     ) -> list[Record]:
-        """Those that are sought, in the order of their time; `after` is the time and the
-        number of the last one that was seen."""
-        place = tuple_(audit.c.at_us, audit.c.number)
-        wanted = [self._written_to(stream), *_conditions(sought)]
-        if after is not None:
-            wanted.append(place > after)
-        found = select(audit).where(*wanted).order_by(audit.c.at_us, audit.c.number)
-        with self._reading(_whose(stream)) as connection:
-            return [_read(row) for row in connection.execute(found.limit(limit))]
+        """Those that are sought, of all chains of the stream, in the order of their places;
+        `after` is that of the last one that was seen, `behind` a number in each chain. What is
+        filed under no time has no place: that somebody did this `verify` tells."""
+        found: list[Record] = []
+        with self._reading(EVERY_TENANT) as connection:
+            chains = self._chains(connection, stream)
+            self._backend.see(connection, _whose(stream))
+            for chain in chains:  # each by an index, however many others there are
+                wanted = [audit.c.stream == chain, audit.c.at_us.is_not(None)]
+                wanted += [*_conditions(sought), *_behind(chain, after)]
+                if behind:
+                    wanted.append(audit.c.number > behind)
+                rows = select(audit).where(*wanted).order_by(audit.c.at_us, audit.c.number)
+                found += [_read(row) for row in connection.execute(rows.limit(limit))]
+        return sorted(found, key=place_of)[:limit]
+
+    def _chains(self, connection: Connection, stream: str) -> list[str]:
+        """Each gateway has one of its own, which no other can break."""
+        if self.gateway is None:
+            return [stream]
+        found, last = [], _whose(stream)
+        if last == stream:
+            found.append(stream)
+        while True:
+            following = select(func.min(audit.c.stream)).where(audit.c.stream > last)
+            name: str | None = connection.scalar(following)
+            if name is None or not name.startswith(_whose(stream)):
+                return found
+            if name == stream or name.startswith(f"{stream}@"):
+                found.append(name)
+            last = name
 
     def _written_to(self, stream: str) -> ColumnElement[bool]:
-        """By every gateway: each has chains of its own, which no other can break."""
+        """By every gateway."""
         alone = audit.c.stream == stream
         if self.gateway is None:
             return alone
@@ -347,6 +376,20 @@ def _told_of(stream: str, late: Sequence[Record]) -> list[Record]:
 
 def row_of(key: SubjectKey) -> dict[str, Any]:
     return {name: getattr(key, name) for name in SubjectKey.__slots__}
+
+
+def place_of(record: Record) -> Place:
+    return record.filed.at_us if record.filed else 0, record.stream, record.number
+
+
+def _behind(chain: str, place: Place | None) -> Iterator[ColumnElement[bool]]:
+    if place is None:
+        return
+    at_us, stream, number = place
+    if chain == stream:
+        yield tuple_(audit.c.at_us, audit.c.number) > (at_us, number)
+    else:
+        yield audit.c.at_us >= at_us if chain > stream else audit.c.at_us > at_us
 
 
 def _conditions(sought: Sought) -> Iterator[ColumnElement[bool]]:

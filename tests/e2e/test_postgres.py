@@ -9,8 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx2
+import orjson
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from freehold.cli.main import app
 from freehold.core.binding import Environment
 from freehold.serve import peers
 from freehold.store.postgres import Postgres
@@ -92,6 +96,52 @@ async def test_one_idempotency_key_runs_once_on_two_gateways(
         assert again.content == one.content
         assert again.headers["x-freehold-replay-of"]
         assert len(second.records()) == 1
+
+
+async def test_the_records_of_both_gateways_are_read_in_pages_by_time_each_once(
+    tmp_path: Path,
+    postgres_database: Callable[[], Postgres],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("freehold.cli.audit._PAGE", 2)
+    async with _two(tmp_path, postgres_database()) as both:
+        for world in both * 3:
+            assert (await _ask(world, both[0].key)).status_code == 200
+            await asyncio.to_thread(world.gateway.ledger.flush)
+        async with both[0].http() as client:
+            every = (await client.get("/admin/v1/audit?limit=1000")).json()["data"]
+            assert len({each["stream"] for each in every}) == 2
+            places = [
+                (orjson.loads(each["body"])["at_us"], each["stream"], each["number"])
+                for each in every
+            ]
+            assert places == sorted(set(places))
+            assert len(places) > len({number for _, _, number in places})
+            seen, following = [], ""
+            for _ in places:
+                page = await client.get(f"/admin/v1/audit?limit=1{following}")
+                seen += page.json()["data"]
+                following = f"&cursor={page.json()['next']}"
+            assert (seen, following) == (every, "&cursor=None")
+            wrong = await client.get("/admin/v1/audit?cursor=3")
+            assert wrong.status_code == 400
+        exported = await _command(both[1], "audit", "export")
+        assert [orjson.loads(line) for line in exported.stdout.splitlines()] == every
+        first = await _command(both[1], "audit", "list", "--json", "--limit", "2")
+        cursor = first.stderr.split()[-1].rstrip("`.")
+        second = await _command(both[1], "audit", "list", "--json", "--cursor", cursor)
+        listed = [*orjson.loads(first.stdout), *orjson.loads(second.stdout)]
+        assert [(each["stream"], each["number"]) for each in listed] == [
+            place[1:] for place in places
+        ]
+
+
+async def _command(world: Running, *words: str) -> Result:
+    """Of somebody who has the key, on another machine."""
+    given = {"FREEHOLD_API_KEY": world.key, "FREEHOLD_URL": world.url}
+    ended = await asyncio.to_thread(CliRunner(env=given).invoke, app, words)
+    assert ended.exit_code == 0, ended.output
+    return ended
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from freehold.core.audit import Head, Record, Sought, chained
 from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Code, UserError
 from freehold.store import ledger
+from freehold.store.audit import place_of
 from freehold.store.backend import Backend
 from freehold.store.base import Entries, KeyRecord
 from freehold.store.sql import SqlStore
@@ -222,7 +223,6 @@ def test_records_are_found_by_time_principal_model_and_kind(store: SqlStore) -> 
     while page := store.audit_found("ten_a/dev", Sought(until_us=2**62), 1, place):
         (record,) = page
         seen.append(record.body.decode())
-        assert record.filed is not None
-        place = (record.filed.at_us, record.number)
+        place = place_of(record)
     assert len(seen) == len(set(seen)) == 4
     assert store.audit_found("ten_b/dev", Sought(kind="request"), 10) == []

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from freehold.core.audit import Head, chained
+from freehold.core.audit import Head, Sought, chained
 from freehold.core.binding import Environment
 from freehold.core.errors import Code, UserError
 from freehold.core.usage import IdempotencyClaim, StoredReply
 from freehold.store import ledger
+from freehold.store.audit import place_of
 from freehold.store.base import ClaimState
 from freehold.store.ledger import Ledger
 from freehold.store.postgres import Postgres
@@ -139,6 +140,29 @@ def test_each_gateway_writes_audit_chains_of_its_own_and_all_are_listed(
         chain = list(both[0].audit_trail(stream))
         assert chain == chained(stream, Head(), [each.body for each in chain])
         assert len(chain) == 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_records_of_all_gateways_come_by_time_each_once_in_pages_of_any_size(
+    both: tuple[SqlStore, SqlStore], size: int
+) -> None:
+    """Also those of the same moment and number, of which there are several."""
+    times = [(5, 3, 5, 9), (5, 3, 4, 9, 9)]
+    for store, mine in zip(both, times, strict=True):
+        for number, at_us in enumerate(mine):
+            used(store, f"req_{store.gateway}_{number}", settled_at_us=at_us)
+        used(store, f"req_{store.gateway}_x", settled_at_us=1, tenant="ten_ab")
+    seen: list[tuple[int, str, int]] = []
+    while page := both[0].audit_found("ten_a/dev", Sought(), size, seen[-1] if seen else None):
+        seen += map(place_of, page)
+    assert seen == sorted(
+        (at_us, f"ten_a/dev@{store.gateway}", number)
+        for store, mine in zip(both, times, strict=True)
+        for number, at_us in enumerate(mine, 1)
+    )
+    behind = [place for place in seen if place[2] > 3]
+    assert list(map(place_of, both[1].audit_found("ten_a/dev", Sought(), 9, None, 3))) == behind
+    assert both[0].audit_found("ten_a", Sought(), 9) == []
 
 
 # one place each
