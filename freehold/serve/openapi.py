@@ -517,15 +517,24 @@ def _parameters(entry: _Entry) -> list[Schema]:
         if part.startswith("{")
     ]
     if entry.query is not None:
-        whole = entry.query.model_json_schema(ref_template="#/components/schemas/{model}")
-        needed = whole.get("required", ())
+        whole = entry.query.model_json_schema(ref_template="{model}")
+        needed, own = whole.get("required", ()), whole.get("$defs", {})
         found += [
-            {"name": name, "in": "query", "required": name in needed, "schema": schema}
+            {"name": name, "in": "query", "required": name in needed, "schema": _with(own, schema)}
             for name, schema in whole["properties"].items()
         ]
     if entry.tag == "inference":
         found += _INFERENCE_HEADERS
     return found
+
+
+def _with(own: Schema, part: Any) -> Any:
+    """What it refers to in place: the shapes of bodies may have another of that name."""
+    if isinstance(part, dict):
+        if "$ref" in part:
+            return _with(own, own[part["$ref"]])
+        return {name: _with(own, each) for name, each in part.items()}
+    return [_with(own, each) for each in part] if isinstance(part, list) else part
 
 
 def _ref(shape: type[BaseModel]) -> Schema:

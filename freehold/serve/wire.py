@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from freehold.core.errors import Code, FreeholdError, UserError
-from freehold.serve import connection, errors
+from freehold.serve import errors
 from freehold.serve.room import Room
+
+if TYPE_CHECKING:  # uvicorn's, which what only validates a body does without
+    from freehold.serve.connection import Connection
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -50,7 +53,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int, room: Room) -> b
         if int(announced) > limit:
             raise _too_large(limit)
         room.check(int(announced))
-    found = connection.of(scope)
+    found: Connection | None = scope.get("freehold.connection")
     if found is not None and found.has_whole_body:  # a timer costs as much as the rest
         return await _read_parts(receive, limit, room)
     try:
