@@ -118,6 +118,7 @@ async def running(
     audit: Mapping[str, Any] | None = None,
     backup: Mapping[str, Any] | None = None,
     events: Mapping[str, Any] | None = None,
+    patterns: Mapping[str, Any] | None = None,
     **server: Any,
 ) -> AsyncIterator[Running]:
     """`model` is what `engine` loads, where that is no fake: it is served as `fake-model`.
@@ -140,6 +141,7 @@ async def running(
             "sessions": sessions or {},
             "backup": backup or {},
             "events": events or {},
+            "patterns": patterns or {},
             "upstreams": [upstream.model_dump() for upstream in upstreams],
         }
     )

@@ -59,7 +59,7 @@ COMMANDS = {
     "adapter": Place("adapter", "app", "Add, list, show and remove adapters."),
     "route": Place("route", "app", "Say where aliases lead: base and adapter."),
     "tenant": Place("tenant", "app", "Make, show, isolate, disable and remove tenants."),
-    "key": Place("key", "app", "Make, list, rotate and revoke API keys."),
+    "key": Place("key", "app", "Make, list, change, rotate, confirm and revoke API keys."),
     "limit": Place(
         "limit", "app", "Budgets in money or tokens, requests a minute, requests at once."
     ),

@@ -1,4 +1,4 @@
-"""`freehold key`: make, list, rotate and revoke API keys."""
+"""`freehold key`: make, list, change, rotate, confirm and revoke API keys."""
 
 import re
 from typing import Annotated, Any
@@ -11,9 +11,12 @@ from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Scope
+from freehold.core.departure import OnDeparture
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Make, list, rotate and revoke API keys."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Make, list, change, rotate, confirm and revoke API keys.",
 )
 _PATH = "/admin/v1/keys"
 _GRACE = re.compile(r"([0-9]{1,6})([smhd]?)\Z")
@@ -112,6 +115,35 @@ def list_keys(
     )
 
 
+@app.command("set")
+def set_key(
+    key_id: Annotated[str, typer.Argument(help="The id that `freehold key list` shows.")],
+    on_departure: Annotated[
+        OnDeparture,
+        typer.Option(
+            help="When it is used otherwise than before: notify tells of it, step-down leaves it "
+            "models at batch priority, suspend refuses it, both until `freehold key confirm`; "
+            "default: as its tenant has it."
+        ),
+    ],
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Choose what follows when a key is used otherwise than before, from the next time on."""
+    body = {"on_departure": on_departure.value}
+    with errors_in_a_sentence(as_json):
+        changed = _change(load.home(), Of(tenant, environment), key_id, body)
+    if as_json:
+        print_json(changed)
+    else:
+        console.print(
+            f"Key {changed['id']} ({plain(changed['name'])}), used otherwise than before: "
+            f"{changed['on_departure']}.",
+            soft_wrap=True,
+        )
+
+
 @app.command()
 def rotate(
     key_id: Annotated[str, typer.Argument(help="The id that `freehold key list` shows.")],
@@ -165,7 +197,8 @@ def confirm(
     environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
-    """Say that the use of a key is in order, after an event that it was used otherwise."""
+    """Say that the use of a key is in order, after an event that it was used otherwise. A key
+    that was suspended or stepped down for it may again what it might."""
     with errors_in_a_sentence(as_json):
         gateway = reach.require_running(load.home())
         path = f"{_PATH}/{reach.quoted(key_id)}/confirm"
@@ -209,6 +242,23 @@ def _keys(home: Home, of: Of) -> list[dict[str, Any]]:
     with reach.offline(home) as (store, _, _):
         tenant_id, environment = of.resting(store)
         return [shown_key(each) for each in store.keys(tenant_id, environment=environment)]
+
+
+def _change(home: Home, of: Of, key_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        path = f"{_PATH}/{reach.quoted(key_id)}"
+        found: dict[str, Any] = gateway.call("PATCH", path, body | of.named())
+        return found
+    from freehold.secure.rotation import no_key
+    from freehold.serve.admin_keys import shown_key
+
+    with reach.offline(home) as (store, _, _):
+        chosen = OnDeparture(body["on_departure"])
+        record = store.choose_for_key(*of.resting(store), key_id, chosen)
+        if record is None:
+            raise no_key()
+        return shown_key(record)
 
 
 def _rotate(home: Home, of: Of, key_id: str, body: dict[str, Any]) -> dict[str, Any]:

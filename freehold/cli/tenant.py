@@ -13,6 +13,7 @@ from freehold.cli.owner import Of, chosen_tenant
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment
+from freehold.core.departure import OnDeparture
 from freehold.core.ids import new_id
 from freehold.core.tenant import IsolationClass, Tenant
 
@@ -92,6 +93,7 @@ def show(name: Name, as_json: Json = False) -> None:
         ("created", found["created_at"][:19]),
         ("disabled", (found["disabled_at"] or "never")[:19]),
         ("content", "kept with audit records" if found["audit_content"] else "not kept"),
+        ("on departure", found["on_departure"]),
     ):
         console.print(f"{label:14}{plain(value)}", soft_wrap=True)
     _table(found["holdings"])
@@ -105,17 +107,29 @@ def set_tenant(
         Switch | None,
         typer.Option(help="Keep what is asked and answered, sealed, with audit records."),
     ] = None,
+    on_departure: Annotated[
+        OnDeparture | None,
+        typer.Option(
+            help="When one of its keys that chose nothing is used otherwise than before: notify, "
+            "step-down, suspend; default: as the settings say."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Isolate a tenant otherwise, from now on: what runs ends where it began. Or keep what is
-    said with its audit records, or keep it no more."""
+    said with its audit records, or keep it no more; or choose what follows when one of its keys
+    is used otherwise than before."""
     body: dict[str, Any] = {}
     if isolation is not None:
         body["isolation"] = isolation.value
     if audit_content is not None:
         body["audit_content"] = audit_content is Switch.ON
+    if on_departure is not None:
+        body["on_departure"] = on_departure.value
     if not body:
-        raise typer.BadParameter("say what to set", param_hint="--isolation or --audit-content")
+        raise typer.BadParameter(
+            "say what to set", param_hint="--isolation, --audit-content or --on-departure"
+        )
     with errors_in_a_sentence(as_json):
         changed = _change(load.home(), name, body)
     if as_json:
@@ -123,6 +137,8 @@ def set_tenant(
         return
     kept = "is kept" if changed["audit_content"] else "is not kept"
     console.print(f"Tenant {changed['name']} is {changed['isolation']}; what it says {kept}.")
+    if on_departure is not None:
+        console.print(f"Keys that are used otherwise than before: {changed['on_departure']}.")
 
 
 @app.command()
@@ -221,6 +237,9 @@ def _change(home: Home, name: str, body: dict[str, Any]) -> dict[str, Any]:
         changed: Tenant | None = tenant
         if "audit_content" in body:
             changed = store.set_audit_content(tenant.id, body["audit_content"])
+        if "on_departure" in body:
+            chosen = OnDeparture(body["on_departure"])
+            changed = store.choose_for_tenant(tenant.id, chosen)
         if "isolation" in body:
             changed = store.set_isolation(tenant.id, IsolationClass(body["isolation"]))
         if "disabled" in body:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from freehold.config.trust import LOOPBACK
 from freehold.core.binding import OF_ALL, ROLES, Environment, Role, Scope
+from freehold.core.departure import OnDeparture
 from freehold.core.event import Severity
 from freehold.core.names import label
 
@@ -324,6 +325,14 @@ class EventSettings(_Section):
 
 class PatternSettings(_Section):
     learn: bool = True
+    on_departure: OnDeparture = OnDeparture.NOTIFY
+
+    @field_validator("on_departure")
+    @classmethod
+    def _decided(cls, value: OnDeparture) -> OnDeparture:
+        if value is OnDeparture.DEFAULT:
+            raise ValueError("this is the default: choose notify, step-down or suspend")
+        return value
 
 
 class AccessRule(_Section):

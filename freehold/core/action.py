@@ -63,7 +63,9 @@ ON_INSTALLATION = frozenset(
         Action.MAKE_BACKUPS,
     }
 )
-# Whoever does any other changes something, and leaves an audit record.
+# All that is left to a key which was stepped down.
+USING = frozenset({Action.INFER, Action.LIST_MODELS})
+# Whoever does any other than looking changes something, and leaves an audit record.
 _LOOKING = ("read_", "list_", Action.INFER.value)
 CHANGING = frozenset(action for action in Action if not action.value.startswith(_LOOKING))
 

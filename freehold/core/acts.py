@@ -39,12 +39,16 @@ class Act(StrEnum):
     ROLE_REVOKE = "role.revoke"
     BACKUP_MAKE = "backup.make"
     KEY_CONFIRM = "key.confirm"
+    KEY_CHANGE = "key.change"
+    KEY_STEP_DOWN = "key.step_down"
+    KEY_SUSPEND = "key.suspend"
 
 
 class Via(StrEnum):
     API = "api"
     COMMAND = "command"  # on a home that no gateway serves
     START = "start"  # the gateway itself
+    GATEWAY = "gateway"  # the same, while it runs
 
 
 @dataclass(frozen=True, slots=True)

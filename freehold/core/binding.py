@@ -95,6 +95,7 @@ class Principal:
     groups: frozenset[str] | None = None  # of a person; None for a key
     lineage: str | None = None  # the first of the keys that replaced one another
     certificates: frozenset[str] | None = None  # names of clients'; None: with any or none
+    is_stepped_down: bool = False  # used otherwise than before, and not confirmed yet
     epoch: int = field(default=0, compare=False)
     # What is known of who it is, by the names of personal fields (`core/subject.py`).
     known: tuple[tuple[str, str], ...] = field(default=(), compare=False)
@@ -110,7 +111,8 @@ class Principal:
 class Route:
     """What an alias stands for in one tenant and environment. `managed` ones are written
     at each start, one for each served model; the others are a person's, and hide a
-    managed one of the same alias as long as they are there."""
+    managed one of the same alias as long as they are there. `alias_since_us` is when the
+    alias was first there, if that was under another route."""
 
     id: str
     tenant_id: str
@@ -123,6 +125,12 @@ class Route:
     engine_model: str
     created_at_us: int
     managed: bool = False
+    alias_since_us: int | None = field(default=None, compare=False)
+
+    @property
+    def since_us(self) -> int:
+        """Since when its tenant has the alias."""
+        return self.created_at_us if self.alias_since_us is None else self.alias_since_us
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class Code(StrEnum):
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
     CERTIFICATE_NOT_ALLOWED = "certificate_not_allowed"
     ENVIRONMENT_NOT_SERVED = "environment_not_served"
+    KEY_SUSPENDED = "key_suspended"
     TENANT_DISABLED = "tenant_disabled"
     ACCESS_ENDED = "access_ended"
     TOO_MANY_ATTEMPTS = "too_many_attempts"

@@ -35,6 +35,8 @@ class Kind(StrEnum):
     PROVIDER_UNREACHABLE = "provider_unreachable"
     BACKUP_FAILED = "backup_failed"
     KEY_DEPARTED = "key_departed"
+    KEY_STEPPED_DOWN = "key_stepped_down"
+    KEY_SUSPENDED = "key_suspended"
     KEY_CONFIRMED = "key_confirmed"
 
 
@@ -53,6 +55,8 @@ _SEVERITY: Mapping[Kind, Severity] = {
     Kind.PROVIDER_UNREACHABLE: Severity.WARNING,
     Kind.BACKUP_FAILED: Severity.CRITICAL,
     Kind.KEY_DEPARTED: Severity.WARNING,
+    Kind.KEY_STEPPED_DOWN: Severity.WARNING,
+    Kind.KEY_SUSPENDED: Severity.WARNING,
     Kind.KEY_CONFIRMED: Severity.INFO,
 }
 Detail = str | int | float

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from freehold.core.binding import Route
+from freehold.core.departure import OnDeparture
 
 DEFAULT_TENANT = "default"  # made at the first start; who operates belongs to it
 
@@ -26,6 +27,7 @@ class Tenant:
     created_at_us: int
     disabled_at_us: int | None = None
     audit_content: bool = False  # whether what is said is kept with its audit records
+    on_departure: OnDeparture = OnDeparture.DEFAULT  # of its keys that chose nothing
 
     @property
     def is_active(self) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from freehold.core.binding import Environment, Principal, Scope
 from freehold.core.clock import Clock
+from freehold.core.departure import OnDeparture, Restraint
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.secret import Secret
@@ -46,6 +47,7 @@ class KeyRequest:
     networks: frozenset[str] | None = None
     lineage: str | None = None
     certificates: frozenset[str] | None = None
+    on_departure: OnDeparture = OnDeparture.DEFAULT
 
 
 @dataclass(slots=True)
@@ -135,6 +137,7 @@ class Keyring:
             networks=wanted.networks,
             lineage=wanted.lineage,
             certificates=wanted.certificates,
+            on_departure=wanted.on_departure,
         )
         return record, key
 
@@ -170,8 +173,8 @@ class Keyring:
     ) -> Principal:
         """Asks the store. Raises `UserError`: `INVALID_API_KEY` (unknown, malformed
         or revoked), `EXPIRED_API_KEY`, what the key may not (`ADDRESS_NOT_ALLOWED`,
-        `CERTIFICATE_NOT_ALLOWED`, `ENVIRONMENT_NOT_SERVED`, `TENANT_DISABLED`), or
-        `TOO_MANY_ATTEMPTS`."""
+        `CERTIFICATE_NOT_ALLOWED`, `ENVIRONMENT_NOT_SERVED`, `KEY_SUSPENDED`,
+        `TENANT_DISABLED`), or `TOO_MANY_ATTEMPTS`."""
         sha256, epoch = self._sha256(key, peer), self.epoch
         if self._local is not None and key.startswith(_LOCAL):
             digest, principal = self._local
@@ -249,6 +252,8 @@ class Keyring:
             raise _invalid()
         if record.expires_at_us is not None:
             self._check_time(record.expires_at_us)
+        if record.restraint is Restraint.SUSPENDED:
+            raise suspended()
         if record.environment not in self.environments:
             raise not_served(record.environment)
         tenant = self._store.tenant(record.tenant_id)
@@ -295,14 +300,16 @@ def pepper_check(pepper: bytes) -> str:
 
 
 def principal_of(record: KeyRecord, epoch: int = 0) -> Principal:
+    is_stepped_down = record.restraint is Restraint.STEPPED_DOWN
     return Principal(
         id=record.id,
         tenant_id=record.tenant_id,
         environment=record.environment,
-        scopes=record.scopes,
+        scopes=record.scopes & {Scope.INFER} if is_stepped_down else record.scopes,
         models=record.models,
         networks=record.networks,
         certificates=record.certificates,
+        is_stepped_down=is_stepped_down,
         expires_at_us=record.expires_at_us,
         lineage=record.lineage,
         epoch=epoch,
@@ -327,6 +334,24 @@ def tenant_disabled() -> UserError:
     return UserError(
         Code.TENANT_DISABLED,
         "The tenant of this API key is disabled: ask who operates this service.",
+    )
+
+
+def suspended() -> UserError:
+    return UserError(
+        Code.KEY_SUSPENDED,
+        "This API key is suspended, because it was used otherwise than before: ask an "
+        "administrator of your tenant to confirm its use (`freehold key confirm`) or to replace "
+        "it.",
+    )
+
+
+def stepped_down() -> UserError:
+    return UserError(
+        Code.FORBIDDEN,
+        "This API key was used otherwise than before, so until an administrator of your tenant "
+        "confirms that (`freehold key confirm`) it may use models, at batch priority, and "
+        "nothing else.",
     )
 
 

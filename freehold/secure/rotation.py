@@ -65,6 +65,7 @@ def _like(old: KeyRecord, now_us: int, grantor: Principal | None) -> KeyRequest:
         networks=old.networks,
         lineage=old.lineage or old.id,
         certificates=old.certificates,
+        on_departure=old.on_departure,
     )
     if grantor is None:
         return wanted

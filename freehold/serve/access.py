@@ -11,7 +11,7 @@ from freehold.core.binding import Binding
 from freehold.core.errors import Code, UserError
 from freehold.core.tenant import Tenant
 from freehold.deploy.pools import Pools
-from freehold.secure.keys import Keyring
+from freehold.secure.keys import Keyring, suspended
 from freehold.secure.subjects import Subjects
 from freehold.serve.directory import Directory
 from freehold.serve.limits import Limits
@@ -150,15 +150,14 @@ class Access:
             if principal.groups is None:
                 running.setdefault(principal.tenant_id, set()).add(principal.id)
         for tenant_id, key_ids in running.items():
-            standing = await asyncio.to_thread(self._store.standing, tenant_id, key_ids)
+            fallen = key_ids - await asyncio.to_thread(self._store.standing, tenant_id, key_ids)
+            if not fallen:
+                continue
+            waiting = await asyncio.to_thread(self._store.suspended, tenant_id, fallen)
             for exchange in self._watch.running():
                 principal = exchange.binding.principal
-                if (
-                    principal.groups is None
-                    and principal.id in key_ids
-                    and principal.id not in standing
-                ):
-                    exchange.stop(_ended())
+                if principal.groups is None and principal.id in fallen:
+                    exchange.stop(suspended() if principal.id in waiting else _ended())
 
     async def _cut_sessions(self) -> None:
         running = [_session_of(exchange.binding) for exchange in self._watch.running()]

@@ -16,6 +16,7 @@ from freehold.core.audit import INSTALLATION, Kind, Level, Sought, stream_at
 from freehold.core.audit import Record as AuditRecord
 from freehold.core.binding import Principal
 from freehold.core.errors import Code, UserError
+from freehold.secure.keys import stepped_down
 from freehold.secure.subjects import Subjects
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import OwnQuery, owner
@@ -227,7 +228,9 @@ async def body_of(
 
     raw = await read_body(scope, receive, MAX_BODY_BYTES, gateway.room)
     gateway.room.give_back(len(raw))
-    await admission.still(gateway, scope, principal, key)
+    now = await admission.still(gateway, scope, principal, key)
+    if now.is_stepped_down:
+        raise stepped_down()
     return raw
 
 

@@ -10,7 +10,8 @@ from freehold.config.schema import CertificateName, Name
 from freehold.core.binding import Environment, Principal
 from freehold.core.binding import Scope as Right
 from freehold.core.clock import Clock
-from freehold.core.errors import UserError
+from freehold.core.departure import OnDeparture
+from freehold.core.errors import Code, UserError
 from freehold.core.event import Happening, Kind
 from freehold.core.names import label
 from freehold.core.secret import Secret
@@ -81,6 +82,17 @@ class NewKey(BaseModel):
             raise ValueError(error.message.removesuffix(".")) from None
 
 
+class KeyChange(BaseModel):
+    """What follows when the key is used otherwise than before, from the next time on;
+    `default` leaves it to its tenant and to the settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    on_departure: OnDeparture
+    tenant: Reference | None = None
+    environment: Environment | None = None
+
+
 class KeyRotation(BaseModel):
     """For how long the old key goes on, and perhaps a token of the caller's: the same call
     gets the same new key, whose secret only the first one is told."""
@@ -137,11 +149,13 @@ class KeysAdmin:
     ) -> None:
         gateway, key_id = self._gateway, scope["path_params"]["key_id"]
         tenant_id, environment = self._owner(scope, principal, query(OwnQuery, scope))
+        _check_another(principal, key_id)
         record = await asyncio.to_thread(gateway.store.key, tenant_id, environment, key_id)
+        if record is not None:
+            record = await gateway.patterns.confirm(tenant_id, environment, key_id)
         if record is None:
             raise no_key()
-        await asyncio.to_thread(gateway.store.confirmed, tenant_id, environment, key_id)
-        await gateway.patterns.confirm(tenant_id, key_id)
+        await gateway.access.refresh()
         gateway.events.tell(
             Happening(
                 Kind.KEY_CONFIRMED,
@@ -151,6 +165,20 @@ class KeysAdmin:
                 environment.value,
             )
         )
+        await reply_json(send, shown_key(record))
+
+    async def change(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        raw = await body_of(self._gateway, scope, receive, principal, key)
+        wanted, key_id = parsed(KeyChange, raw), scope["path_params"]["key_id"]
+        owner = self._owner(scope, principal, wanted)
+        _check_another(principal, key_id)
+        record = await asyncio.to_thread(
+            self._gateway.store.choose_for_key, *owner, key_id, wanted.on_departure
+        )
+        if record is None:
+            raise no_key()
         await reply_json(send, shown_key(record))
 
     async def rotate(
@@ -163,9 +191,19 @@ class KeysAdmin:
         await reply_json(send, shown_key(record, minted))
 
     def _owner(
-        self, scope: Scope, principal: Principal, asked: NewKey | KeyRotation | OwnQuery
+        self, scope: Scope, principal: Principal, asked: NewKey | KeyChange | KeyRotation | OwnQuery
     ) -> Owner:
         return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
+
+
+def _check_another(principal: Principal, key_id: str) -> None:
+    """Who stole a key would else answer for it."""
+    if principal.id == key_id:
+        raise UserError(
+            Code.FORBIDDEN,
+            "A key cannot answer for its own use: have another administrator do it, or do it "
+            "where the gateway's home is.",
+        )
 
 
 def key_request(wanted: NewKey, owner: Owner, clock: Clock) -> KeyRequest:
@@ -192,6 +230,8 @@ def shown_key(record: KeyRecord, secret: Secret | None = None) -> dict[str, Any]
         state = "revoked"
     elif record.expires_at_us is not None and record.expires_at_us <= now_us:
         state = "expired"
+    elif record.restraint is not None:
+        state = record.restraint.value
     shown = {
         "id": record.id,
         "name": record.name,
@@ -201,6 +241,8 @@ def shown_key(record: KeyRecord, secret: Secret | None = None) -> dict[str, Any]
         "networks": None if record.networks is None else sorted(record.networks),
         "certificates": None if record.certificates is None else sorted(record.certificates),
         "state": state,
+        "on_departure": record.on_departure.value,
+        "restrained_at": rfc3339(record.restrained_at_us),
         "created_at": rfc3339(record.created_at_us),
         "expires_at": rfc3339(record.expires_at_us),
         "revoked_at": rfc3339(record.revoked_at_us),

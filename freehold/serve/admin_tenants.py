@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.core.action import TenantItself
 from freehold.core.binding import Environment, Principal
+from freehold.core.departure import OnDeparture
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.tenant import DEFAULT_TENANT, Holding, IsolationClass, Tenant
@@ -37,6 +38,7 @@ class TenantChange(BaseModel):
     isolation: IsolationClass | None = None
     disabled: Annotated[bool, Field(strict=True)] | None = None
     audit_content: Annotated[bool, Field(strict=True)] | None = None
+    on_departure: OnDeparture | None = None
 
 
 class RemovalQuery(BaseModel):
@@ -104,6 +106,10 @@ class TenantsAdmin:
         if tenant is not None and wanted.audit_content is not None:
             tenant = await asyncio.to_thread(
                 gateway.store.set_audit_content, tenant.id, wanted.audit_content
+            )
+        if tenant is not None and wanted.on_departure is not None:
+            tenant = await asyncio.to_thread(
+                gateway.store.choose_for_tenant, tenant.id, wanted.on_departure
             )
         await gateway.access.refresh()
         if tenant is None:
@@ -183,6 +189,7 @@ def shown_tenant(tenant: Tenant) -> dict[str, Any]:
         "created_at": rfc3339(tenant.created_at_us),
         "disabled_at": rfc3339(tenant.disabled_at_us),
         "audit_content": tenant.audit_content,
+        "on_departure": tenant.on_departure.value,
     }
 
 

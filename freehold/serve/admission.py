@@ -129,7 +129,7 @@ def bind(
         isolation=isolation,
         cache_salt=_salt(gateway, principal, route) if pool and pool.capabilities.salted else "",
         price=gateway.prices.of(route),
-        priority=_priority(scope),
+        priority=_priority(scope, principal),
         endpoint=endpoint,
         stream=stream,
         conversation_id=_label(scope, b"x-freehold-conversation"),
@@ -181,12 +181,11 @@ def _salt(gateway: Gateway, principal: Principal, route: Route) -> str:
     )
 
 
-def _priority(scope: Scope) -> Priority:
+def _priority(scope: Scope, principal: Principal) -> Priority:
     text = header(scope, b"x-freehold-priority")
-    if text is None:
-        return Priority.INTERACTIVE
     try:
-        return Priority(text)
+        asked = Priority.INTERACTIVE if text is None else Priority(text)
+        return Priority.BATCH if principal.is_stepped_down else asked
     except ValueError:
         raise UserError(
             Code.INVALID_VALUE,

@@ -109,6 +109,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("GET", "/admin/v1/models", Action.READ_MODELS, admin.list_models),
         Operation("GET", "/admin/v1/keys", Action.READ_KEYS, keys.listing),
         Operation("POST", "/admin/v1/keys", Action.CHANGE_KEYS, keys.create),
+        Operation("PATCH", "/admin/v1/keys/{key_id}", Action.CHANGE_KEYS, keys.change),
         Operation("DELETE", "/admin/v1/keys/{key_id}", Action.CHANGE_KEYS, keys.revoke),
         Operation("POST", "/admin/v1/keys/{key_id}/rotate", Action.CHANGE_KEYS, keys.rotate),
         Operation("POST", "/admin/v1/keys/{key_id}/confirm", Action.CHANGE_KEYS, keys.confirm),

@@ -1,6 +1,7 @@
 """The routes as the request path sees them: one snapshot a tenant and environment."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from freehold.core.binding import Environment, Route
 from freehold.serve.tenants import Tenants
@@ -39,6 +40,9 @@ class Directory:
         """From now on its alias leads here, without reading thousands of others again."""
         known = self._snapshots.get((route.tenant_id, route.environment))
         if known is not None:
+            before = known.get(route.alias)
+            since_us = None if before is None else before.since_us
+            route = replace(route, alias_since_us=since_us)
             changed = {**known, route.alias: self._tenants.placed(route)}
             self._snapshots[route.tenant_id, route.environment] = changed
 

@@ -12,6 +12,7 @@ from freehold.config.schema import Name
 from freehold.core.action import (
     ON_INSTALLATION,
     ON_TENANT,
+    USING,
     Action,
     Installation,
     Space,
@@ -19,6 +20,7 @@ from freehold.core.action import (
 )
 from freehold.core.binding import ROLES, Environment, Principal
 from freehold.core.clock import Clock
+from freehold.core.departure import Restraint
 from freehold.core.errors import Code, UserError
 from freehold.secure.keys import principal_of
 from freehold.secure.policy import Resource
@@ -84,7 +86,7 @@ class Explainer:
     def _who(self, asked: Question, owner: Owner) -> tuple[Principal, str | None]:
         """And what keeps them out whatever the policies say."""
         if asked.key is not None:
-            return self._key(asked.key, owner)
+            return self._key(asked.key, asked.action, owner)
         if self.people is None:
             raise UserError(Code.NOT_FOUND, "No identity provider is in the settings: name a key.")
         tenant_id, environment = owner
@@ -109,7 +111,7 @@ class Explainer:
             return who, f"none of these groups has a role in {environment}"
         return who, None
 
-    def _key(self, key_id: str, owner: Owner) -> tuple[Principal, str | None]:
+    def _key(self, key_id: str, action: Action, owner: Owner) -> tuple[Principal, str | None]:
         record = self.store.key(*owner, key_id)
         if record is None:
             raise no_key()
@@ -118,6 +120,10 @@ class Explainer:
             hindrance = "the key was revoked"
         elif record.expires_at_us is not None and record.expires_at_us <= self.clock.wall_us():
             hindrance = "the key has expired"
+        elif record.restraint is Restraint.SUSPENDED:
+            hindrance = "the key is suspended until somebody confirms its use"
+        elif record.restraint is Restraint.STEPPED_DOWN and action not in USING:
+            hindrance = "the key was stepped down to using models until somebody confirms its use"
         elif not self.tenants.is_enabled(owner[0]):
             hindrance = "the tenant is disabled"
         return principal_of(record), hindrance

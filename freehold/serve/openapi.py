@@ -12,7 +12,7 @@ from freehold.core.errors import Code
 from freehold.serve import bodies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
 from freehold.serve.admin_events import EventsQuery
-from freehold.serve.admin_keys import KeyRotation, NewKey
+from freehold.serve.admin_keys import KeyChange, KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
 from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
 from freehold.serve.admin_prices import PricesQuery
@@ -43,6 +43,7 @@ _GUARDED = frozenset(
         Code.ADDRESS_NOT_ALLOWED,
         Code.CERTIFICATE_NOT_ALLOWED,
         Code.ENVIRONMENT_NOT_SERVED,
+        Code.KEY_SUSPENDED,
         Code.TENANT_DISABLED,
         Code.TOO_MANY_ATTEMPTS,
         Code.INVALID_VALUE,
@@ -176,7 +177,8 @@ _OTHERS = [
     ),
     _Entry(
         "patch", "/admin/v1/tenants/{tenant}", "change_tenant", "administration",
-        "Isolate a tenant otherwise, or disable it: its requests are cut", replies.Tenant,
+        "Isolate a tenant otherwise, choose for its keys, or disable it: its requests are cut",
+        replies.Tenant,
         _WITH_BODY | _OWNED | {Code.CONFLICT}, TenantChange,
     ),
     _Entry(
@@ -195,6 +197,11 @@ _OTHERS = [
         _WITH_BODY | _OWNED | {Code.CONFLICT}, NewKey, status=201,
     ),
     _Entry(
+        "patch", "/admin/v1/keys/{key_id}", "change_key", "administration",
+        "Choose what follows when a key is used otherwise than before; no key does so for itself",
+        replies.Key, _WITH_BODY | _OWNED, KeyChange,
+    ),
+    _Entry(
         "delete", "/admin/v1/keys/{key_id}", "revoke_key", "administration",
         "Revoke a key; doing it again changes nothing", replies.Key, _WITH_QUERY | _OWNED,
         query=OwnQuery,
@@ -206,7 +213,8 @@ _OTHERS = [
     ),
     _Entry(
         "post", "/admin/v1/keys/{key_id}/confirm", "confirm_key", "administration",
-        "Say that the use of a key is in order, whatever is unusual in it", replies.Key,
+        "Say that the use of a key is in order, whatever is unusual in it; one that was "
+        "suspended or stepped down for it may again what it might", replies.Key,
         _WITH_QUERY | _OWNED, query=OwnQuery,
     ),
     _Entry(

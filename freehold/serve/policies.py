@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from freehold.core.action import (
     ON_INSTALLATION,
     ON_TENANT,
+    USING,
     Action,
     Installation,
     Space,
@@ -15,6 +16,7 @@ from freehold.core.acts import acting
 from freehold.core.binding import Binding, Principal
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
+from freehold.secure.keys import stepped_down
 from freehold.secure.policy import (
     ANY,
     Decision,
@@ -105,7 +107,10 @@ class LivePolicies:
     def require(
         self, principal: Principal, action: Action, resource: Resource, address: str | None = None
     ) -> None:
-        """Raises `UserError(FORBIDDEN)` with what decided."""
+        """Raises `UserError(FORBIDDEN)` with what decided. No policy permits a key that was
+        stepped down more than to use models."""
+        if principal.is_stepped_down and action not in USING:
+            raise stepped_down()
         decision = self.decide(principal, action, resource, address)
         if not decision.is_allowed:
             raise refused(action, decision)

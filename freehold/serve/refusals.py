@@ -20,6 +20,7 @@ UNKNOWN = frozenset(
         Code.CROSS_SITE,
         Code.ADDRESS_NOT_ALLOWED,
         Code.ENVIRONMENT_NOT_SERVED,
+        Code.KEY_SUSPENDED,
         Code.TENANT_DISABLED,
         Code.TOO_MANY_ATTEMPTS,
         Code.FORBIDDEN,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.core.binding import Environment, Priority, Role, Scope
+from freehold.core.departure import OnDeparture
 from freehold.core.event import Kind, Severity
 from freehold.core.limit import Measure, Period
 from freehold.core.model import ModelCard
@@ -309,6 +310,7 @@ class Tenant(BaseModel):
     created_at: datetime
     disabled_at: datetime | None
     audit_content: bool
+    on_departure: OnDeparture  # of its keys that chose nothing
 
 
 class Held(BaseModel):
@@ -557,7 +559,13 @@ class Key(BaseModel):
     certificates: Annotated[
         list[str] | None, Field(description="null: whatever the client's certificate is.")
     ]
-    state: Literal["active", "expired", "revoked"]
+    state: Literal["active", "expired", "revoked", "stepped_down", "suspended"]
+    on_departure: Annotated[
+        OnDeparture, Field(description="What follows when it is used otherwise than before.")
+    ]
+    restrained_at: Annotated[
+        datetime | None, Field(description="Since when it is suspended or stepped down.")
+    ]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None

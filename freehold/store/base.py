@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
+from freehold.core.departure import OnDeparture, Restraint
 from freehold.core.event import Event
 from freehold.core.policy import Policy
 from freehold.core.role import RoleGrant
@@ -34,6 +35,9 @@ class KeyRecord:
     replaced_by: str | None = None
     lineage: str | None = None  # the first of the keys that replaced one another
     certificates: frozenset[str] | None = None  # of clients; None: with any or none
+    on_departure: OnDeparture = OnDeparture.DEFAULT
+    restraint: Restraint | None = None  # until somebody confirms its use
+    restrained_at_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,12 @@ class TenantStore(Protocol):
         ...
 
     def standing(self, tenant_id: str, key_ids: Collection[str]) -> frozenset[str]:
-        """Those of its keys that may go on: not revoked, and the tenant not disabled."""
+        """Those of its keys that may go on: not revoked or suspended, and the tenant not
+        disabled."""
+        ...
+
+    def suspended(self, tenant_id: str, key_ids: Collection[str]) -> frozenset[str]:
+        """Those of its keys that wait for somebody to confirm them."""
         ...
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, select, update
 from freehold.core.binding import Environment, Route
 from freehold.core.tenant import IsolationClass, Tenant
 from freehold.store.backend import EVERY_TENANT
+from freehold.store.identity import tenant_of
 from freehold.store.routing import route_of
 from freehold.store.sql import SqlStore
 from freehold.store.tables import adapters, routes, tenants
@@ -53,9 +54,10 @@ def bases_apart(store: SqlStore, environments: Collection[Environment]) -> list[
         .distinct()
     )
     with store._reading(EVERY_TENANT) as connection:
+        names = [column.name for column in tenants.columns]
         return [
-            (Tenant(id, name, IsolationClass(isolation), at_us), base)
-            for id, name, at_us, isolation, _, _, base in connection.execute(wanted)
+            (tenant_of({name: row[name] for name in names}), row["base_digest"])
+            for row in connection.execute(wanted).mappings()
         ]
 
 

@@ -1,6 +1,7 @@
 """Tenants and their keys, and the count that tells every process when to look again."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -21,6 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from freehold.core.acts import Act, Change
 from freehold.core.audit import stream_of
 from freehold.core.binding import Environment, Scope
+from freehold.core.departure import OnDeparture, Restraint
 from freehold.core.errors import Code, UserError
 from freehold.core.tenant import Holding, IsolationClass, Tenant
 from freehold.store.audit import AuditTable, Changing
@@ -54,7 +56,7 @@ class Identity(AuditTable):
     def tenants(self) -> Sequence[Tenant]:
         with self._reading(EVERY_TENANT) as connection:
             rows = connection.execute(select(tenants).order_by(tenants.c.created_at_us)).mappings()
-            return [_tenant(row) for row in rows]
+            return [tenant_of(row) for row in rows]
 
     def tenant(self, tenant_id: str) -> Tenant | None:
         with self._reading(tenant_id) as connection:
@@ -88,7 +90,7 @@ class Identity(AuditTable):
         with self._changing(tenant_id) as changing:
             other = (tenants.c.id == tenant_id) & (tenants.c.isolation != isolation)
             isolated = update(tenants).where(other).values(isolation=isolation)
-            return _changed_tenant(changing, isolated, tenant_id, "isolation")
+            return changed_tenant(changing, isolated, tenant_id, "isolation")
 
     def set_audit_content(self, tenant_id: str, is_kept: bool) -> Tenant | None:
         """Whether what is said is kept with audit records from now on."""
@@ -96,7 +98,7 @@ class Identity(AuditTable):
             other = func.coalesce(tenants.c.audit_content, False) != is_kept
             kept = update(tenants).where(tenants.c.id == tenant_id, other)
             kept = kept.values(audit_content=is_kept)
-            return _changed_tenant(changing, kept, tenant_id, "audit_content")
+            return changed_tenant(changing, kept, tenant_id, "audit_content")
 
     def disable_tenant(self, tenant_id: str, at_us: int | None) -> Tenant | None:
         mine = tenants.c.id == tenant_id
@@ -104,7 +106,7 @@ class Identity(AuditTable):
         mine &= tenants.c.disabled_at_us.is_not(None) if at_us is None else _ENABLED
         with self._changing(tenant_id) as changing:
             disabled = update(tenants).where(mine).values(disabled_at_us=at_us)
-            return _changed_tenant(changing, disabled, tenant_id, "disabled")
+            return changed_tenant(changing, disabled, tenant_id, "disabled")
 
     def holdings(self, tenant_id: str, now_us: int) -> Sequence[Holding]:
         living = and_(
@@ -187,20 +189,20 @@ class Identity(AuditTable):
 
     def key(self, tenant_id: str, environment: Environment, key_id: str) -> KeyRecord | None:
         with self._reading(tenant_id) as connection:
-            return _one_key(connection, _mine(tenant_id, environment, key_id))
+            return one_key(connection, key_is(tenant_id, environment, key_id))
 
     def add_key(self, record: KeyRecord) -> None:
         try:
             with self._changing(record.tenant_id) as changing:
                 _insert_key(changing.connection, record)
-                changing.note(_of_key(Act.KEY_CREATE, record, *_given(record)))
+                changing.note(change_of_key(Act.KEY_CREATE, record, *_given(record)))
         except IntegrityError:
             raise UserError(Code.CONFLICT, "This key is already known: nothing changed.") from None
 
     def revoke_key(
         self, tenant_id: str, key_id: str, at_us: int, *, environment: Environment | None = None
     ) -> KeyRecord | None:
-        mine = _mine(tenant_id, environment, key_id)
+        mine = key_is(tenant_id, environment, key_id)
         with self._changing(tenant_id) as changing:
             connection = changing.connection
             is_first = connection.execute(
@@ -208,10 +210,10 @@ class Identity(AuditTable):
                 .where(mine, api_keys.c.revoked_at_us.is_(None))
                 .values(revoked_at_us=at_us)
             ).rowcount
-            found = _one_key(connection, mine)
+            found = one_key(connection, mine)
             if is_first and found is not None:
                 count_change(connection)
-                changing.note(_of_key(Act.KEY_REVOKE, found, "revoked_at"))
+                changing.note(change_of_key(Act.KEY_REVOKE, found, "revoked_at"))
             else:
                 changing.note(None)
             return found
@@ -220,7 +222,7 @@ class Identity(AuditTable):
         self, tenant_id: str, key_id: str, new: KeyRecord, until_us: int, token: str
     ) -> Replacement | None:
         """In one transaction, and by a conditional update, so that two at once make one."""
-        mine = _mine(tenant_id, new.environment, key_id)
+        mine = key_is(tenant_id, new.environment, key_id)
         sooner = or_(api_keys.c.expires_at_us.is_(None), api_keys.c.expires_at_us > until_us)
         with self._changing(tenant_id) as changing:
             connection = changing.connection
@@ -239,10 +241,10 @@ class Identity(AuditTable):
             row = connection.execute(select(api_keys).where(mine)).mappings().first()
             if row is None:
                 return None
-            by = _one_key(connection, _mine(tenant_id, None, row["replaced_by"]))
+            by = one_key(connection, key_is(tenant_id, None, row["replaced_by"]))
             if is_first:
-                changing.note(_of_key(Act.KEY_ROTATE, _key(row), "replaced_by", "expires_at"))
-                changing.note(_of_key(Act.KEY_CREATE, new, *_given(new)))
+                changing.note(change_of_key(Act.KEY_ROTATE, _key(row), "replaced_by", "expires_at"))
+                changing.note(change_of_key(Act.KEY_CREATE, new, *_given(new)))
         return Replacement(bool(is_first), row["rotation_token"] or "", by)
 
     def standing(self, tenant_id: str, key_ids: Collection[str]) -> frozenset[str]:
@@ -250,6 +252,7 @@ class Identity(AuditTable):
             api_keys.c.tenant_id == tenant_id,
             api_keys.c.id.in_(key_ids),
             api_keys.c.revoked_at_us.is_(None),
+            api_keys.c.restraint.is_distinct_from(Restraint.SUSPENDED),
         )
         with self._reading(tenant_id) as connection:
             tenant = _one_tenant(connection, tenant_id)
@@ -263,9 +266,7 @@ def count_change(connection: Connection) -> None:
     connection.execute(counted.values(number=changes.c.number + 1))
 
 
-def _changed_tenant(
-    changing: Changing, change: Update, tenant_id: str, field: str
-) -> Tenant | None:
+def changed_tenant(changing: Changing, change: Update, tenant_id: str, field: str) -> Tenant | None:
     connection = changing.connection
     changed = connection.execute(change).rowcount
     found = _one_tenant(connection, tenant_id)
@@ -281,7 +282,7 @@ def _of_tenant(act: Act, tenant_id: str, name: str, *fields: str) -> Change:
     return Change(act, tenant_id, tenant_id, fields, name)
 
 
-def _of_key(act: Act, record: KeyRecord, *fields: str) -> Change:
+def change_of_key(act: Act, record: KeyRecord, *fields: str) -> Change:
     stream = stream_of(record.tenant_id, record.environment)
     return Change(act, stream, record.id, fields, about=record.name)
 
@@ -293,7 +294,7 @@ def _given(record: KeyRecord) -> list[str]:
     return ["name", "scopes", *named]
 
 
-def _mine(
+def key_is(
     tenant_id: str, environment: Environment | None, key_id: str | None
 ) -> ColumnElement[bool]:
     mine = (api_keys.c.id == key_id) & (api_keys.c.tenant_id == tenant_id)
@@ -302,10 +303,10 @@ def _mine(
 
 def _one_tenant(connection: Connection, tenant_id: str) -> Tenant | None:
     row = connection.execute(select(tenants).where(tenants.c.id == tenant_id)).mappings().first()
-    return _tenant(row) if row else None
+    return tenant_of(row) if row else None
 
 
-def _one_key(connection: Connection, mine: ColumnElement[bool]) -> KeyRecord | None:
+def one_key(connection: Connection, mine: ColumnElement[bool]) -> KeyRecord | None:
     row = connection.execute(select(api_keys).where(mine)).mappings().first()
     return _key(row) if row else None
 
@@ -329,8 +330,15 @@ def _insert_key(connection: Connection, record: KeyRecord) -> None:
             certificates=None
             if record.certificates is None
             else "\n".join(sorted(record.certificates)),
+            on_departure=stored_choice(record.on_departure),
+            restraint=record.restraint,
+            restrained_at_us=record.restrained_at_us,
         )
     )
+
+
+def stored_choice(chosen: OnDeparture) -> str | None:
+    return None if chosen is OnDeparture.DEFAULT else chosen.value
 
 
 def _joined(names: frozenset[str] | None) -> str | None:
@@ -359,9 +367,16 @@ def _key(row: RowMapping) -> KeyRecord:
         certificates=None
         if row["certificates"] is None
         else frozenset(row["certificates"].split("\n")),
+        on_departure=OnDeparture(row["on_departure"] or OnDeparture.DEFAULT),
+        restraint=None if row["restraint"] is None else Restraint(row["restraint"]),
+        restrained_at_us=row["restrained_at_us"],
     )
 
 
-def _tenant(row: RowMapping) -> Tenant:
-    isolation, kept = IsolationClass(row["isolation"]), bool(row["audit_content"])
-    return Tenant(**{**row, "isolation": isolation, "audit_content": kept})
+def tenant_of(row: Mapping[Any, Any]) -> Tenant:
+    read = {
+        "isolation": IsolationClass(row["isolation"]),
+        "audit_content": bool(row["audit_content"]),
+        "on_departure": OnDeparture(row["on_departure"] or OnDeparture.DEFAULT),
+    }
+    return Tenant(**{**row, **read})

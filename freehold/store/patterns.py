@@ -5,11 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, select
 
-from freehold.core.acts import Act, Change
-from freehold.core.audit import stream_of
-from freehold.core.binding import Environment
 from freehold.store.audit import AuditTable
-from freehold.store.backend import EVERY_TENANT
 from freehold.store.tables import api_keys, key_patterns
 
 
@@ -58,9 +54,3 @@ class PatternTable(AuditTable):
             connection.execute(
                 delete(key_patterns).where((key_patterns.c.at_us < before_us) | gone)
             )
-
-    def confirmed(self, tenant_id: str, environment: Environment, key_id: str) -> None:
-        """Records that somebody found its use in order."""
-        with self._changing(EVERY_TENANT) as changing:
-            stream = stream_of(tenant_id, environment)
-            changing.note(Change(Act.KEY_CONFIRM, stream, key_id))

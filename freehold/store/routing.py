@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, RowMapping, delete, insert, or_, select
+from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from freehold.core.acts import Act, Change
@@ -33,6 +33,7 @@ class Routing(Peers, AuditTable):
 
     def put_routes(self, tenant_id: str, environment: Environment, new: Sequence[Route]) -> None:
         with self._writing(tenant_id) as connection:
+            since = _since(connection, tenant_id, environment)
             connection.execute(
                 delete(routes).where(
                     routes.c.tenant_id == tenant_id,
@@ -40,7 +41,7 @@ class Routing(Peers, AuditTable):
                     routes.c.managed.is_(True),
                 )
             )
-            _insert(connection, [dataclasses.replace(route, managed=True) for route in new])
+            _insert(connection, [_aged(route, since, managed=True) for route in new])
             self._tell_peers(connection, tenant_id, environment)
 
     def set_route(self, tenant_id: str, route: Route) -> Route | None:
@@ -48,8 +49,9 @@ class Routing(Peers, AuditTable):
             connection = changing.connection
             if route.adapter_digest is not None:
                 _check_adapter(connection, tenant_id, route)
+            since = _since(connection, tenant_id, route.environment, route.alias)
             moved = _take(connection, tenant_id, route.environment, route.alias)
-            _insert(connection, [dataclasses.replace(route, managed=False)])
+            _insert(connection, [_aged(route, since, managed=False)])
             changing.note(_of_route(Act.ROUTE_SET, route, "base", "adapter"))
             self._tell_peers(connection, tenant_id, route.environment)
         return moved
@@ -199,6 +201,24 @@ def _take(
     row = connection.execute(select(routes).where(mine)).mappings().first()
     connection.execute(delete(routes).where(mine))
     return route_of(row) if row else None
+
+
+def _since(
+    connection: Connection, tenant_id: str, environment: Environment, alias: str | None = None
+) -> dict[str, int]:
+    """Since when there are the aliases of these routes, which are about to be replaced."""
+    first = func.min(func.coalesce(routes.c.alias_since_us, routes.c.created_at_us))
+    mine = (routes.c.tenant_id == tenant_id) & (routes.c.environment == environment)
+    if alias is not None:
+        mine &= routes.c.alias == alias
+    found = connection.execute(
+        select(routes.c.alias, first.label("since_us")).where(mine).group_by(routes.c.alias)
+    )
+    return {row.alias: row.since_us for row in found}
+
+
+def _aged(route: Route, since: dict[str, int], managed: bool) -> Route:
+    return dataclasses.replace(route, managed=managed, alias_since_us=since.get(route.alias))
 
 
 def _insert(connection: Connection, new: Sequence[Route]) -> None:

@@ -34,6 +34,7 @@ from freehold.store.identity import Identity
 from freehold.store.limits import add_spent
 from freehold.store.patterns import PatternTable
 from freehold.store.policies import PolicyTable
+from freehold.store.restraints import RestraintTable
 from freehold.store.roles import RoleTable
 from freehold.store.routing import Routing
 from freehold.store.sessions import SessionTable
@@ -70,6 +71,7 @@ class SqlStore(
     HoldTable,
     SubjectTable,
     PatternTable,
+    RestraintTable,
     AuditTable,
     EventTable,
 ):

@@ -31,6 +31,7 @@ tenants = Table(
     Column("isolation", String, nullable=False, server_default="shared"),
     Column("disabled_at_us", BigInteger),
     Column("audit_content", Boolean),
+    Column("on_departure", String),
 )
 
 api_keys = Table(
@@ -51,6 +52,9 @@ api_keys = Table(
     Column("rotation_token", String),  # under which it was replaced
     Column("lineage", String),  # the first of the keys that replaced one another
     Column("certificates", String),  # names, a line each
+    Column("on_departure", String),
+    Column("restraint", String),
+    Column("restrained_at_us", BigInteger),
 )
 
 # Counted up by each change that others must hear of, in its transaction. `routes/…` has the
@@ -76,6 +80,7 @@ routes = Table(
     Column("engine_model", String, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
     Column("managed", Boolean, nullable=False),
+    Column("alias_since_us", BigInteger),
     UniqueConstraint("tenant_id", "environment", "alias", "managed"),
     Index("routes_by_weights", "base_digest", "adapter_digest"),
 )

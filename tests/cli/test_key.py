@@ -23,7 +23,7 @@ from tests.installation import Installation, start, stock_tiny
 
 _FIELDS = {
     "id", "name", "environment", "scopes", "models", "networks", "certificates", "state",
-    "created_at", "expires_at", "revoked_at", "replaced_by",
+    "created_at", "expires_at", "revoked_at", "replaced_by", "on_departure", "restrained_at",
 }  # fmt: skip
 
 
@@ -107,6 +107,22 @@ def test_a_name_is_shown_as_it_is_whatever_it_looks_like(run: Run, name: str) ->
     assert _listed(run)[key_id]["name"] == name
     assert name[:40] in run("key", "list").stdout
     assert f"({name})" in run("key", "revoke", key_id).stdout.replace("\n", "")
+
+
+def test_what_follows_a_departure_is_chosen_for_one_key_and_left_to_others_again(
+    run: Run,
+) -> None:
+    key = _created(run, "watched")
+    assert (key["on_departure"], key["restrained_at"]) == ("default", None)
+    for chosen in ("notify", "step-down", "suspend", "default"):
+        words = ("key", "set", key["id"], "--on-departure", chosen)
+        changed = json.loads(run(*words, "--json").stdout)
+        assert changed["on_departure"] == chosen
+        assert _listed(run)[key["id"]] == changed
+        assert chosen in run(*words).stdout
+    _failed(run("key", "set", "key_none", "--on-departure", "suspend", "--json"), "not_found")
+    for wrong in ((), ("--on-departure", "shout")):
+        assert run("key", "set", key["id"], *wrong).exit_code == 2
 
 
 def test_a_name_cannot_steer_the_terminal(run: Run) -> None:

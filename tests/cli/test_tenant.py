@@ -15,7 +15,10 @@ from tests.cli.test_adapter import Place, place, resting
 from tests.installation import Installation
 
 __all__ = ["place"]  # the fixture
-_FIELDS = {"id", "name", "isolation", "state", "created_at", "disabled_at", "audit_content"}
+_FIELDS = {
+    "id", "name", "isolation", "state", "created_at", "disabled_at", "audit_content",
+    "on_departure",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -43,6 +46,10 @@ def test_a_tenant_lives_from_its_making_to_its_end(run: Run, name: str) -> None:
 
     changed = said(run, "tenant", "set", name, "--isolation", "dedicated")
     assert changed == made | {"isolation": "dedicated"}
+    chosen = said(run, "tenant", "set", name, "--on-departure", "suspend")
+    assert chosen == changed | {"on_departure": "suspend"}
+    assert "suspend" in run("tenant", "show", name).stdout
+    assert said(run, "tenant", "set", name, "--on-departure", "default") == changed
     disabled = said(run, "tenant", "disable", name)
     assert disabled["state"] == "disabled"
     assert said(run, "tenant", "disable", name) == disabled

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from freehold.config import load
 from freehold.config.schema import ModelPrice, Settings, WebhookSettings
 from freehold.core.binding import Environment
+from freehold.core.departure import OnDeparture
 from freehold.core.errors import Code, UserError
 
 
@@ -74,6 +75,7 @@ _OTHERS: dict[str, tuple[str, Any]] = {
         "[{model: a, input: 1}]", (ModelPrice(model="a", input=Decimal(1)),)
     ),
     "server.client_certificates": ("optional", "optional"),
+    "patterns.on_departure": ("suspend", OnDeparture.SUSPEND),
     "audit.may_fail": ("[copies]", ("copies",)),
     "backup.every_h": ("9", 9),
     "events.webhooks": (
@@ -140,6 +142,8 @@ def test_an_unknown_name_stops_the_start_and_is_named(tmp_path: Path, text: str,
      ("engines: {default: canary}", "engines.default"), ("models: canary", "models"),
      ("models: [1]", "models.0"), ("server: {allowed_hosts: canary}", "server.allowed_hosts"),
      ("currency: canary", "currency"), ("upstreams: {canary: 1}", "upstreams"),
+     ("patterns: {on_departure: canary}", "patterns.on_departure"),
+     ("patterns: {on_departure: default}", "patterns.on_departure"),
      ("upstreams: [{name: a, base_url: 'https://u:canary@h/', models: [{alias: a, "
       "upstream_name: b}]}]", "upstreams.0.base_url"), ("{7: 1}", "7")],
 )  # fmt: skip

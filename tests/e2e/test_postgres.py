@@ -16,10 +16,12 @@ from typer.testing import CliRunner
 
 from freehold.cli.main import app
 from freehold.core.binding import Environment
+from freehold.core.departure import OnDeparture
 from freehold.serve import peers
 from freehold.store.postgres import Postgres
 from tests import postgres
 from tests.harness import Running, asked, running
+from tests.serve.test_patterns import learned_elsewhere
 
 
 @contextlib.asynccontextmanager
@@ -208,3 +210,22 @@ async def _ready(client: httpx2.AsyncClient, status: int) -> httpx2.Response:
         while (answer := await client.get("/readyz")).status_code != status:
             await asyncio.sleep(0.02)
     return answer
+
+
+async def test_a_key_that_one_gateway_suspends_is_refused_by_the_other_until_it_is_confirmed(
+    tmp_path: Path, postgres_database: Callable[[], Postgres]
+) -> None:
+    async with _two(tmp_path, postgres_database()) as (first, second):
+        key = first.mint(on_departure=OnDeparture.SUSPEND)
+        key_id = "key_" + key.split("_")[2]
+        learned_elsewhere(first, key_id)
+        for world in (second, first):
+            assert (await _ask(world, key)).status_code == 200
+        await first.gateway.patterns.look()
+        for world in (second, first):
+            refused = await _until(world, key, 403)
+            assert refused.json()["error"]["code"] == "key_suspended"
+        async with second.http() as client:
+            assert (await client.post(f"/admin/v1/keys/{key_id}/confirm")).is_success
+        assert (await _ask(second, key)).status_code == 200
+        await _until(first, key, 200)

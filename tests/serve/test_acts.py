@@ -47,6 +47,10 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
     ("POST", "/admin/v1/keys/{key_id}/confirm"): (
         "/admin/v1/keys/{key}/confirm", None, ["key.confirm"], _ENVIRONMENT, [],
     ),
+    ("PATCH", "/admin/v1/keys/{key_id}"): (
+        "/admin/v1/keys/{key}", {"on_departure": "suspend"}, ["key.change"], _ENVIRONMENT,
+        ["on_departure"],
+    ),
     ("DELETE", "/admin/v1/keys/{key_id}"): (
         "/admin/v1/keys/{key}", None, ["key.revoke"], _ENVIRONMENT, ["revoked_at"],
     ),

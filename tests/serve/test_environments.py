@@ -27,6 +27,9 @@ _MESSAGES = [{"role": "user", "content": "x"}]
 _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/admin/v1/keys"): ("/admin/v1/keys", None),
     ("POST", "/admin/v1/keys"): ("/admin/v1/keys", {"name": "x"}),
+    ("PATCH", "/admin/v1/keys/{key_id}"): (
+        "/admin/v1/keys/{key}", {"on_departure": "suspend"},
+    ),
     ("DELETE", "/admin/v1/keys/{key_id}"): ("/admin/v1/keys/{key}", None),
     ("POST", "/admin/v1/keys/{key_id}/confirm"): ("/admin/v1/keys/{key}/confirm", None),
     ("POST", "/admin/v1/keys/{key_id}/rotate"): ("/admin/v1/keys/{key}/rotate", {}),

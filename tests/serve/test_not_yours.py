@@ -76,6 +76,10 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "tenant id": ("/admin/v1/keys", {"name": "x", "tenant": "{}"}),
         "key hash": ("/admin/v1/keys", {"name": "x", "sha256": "{}"}),
     },
+    ("PATCH", "/admin/v1/keys/{key_id}"): {
+        "key": ("/admin/v1/keys/{}", {"on_departure": "suspend"}),
+        "tenant": ("/admin/v1/keys/key_x", {"on_departure": "suspend", "tenant": "{}"}),
+    },
     ("DELETE", "/admin/v1/keys/{key_id}"): {
         "key": ("/admin/v1/keys/{}", None),
         "tenant": ("/admin/v1/keys/key_x" + _OWNED, None),

@@ -13,10 +13,10 @@ from tests.harness import Running, running
 _DAY_S = 86_400
 
 
-def _learned_elsewhere(world: Running, key_id: str) -> None:
-    """As if the key had been used for weeks: from elsewhere, at another time of day."""
+def learned_elsewhere(world: Running, key_id: str, days: int = 21) -> None:
+    """As if the key had been used for so long: from elsewhere, at another time of day."""
     pattern, now_s = Pattern(), int(time.time())
-    for day in range(21, 0, -1):
+    for day in range(days, 0, -1):
         at_s = now_s - day * _DAY_S - 6 * 3600
         pattern.observe(at_s, "elsewhere", "another-model", 20, 4000)
     patterns = world.gateway.patterns
@@ -30,7 +30,7 @@ async def test_a_departure_is_told_once_and_can_be_confirmed(tmp_path: Path) -> 
         await world.replica.ensure_ready(20)
         key = world.mint()
         key_id = "key_" + key.split("_")[2]
-        _learned_elsewhere(world, key_id)
+        learned_elsewhere(world, key_id)
         admin = client.headers["authorization"]
         client.headers["authorization"] = f"Bearer {key}"
         body = {"model": "fake-model", "messages": [{"role": "user", "content": "x"}]}

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from freehold.core.binding import Environment
+from freehold.core.departure import OnDeparture, Restraint
 from freehold.core.limit import Window
 from freehold.core.tenant import IsolationClass
 from freehold.store.holds import Wanted
@@ -62,7 +63,17 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "forget_subject": lambda store, tenant: store.forget_subject(tenant, "key_ten_a", 9),
     "events": lambda store, tenant: store.events(tenant, "dev", 10),
     "pattern": lambda store, tenant: store.pattern(tenant, "key_ten_a", "here"),
-    "confirmed": lambda store, tenant: store.confirmed(tenant, Environment.DEV, "key_x"),
+    "restrain": lambda store, tenant: store.restrain(
+        tenant, Environment.DEV, "key_ten_a", Restraint.SUSPENDED, 7
+    ),
+    "suspended": lambda store, tenant: store.suspended(tenant, ["key_ten_a"]),
+    "confirmed": lambda store, tenant: store.confirmed(tenant, Environment.DEV, "key_ten_a"),
+    "choose_for_key": lambda store, tenant: store.choose_for_key(
+        tenant, Environment.DEV, "key_ten_a", OnDeparture.SUSPEND
+    ),
+    "choose_for_tenant": lambda store, tenant: store.choose_for_tenant(
+        tenant, OnDeparture.SUSPEND
+    ),
     "policies": lambda store, tenant: store.policies(tenant),
     "limits": lambda store, tenant: store.limits(tenant),
     "hold": lambda store, tenant: store.gateway and store.hold(tenant, [], lambda *_: None),

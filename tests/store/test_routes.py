@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from freehold.core.binding import Environment
+from freehold.core.binding import Environment, Route
 from freehold.core.errors import Code, UserError
 from freehold.store.sql import SqlStore
 from tests.store.making import (
@@ -69,3 +69,21 @@ def test_a_route_leads_to_an_adapter_of_its_own_tenant_environment_and_base_only
     assert store.routes("ten_a", Environment.DEV) == []
     store.set_route("ten_a", route)
     assert store.routes("ten_a", Environment.DEV) == [replace(route, managed=False)]
+
+
+def test_an_alias_is_as_old_as_it_first_was_wherever_it_leads(store: SqlStore) -> None:
+    def since() -> dict[str, int]:
+        found = store.routes("ten_a", Environment.DEV)
+        return {route.alias: route.since_us for route in found}
+
+    def at(alias: str, at_us: int) -> Route:
+        return replace(a_route("ten_a", alias), id=f"rte_{alias}{at_us}", created_at_us=at_us)
+
+    store.put_routes("ten_a", Environment.DEV, [at("m", 10), at("gone", 10)])
+    store.put_routes("ten_a", Environment.DEV, [at("m", 20), at("n", 20)])
+    assert since() == {"m": 10, "n": 20}
+    store.set_route("ten_a", at("m", 30))
+    store.set_route("ten_a", at("mine", 30))
+    store.set_route("ten_a", at("mine", 40))
+    store.put_routes("ten_a", Environment.DEV, [at("m", 50), at("gone", 50)])
+    assert since() == {"m": 10, "mine": 30, "gone": 50}
