@@ -25,6 +25,7 @@ class Facts:
     cards: list[ModelCard]
     first_key: str | None
     orphans: int
+    newer_schema: str | None
     as_json: bool
 
 
@@ -42,6 +43,12 @@ async def show(gateway: Gateway, home: Home, facts: Facts) -> None:
     if facts.orphans:
         console.print(
             f"  [yellow]{facts.orphans} requests of a gateway that died were settled.[/yellow]"
+        )
+    if facts.newer_schema is not None:
+        console.print(
+            f"  [yellow]The database was made by a newer Freehold (schema {facts.newer_schema}): "
+            "what only that version knows is not heeded, so upgrade again soon.[/yellow]",
+            soft_wrap=True,
         )
     if facts.first_key is not None:
         console.print("  admin key, shown this once:")
@@ -76,6 +83,7 @@ def _print(gateway: Gateway, home: Home, facts: Facts, speeds: list[float | None
             "models": models,
             "upstreams": upstreams,
             "settled_orphans": facts.orphans,
+            "newer_schema": facts.newer_schema,
             "key_file": str(home.admin_key),
             "admin_key": facts.first_key,
         }

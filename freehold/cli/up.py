@@ -215,7 +215,7 @@ async def _serve(
         wiring.clear_copies(home, settings, store, serving)
         gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url, file)
         try:
-            facts = banner.Facts(url, cards, first_key, orphans, as_json)
+            facts = banner.Facts(url, cards, first_key, orphans, store.newer_schema, as_json)
             await _run(home, gateway, listener, stop, facts, operator)
         finally:
             await gateway.fleet.stop()

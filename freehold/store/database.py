@@ -29,13 +29,14 @@ class Database:
     all: on PostgreSQL the rows of others are then not there."""
 
     def __init__(self, where: Path | Backend) -> None:
-        """A path is a SQLite file."""
+        """A path is a SQLite file. `newer_schema` is that of a later version, which this one
+        can use."""
         self._backend: Backend = Sqlite(where) if isinstance(where, Path) else where
         self._turn = threading.Lock()  # of those who write
         self._writer: Engine = self._backend.open_writer()
         try:
             self._backend.check(self._writer)
-            migrate.upgrade(self._writer, self._backend)
+            self.newer_schema = migrate.upgrade(self._writer, self._backend)
         except UserError:
             self._writer.dispose()
             raise

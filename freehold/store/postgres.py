@@ -27,6 +27,7 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    inspect,
     literal_column,
     make_url,
     text,
@@ -43,6 +44,9 @@ _LOCK_MS, _STATEMENT_MS, _IDLE_MS = 2000, 5000, 10_000
 _LONG_MS = 60_000
 _AWAY_S = 0.5  # a database that cannot be reached is not asked again sooner
 _WRITERS, _READERS = 4, 8
+# A try at all tables must be shorter than what a server waits before it looks for deadlocks.
+_TAKE_MS, _TAKE_AGAIN_S, _TAKE_S = 500, 0.2, 60
+_CANCELLED = "57014"
 
 # Advisory locks of this program: the first number says so, the second what for.
 _OURS, _UPGRADE, _TURN = 0x46484C44, 1, 2
@@ -192,6 +196,32 @@ class Postgres:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(_lock(_UPGRADE))
         self.see(connection, EVERY_TENANT)
+        self._take_tables(connection)
+
+    def _take_tables(self, connection: Connection) -> None:
+        """All at once and before anything is changed, so that the upgrade and a gateway that
+        serves never wait for each other. What cannot be had soon is let go between two tries:
+        others wait for it meanwhile, and the server would end one of them."""
+        found = sorted(metadata.tables.keys() & set(inspect(connection).get_table_names()))
+        until = time.monotonic() + _TAKE_S
+        while found:
+            try:
+                with connection.begin_nested():
+                    connection.execute(text(f"SET LOCAL statement_timeout = {_TAKE_MS}"))
+                    connection.exec_driver_sql(f"LOCK TABLE {', '.join(found)}")
+                    connection.execute(text("SET LOCAL statement_timeout = 0"))
+                return
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) != _CANCELLED:
+                    raise
+            if time.monotonic() > until:
+                raise UserError(
+                    Code.STORAGE_UNAVAILABLE,
+                    f"The tables of {self.shown} are in use all the time, so they cannot be "
+                    "brought to the schema of this version: end what reads them (a dump, say), "
+                    "then start again.",
+                )
+            time.sleep(_TAKE_AGAIN_S)
 
     def end_upgrade(self, connection: Connection) -> None:
         """Every table with tenants' rows is protected, those of the step just taken too."""

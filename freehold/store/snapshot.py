@@ -67,12 +67,13 @@ class Snapshot(AuditReader):
         return None if said == "ok" else str(said)
 
     def schema(self) -> str:
-        """Its revision. Raises `UserError` for one that this version does not know."""
+        """Its revision. Raises `UserError` for one that this version cannot use."""
         with self._reading(EVERY_TENANT) as connection:
             if not inspect(connection).has_table("alembic_version"):
                 raise UserError(Code.FILE_INVALID, "The database in the backup is none of ours.")
             found: str = connection.scalar(text("SELECT version_num FROM alembic_version")) or ""
-        if not migrate.is_known(found):
+            is_usable = migrate.is_usable(connection, found)
+        if not is_usable:
             raise UserError(
                 Code.FILE_INVALID,
                 f"The backup was made by a newer Freehold (schema {found}): restore it with that "

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import freehold
-from tests.installation import stock_tiny
+from freehold.cli import reach
+from freehold.config.home import Home
+from tests.installation import start, stock_tiny
+from tests.newer import REVISION, newer
 
 
 def test_a_gateway_tells_machines_where_it_serves_and_what(tmp_path: Path) -> None:
@@ -35,9 +38,21 @@ def test_a_gateway_tells_machines_where_it_serves_and_what(tmp_path: Path) -> No
     assert (model["name"], model["engine"]) == ("tiny", "fake")
     assert model["digest"].startswith("sha256:")
     assert model["tokens_per_s"] > 0
+    assert told["newer_schema"] is None
     assert rest == "", "nothing but the object is where machines read"
     assert "Stopped." in beside
     assert process.returncode == 0
+
+
+def test_a_gateway_goes_back_to_the_version_before_and_says_so(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    stock_tiny(home)
+    with newer(tmp_path), reach.offline(Home(home)):
+        pass
+    gateway = start(home, "--engine", "fake", "--model", "tiny")
+    assert f"was made by a newer Freehold (schema {REVISION})" in gateway.printed
+    assert json.loads(gateway.run("tenant", "list", "--json").stdout)
+    gateway.stop()
 
 
 def test_the_version_is_told_to_machines_too() -> None:

@@ -17,9 +17,12 @@ from sqlalchemy import create_engine
 
 from freehold.core.errors import Code, UserError
 from freehold.store import migrate
+from freehold.store.backend import Backend
 from freehold.store.sql import SqlStore
 from freehold.store.sqlite import Sqlite, open_writer
 from freehold.store.tables import metadata
+from tests.newer import REVISION, newer
+from tests.store.making import a_key, used
 
 _SCRIPTS = str(files("freehold.store") / "migrations")
 
@@ -113,6 +116,57 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pa
     assert refused.value.code is Code.CONFIG_INVALID
     assert path.read_bytes() == before
     assert [left.name for left in tmp_path.iterdir()] == ["a.db"], "it was closed again"
+
+
+def test_a_database_of_a_newer_version_is_used_where_its_schema_says_so(
+    store: SqlStore, where: Backend, tmp_path: Path
+) -> None:
+    store.close()
+    with newer(tmp_path):
+        tomorrow = SqlStore(where)
+        assert tomorrow.newer_schema is None
+        tomorrow.add_tenant("ten_a", "a", 1)
+        tomorrow.close()
+    today = SqlStore(where)
+    assert today.newer_schema == REVISION
+    today.add_key(a_key("key_1"))
+    used(today, "req_1")
+    assert [row["outcome"] for row in today.records("ten_a", 9)] == ["ok"]
+    assert today.revoke_key("ten_a", "key_1", 5)
+    today.close()
+    with newer(tmp_path):
+        again = SqlStore(where)
+        assert again.newer_schema is None
+        assert len(again.keys("ten_a")) == 1
+        again.close()
+
+
+@pytest.mark.parametrize("says", ["", f'serves_from = "{REVISION}"', 'serves_from = "8999"'])
+def test_a_newer_version_that_this_one_could_not_follow_shuts_it_out(
+    tmp_path: Path, says: str
+) -> None:
+    path = _upgraded(tmp_path / "a.db")
+    with newer(tmp_path, says):
+        _upgraded(path)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=f"newer Freehold \\(schema {REVISION}\\)"):
+        SqlStore(path)
+    assert path.read_bytes() == before
+
+
+def test_each_step_says_which_versions_can_use_it() -> None:
+    """What it serves from only ever grows, and is never a later one."""
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    known = migrate.revisions()
+    said = [
+        (getattr(step.module, "serves_from", None), step.revision)
+        for step in reversed(list(ScriptDirectory.from_config(config).walk_revisions()))
+    ]
+    named = [(known.index(oldest), known.index(own)) for oldest, own in said if oldest]
+    assert named == sorted(named)
+    assert all(oldest <= own for oldest, own in named)
+    assert [own for oldest, own in said if own >= "0015" and oldest is None] == []
 
 
 def test_a_step_that_fails_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """PostgreSQL keeps tenants apart by itself, and lets in no login that it would not bind."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -11,6 +12,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from psycopg.sql import SQL, Identifier
 from sqlalchemy import insert, inspect, literal_column, select, text
 from sqlalchemy import table as table_
 
@@ -23,6 +25,7 @@ from freehold.store.backend import EVERY_TENANT
 from freehold.store.postgres import Postgres
 from freehold.store.sql import SqlStore
 from freehold.store.tables import metadata
+from tests.newer import newer
 from tests.postgres import Server, connected
 from tests.store.making import a_key, furnish
 
@@ -168,6 +171,28 @@ def test_gateways_that_start_together_make_the_tables_once(postgres_server: Serv
     with connected(where) as connection:
         assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
     postgres_server.drop(where)
+
+
+def test_an_upgrade_waits_for_what_others_have_and_ends_none_of_them(
+    where: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has one table and comes for another, in the order that would block both."""
+    monkeypatch.setattr(postgres, "_TAKE_MS", 50)
+    monkeypatch.setattr(postgres, "_TAKE_AGAIN_S", 0.01)
+    with newer(tmp_path), ThreadPoolExecutor(1) as threads:
+        with connected(where) as connection:
+            connection.execute("SELECT count(*) FROM requests")
+            monkeypatch.setattr(postgres, "_TAKE_S", 0)
+            with pytest.raises(UserError, match="in use all the time") as refused:
+                SqlStore(where)
+            assert refused.value.code is Code.STORAGE_UNAVAILABLE
+            monkeypatch.setattr(postgres, "_TAKE_S", 60)
+            upgraded = threads.submit(SqlStore, where)
+            for table in ("idempotency", "audit", "api_keys", "spent", "facts"):
+                time.sleep(0.05)
+                connection.execute(SQL("SELECT count(*) FROM {}").format(Identifier(table)))
+            assert not upgraded.done()
+        upgraded.result(30).close()
 
 
 def test_the_migrations_make_exactly_the_tables_of_this_version_and_can_be_taken_back(

@@ -5,6 +5,9 @@ from alembic import op
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
+# The oldest schema whose version can use this one too. Raise it where an older version would
+# not heed what it must.
+serves_from = ${repr(down_revision)}
 
 
 def upgrade() -> None:

@@ -5,6 +5,7 @@ from alembic import op
 
 revision = "0016"
 down_revision = "0015"
+serves_from = "0016"  # an older version would let in keys that are suspended
 
 
 def upgrade() -> None:
