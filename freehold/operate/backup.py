@@ -60,8 +60,9 @@ def make(home: Home, target: Path, wanted: Wanted, told: Told) -> Made:
     if wanted.is_elsewhere:
         raise UserError(
             Code.CONFLICT,
-            "The database is on a server: back it up there (pg_dump, or the server's own "
-            f"backups), and {home.path} but for cache/, logs/ and run/ as files.",
+            "The database is on a server: back it up there, with pg_dump as docs/backup.md has it "
+            "(row-level security keeps rows from a plain one) or with the server's own backups, "
+            f"and {home.path} but for cache/, logs/ and run/ as files.",
         )
     if not home.database.exists():
         raise UserError(

@@ -1,17 +1,22 @@
 """The store on PostgreSQL, as commands meet it."""
 
+import functools
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import httpx2
+import psycopg
 import pytest
 
 from freehold.cli import reach
 from freehold.config.home import Home
 from freehold.store.postgres import Postgres
+from tests import postgres
 from tests.cli.conftest import Run
 from tests.cli.spoken import failed, said
 from tests.installation import Installation, stock_tiny
@@ -87,25 +92,12 @@ def test_a_gateway_serves_from_it_and_its_records_verify_from_anywhere(
 ) -> None:
     where, home = postgres_database(), tmp_path / "home"
     stock_tiny(home)
-    gateway = begin(
-        home, "--engine", "fake", "--model", "tiny", variables={"FREEHOLD_DATABASE__URL": where.url}
-    )
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+    gateway = _serving(begin, home, where)
     for _ in range(3):
-        answer = httpx2.post(
-            f"{gateway.url}/v1/chat/completions",
-            json=body,
-            headers={"authorization": f"Bearer {gateway.key}"},
-            timeout=60,
-        )
-        assert answer.is_success, answer.text
+        assert (answer := _asked(gateway)).is_success, answer.text
     (row,) = json.loads(gateway.run("usage", "--json").stdout)
     assert row["requests"] == 3
-    other = begin(
-        _sharing(home, tmp_path / "other"),
-        *("--engine", "fake", "--model", "tiny"),
-        variables={"FREEHOLD_DATABASE__URL": where.url},
-    )
+    other = _serving(begin, _sharing(home, tmp_path / "other"), where)
     checked = json.loads(other.run("doctor", "--json").stdout)
     states = {each["check"]: each["state"] for each in checked["findings"]}
     assert states["audit"] == "pass"
@@ -116,6 +108,79 @@ def test_a_gateway_serves_from_it_and_its_records_verify_from_anywhere(
     elsewhere = replace(where, url=where.url.replace("/test_", "/none_"))
     failed(commands(home)("audit", "verify", "--database", elsewhere.url, "--json"),
            "storage_unavailable")  # fmt: skip
+
+
+def test_a_dump_as_the_manual_has_it_brings_everything_back(
+    postgres_database: Callable[[], Postgres],
+    postgres_server: postgres.Server,
+    begin: Callable[..., Installation],
+    tmp_path: Path,
+) -> None:
+    before, after = postgres_database(), postgres_server.new(is_empty=True)
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    run = functools.partial(_run, postgres_server)
+    stock_tiny(home)
+    gateway = _serving(begin, home, before)
+    assert _asked(gateway).is_success
+    gateway.stop()
+
+    _run(
+        postgres_server,
+        "pg_dump",
+        before.url,
+        "--format=custom",
+        f"--file={tmp_path / 'careless.dump'}",
+        code=1,
+    )
+    options = {"PGOPTIONS": "-c freehold.every_tenant=on"}
+    dump = tmp_path / "freehold.dump"
+    run("pg_dump", before.url, "--format=custom", "--enable-row-security", "--no-owner",
+         f"--file={dump}", **options)  # fmt: skip
+    left_out = shutil.ignore_patterns("cache", "logs", "run")
+    shutil.copytree(home, copy, ignore=left_out)
+    _run(
+        postgres_server,
+        "pg_restore",
+        str(dump),
+        "--no-owner",
+        "--exit-on-error",
+        f"--dbname={after.url}",
+    )
+
+    restored = _serving(begin, copy, after)
+    try:
+        assert _asked(restored).is_success
+        (row,) = json.loads(restored.run("usage", "--json").stdout)
+        assert row["requests"] == 2
+        assert json.loads(restored.run("audit", "verify", "--json").stdout)["findings"] == []
+        with psycopg.connect(after.url) as connection:
+            found = connection.execute("SELECT count(*) FROM requests").fetchone()
+        assert found == (0,), "the rows are still kept apart"
+    finally:
+        restored.stop()
+        postgres_server.drop(after)
+
+
+def _serving(begin: Callable[..., Installation], home: Path, where: Postgres) -> Installation:
+    variables = {"FREEHOLD_DATABASE__URL": where.url}
+    return begin(home, "--engine", "fake", "--model", "tiny", variables=variables)
+
+
+def _asked(gateway: Installation) -> httpx2.Response:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+    headers = {"authorization": f"Bearer {gateway.key}"}
+    url = f"{gateway.url}/v1/chat/completions"
+    return httpx2.post(url, json=body, headers=headers, timeout=60)
+
+
+def _run(
+    server: postgres.Server, program: str, *words: str, code: int = 0, **variables: str
+) -> None:
+    path = server.process.bin_path / program
+    ended = subprocess.run(
+        [path, *words], env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == code, ended.stderr
 
 
 def _sharing(home: Path, made: Path) -> Path:
