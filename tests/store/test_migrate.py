@@ -18,6 +18,7 @@ from sqlalchemy import create_engine
 from freehold.core.errors import Code, UserError
 from freehold.store import migrate
 from freehold.store.backend import Backend
+from freehold.store.snapshot import Snapshot
 from freehold.store.sql import SqlStore
 from freehold.store.sqlite import Sqlite, open_writer
 from freehold.store.tables import metadata
@@ -139,6 +140,22 @@ def test_a_database_of_a_newer_version_is_used_where_its_schema_says_so(
         assert again.newer_schema is None
         assert len(again.keys("ten_a")) == 1
         again.close()
+
+
+def test_a_copy_of_a_newer_database_can_be_restored_where_its_schema_says_so(
+    tmp_path: Path,
+) -> None:
+    for says, is_refused in (("serves_from = down_revision", False), ("", True)):
+        with newer(tmp_path, says):
+            copy = Snapshot(_upgraded(tmp_path / f"{is_refused}.db"))
+        try:
+            if is_refused:
+                with pytest.raises(UserError, match="restore it with that"):
+                    copy.schema()
+            else:
+                assert copy.schema() == REVISION
+        finally:
+            copy.close()
 
 
 @pytest.mark.parametrize("says", ["", f'serves_from = "{REVISION}"', 'serves_from = "8999"'])
