@@ -142,6 +142,7 @@ class ApiPrice:
     context_length: int | None
     source: Source
     long_context: tuple[tuple[int, float | None, float | None, float | None], ...] = ()
+    later: tuple[tuple[date, float, float], ...] = ()  # from a day on: input and output
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ class ProviderTerms:
     """What a provider promises, as published: sentences that begin with yes or no, or None."""
 
     provider: str
-    certifications: Mapping[str, str | None]  # soc2_type2, iso_27001, hipaa_baa
+    certifications: Mapping[str, str | None]  # soc2_type2, iso_27001, hipaa_baa, dpa
     regions: tuple[str, ...]
     serves_in_eu: bool | None
     residency_notes: str | None

@@ -66,6 +66,7 @@ class Rules:
     commercial_use: bool = True
     least_mmlu: float | None = None
     must_be_llm: bool = False  # better than the original GPT-3
+    users_a_month: int | None = None  # of all that the company offers: licences have limits
 
 
 @dataclass(frozen=True, slots=True)
