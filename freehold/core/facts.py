@@ -32,6 +32,7 @@ class Accelerator:
     sources: tuple[Source, ...]
     cores: int | None = None
     measured_bandwidth_gb_s: float | None = None
+    fp4_tflops: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,9 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A published measurement of an engine. `tokens_per_s` is that of all accelerators."""
+    """A published measurement of an engine. `tokens_per_s` is that of all accelerators; None
+    where only the time to the first token was measured. `model` and `precision` are empty where
+    they were not said, `prompt_tokens_per_s` is of prompts of `prompt_tokens`."""
 
     id: str
     kind: str
@@ -96,16 +99,19 @@ class Measured:
     input_tokens: float | None
     output_tokens: float | None
     concurrency: str | None  # as published: a number, or words
-    tokens_per_s: float
+    tokens_per_s: float | None
     counted: str  # output or total
     ttft_ms: float | None
     tpot_ms: float | None
     source: Source
+    prompt_tokens: int | None = None
+    prompt_tokens_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RentPrice:
-    """An instance with accelerators. `term` is on_demand, spot, reserved_1y, ... as listed."""
+    """An instance with accelerators. `term` is on_demand, spot, reserved_1yr, ... as listed;
+    `region` and `accelerator` are empty where none is named."""
 
     provider: str
     instance: str
