@@ -105,7 +105,8 @@ class Workload:
     prompt: Lengths
     answer: Lengths
     hours: tuple[float, ...] = (1.0,) * 24  # how the day is shared out, any scale
-    weekdays: tuple[float, ...] = (1.0,) * 7
+    weekdays: tuple[float, ...] = (1.0,) * 7  # Monday first
+    bursts: float = 0.0  # how much the rate of a minute varies: its deviation over its mean
     cached_share: float = 0.0  # of prompts, found again
     growth_a_month: float = 0.0
     horizon_months: int = 12
@@ -113,6 +114,7 @@ class Workload:
     adapter_rank: int = 16
     context_length: int | None = None  # None: that of the longest request
     region: str | None = None
+    users_region: str | None = None  # where they are who wait
     deadline_days: int | None = None
     models: tuple[str, ...] = ()  # only these; none named: all
     targets: Targets = field(default_factory=Targets)
