@@ -1,5 +1,7 @@
 """What each row of the files of facts says, as a noun of `core/facts.py`."""
 
+from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 from freehold.catalog.facts_file import Row
@@ -207,7 +209,7 @@ def egress(row: Row) -> Egress:
 
 
 def api(row: Row) -> ApiPrice:
-    row.skip("effective_from", "earlier_prices", "future_prices")
+    row.skip("effective_from", "earlier_prices")
     return row.ended(
         ApiPrice(
             provider=row.text("provider"),
@@ -219,8 +221,17 @@ def api(row: Row) -> ApiPrice:
             context_length=row.count("context_window"),
             source=_price_source(row),
             long_context=_long_context(row),
+            later=tuple(_later(row)),
         )
     )
+
+
+def _later(row: Row) -> Iterator[tuple[date, float, float]]:
+    for each in row.rows("future_prices"):
+        begins = each.date("from")
+        if begins is None:
+            raise each.refused("`from` is missing: say the day that the price begins at", "from")
+        yield each.ended((begins, each.number("input"), each.number("output")))
 
 
 def _long_context(

@@ -1,0 +1,72 @@
+"""How many replicas there must be, and in how many zones, so that enough of them are up."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from math import comb
+
+from freehold.decide.assumptions import Assumptions
+from freehold.decide.money import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    replicas: int
+    zones: int
+    reached: Fraction
+    formula: str
+
+
+def at_least(needed: int, of: int, each: Fraction) -> Fraction:
+    """How likely so many of `of` are up, each by itself: the upper tail of the binomial."""
+    return sum(
+        (comb(of, up) * each**up * (1 - each) ** (of - up) for up in range(needed, of + 1)),
+        Fraction(0),
+    )
+
+
+def reached(needed: int, a_zone: int, zones: int, assumptions: Assumptions) -> Fraction:
+    """Over how many zones are up (binomial), how likely enough of their replicas are."""
+    zone = Fraction(assumptions.value("zone_availability"))
+    replica = Fraction(assumptions.value("replica_availability"))
+    return sum(
+        (
+            comb(zones, up)
+            * zone**up
+            * (1 - zone) ** (zones - up)
+            * at_least(needed, up * a_zone, replica)
+            for up in range(zones + 1)
+        ),
+        Fraction(0),
+    )
+
+
+def spread(needed: int, target: float | None, assumptions: Assumptions) -> Spread | None:
+    """The fewest replicas of which `needed` are up for `target` of the time, evenly over the
+    fewest zones; None where no number is enough, as one place is not up that long. One that is
+    needed and may be missing is N+1; a zone that may be missing needs its share elsewhere."""
+    if target is None:
+        return Spread(needed, 1, reached(needed, needed, 1, assumptions), "no target: as needed")
+    found: list[Spread] = []
+    for zones in range(1, int(assumptions.value("zones")) + 1):
+        for a_zone in range(-(-needed // zones), 2 * needed + 9):
+            share = reached(needed, a_zone, zones, assumptions)
+            if share >= Fraction(str(target)):
+                found.append(_spread(needed, a_zone, zones, share, assumptions))
+                break
+    return min(found, key=lambda each: (each.replicas, each.zones), default=None)
+
+
+def _spread(
+    needed: int, a_zone: int, zones: int, share: Fraction, assumptions: Assumptions
+) -> Spread:
+    percent = Decimal(share.numerator) / share.denominator * 100
+    where = "one zone" if zones == 1 else f"{zones} zones"
+    return Spread(
+        a_zone * zones,
+        zones,
+        share,
+        f"{needed} needed, {a_zone * zones} in {where}: up for {shown(percent, 4)} % of the"
+        f" time, with a replica up for {assumptions['replica_availability']}"
+        f" and a zone for {assumptions['zone_availability']}",
+    )

@@ -1,0 +1,79 @@
+"""How much is asked for: of a month over the horizon, and of each hour of a week."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from freehold.core.plan import Lengths, Workload
+from freehold.decide.money import MONTH_DAYS, exact, shown
+
+
+def growth(workload: Workload) -> tuple[Decimal, ...]:
+    """By how much each month of the horizon is above the first: (1 + g)^m."""
+    rate = 1 + exact(workload.growth_a_month)
+    return tuple(rate**month for month in range(workload.horizon_months))
+
+
+def mean_growth(workload: Workload) -> Decimal:
+    steps = growth(workload)
+    return sum(steps, Decimal(0)) / len(steps)
+
+
+def requests_a_month(workload: Workload) -> Decimal:
+    """Of the mean month of the horizon."""
+    return exact(workload.requests_a_day) * MONTH_DAYS * mean_growth(workload)
+
+
+def requests_in_words(workload: Workload) -> str:
+    words = f"{shown(workload.requests_a_day)} requests a day × {shown(MONTH_DAYS, 4)} days"
+    if workload.growth_a_month:
+        words += (
+            f" × {shown(mean_growth(workload), 4)} (the mean of {workload.horizon_months} months"
+            f" that grow by {shown(workload.growth_a_month * 100)} % each)"
+        )
+    return words
+
+
+def mean(lengths: Lengths) -> Decimal:
+    return Decimal(sum(lengths.quantiles)) / len(lengths.quantiles)
+
+
+def hourly(workload: Workload) -> tuple[Fraction, ...]:
+    """Requests in each hour of an ordinary week, the first month's, as shares of exact sums."""
+    hours = [Fraction(str(each)) for each in workload.hours]
+    days = [Fraction(str(each)) for each in workload.weekdays]
+    week = Fraction(str(workload.requests_a_day)) * len(days)
+    whole = sum(hours) * sum(days)
+    return tuple(week * day * hour / whole for day in days for hour in hours)
+
+
+def peak(workload: Workload) -> Fraction:
+    return max(hourly(workload))
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Of an hourly demand curve at a capacity: what stays below it is own, the rest is bought."""
+
+    own: Fraction  # shares of all requests
+    bought: Fraction
+    hours_above: int  # of a week
+
+
+def split(workload: Workload, capacity_an_hour: Fraction) -> Split:
+    """Σ min(d_h, C) ÷ Σ d_h over the 168 hours of a week: the load-duration curve by which
+    power stations are chosen for base and peak."""
+    demand = hourly(workload)
+    whole = sum(demand)
+    own = sum((min(each, capacity_an_hour) for each in demand), Fraction(0)) / whole
+    above = sum(1 for each in demand if each > capacity_an_hour)
+    return Split(own, 1 - own, above)
+
+
+def replica_hours(workload: Workload, replicas: int) -> Decimal:
+    """Hours of replicas a month where as many run in each hour as its demand needs: an hour
+    that has a share of the peak's demand needs that share of its replicas, rounded up."""
+    demand = hourly(workload)
+    most = max(demand)
+    needed = sum(-((-each * replicas) // most) for each in demand)
+    return Decimal(int(needed)) * MONTH_DAYS / 7
