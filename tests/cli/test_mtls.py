@@ -49,7 +49,10 @@ class House:
         )  # fmt: skip
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        lines = (self.home / "logs" / "gateway.jsonl").read_text().splitlines()
+        try:
+            lines = (self.home / "logs" / "gateway.jsonl").read_text().splitlines()
+        except FileNotFoundError:  # its first line comes with a delay
+            return []
         return [line for each in lines if event in each for line in [json.loads(each)]]
 
     def until_logged(self, event: str, count: int) -> None:

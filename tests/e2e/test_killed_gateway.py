@@ -59,6 +59,7 @@ def _records(gateway: Installation) -> list[dict[str, Any]]:
 def _is_on_record(gateway: Installation, count: int) -> None:
     """Each has one audit record, beside those of the tenant and key of the first start, and
     the chain is whole."""
+    gateway.run("usage")  # which waits for what was settled; to verify asks the database alone
     ended = gateway.run("audit", "verify", "--json")
     found = json.loads(ended.stdout)
     assert found == {"records": count + 2, "streams": 2, "findings": []}
