@@ -19,7 +19,7 @@ from freehold.core.facts import (
     Source,
 )
 
-_CERTIFICATIONS = ("soc2_type2", "iso_27001", "hipaa_baa")
+_CERTIFICATIONS = ("soc2_type2", "iso_27001", "hipaa_baa", "dpa")
 
 
 def accelerator(row: Row) -> Accelerator:
