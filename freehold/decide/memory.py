@@ -164,7 +164,7 @@ def kv_sequence_bytes(model: ModelFacts, context: int, bytes_a_value: float = 2.
     every = model.full_attention_interval
     growing = layers // every if every else layers
     others = layers - growing
-    kept = _values_a_layer(model, is_global=True) * growing * context
+    kept: float = _values_a_layer(model, is_global=True) * growing * context
     if others and model.sliding_window:
         kept += _values_a_layer(model, False) * others * min(context, model.sliding_window)
     state = 0 if model.sliding_window else others * (model.hidden or 0) * _STATE_BYTES_A_VALUE
@@ -194,7 +194,7 @@ def adapter_bytes(model: ModelFacts, rank: int) -> float:
         return 0.0
     hidden, size = model.hidden or 0, model.head_dim or 0
     q, kv = (model.heads or 0) * size, (model.kv_heads or 0) * size
-    sides = (hidden + q) * 2 + (hidden + kv) * 2
+    sides: float = (hidden + q) * 2 + (hidden + kv) * 2
     if not model.experts:
         sides += 3 * (hidden + feed_forward(model))
     return float(rank * sides * (model.layers or 0) * 2)

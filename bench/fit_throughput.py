@@ -1,0 +1,67 @@
+"""Fits the shares of compute and bandwidth that engines reach to the published measurements, and
+writes them to freehold/decide/fitted.py; prints how far off they are on cases that were held out.
+
+    python bench/fit_throughput.py
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from freehold.catalog.facts import load_facts
+from freehold.decide.fitting import PRIORS, by_hardware, fit, halves, held_out, spread
+from freehold.decide.replay import cases_of
+
+OUT = Path(__file__).parent.parent / "freehold" / "decide" / "fitted.py"
+SHUFFLES = 8
+
+
+def main() -> None:
+    cases = cases_of(load_facts())
+    values = fit(cases)
+    errors = held_out(cases, halves(cases, SHUFFLES))
+    kinds = {case.id: case.kind for case in cases}
+    every = [off for each in errors.values() for off in each]
+    OUT.write_text(_module(values, spread(every).median, spread(every).nine_in_ten))
+    print("| value | expected | fitted |\n|---|---|---|")
+    for name, (prior, _) in PRIORS.items():
+        print(f"| `{name}` | {prior:.3g} | {values[name]:.3g} |")
+    print(f"\n{len(cases)} cases; half of them tested with what the other half gives:\n")
+    rows = {
+        kind: [off for name, each in errors.items() if kinds[name] == kind for off in each]
+        for kind in sorted(set(kinds.values()))
+    }
+    _table("kind", {"all": every, **rows}, SHUFFLES)
+    print("\nEach hardware tested with what all other hardware gives:\n")
+    groups = by_hardware(cases)
+    apart = held_out(cases, list(groups.values()))
+    alone = {
+        name: [off for each in group for off in apart[each.id]] for name, group in groups.items()
+    }
+    _table("hardware", {"all": [off for each in alone.values() for off in each], **alone}, 1)
+
+
+def _table(title: str, rows: Mapping[str, Iterable[float]], times: int) -> None:
+    print(f"| {title} | cases | median error | nine in ten within | within 40% |")
+    print("|---|---|---|---|---|")
+    for name, errors in rows.items():
+        told = spread(list(errors))
+        print(
+            f"| {name} | {told.count // times} | {told.median:.0%} | {told.nine_in_ten:.0%} "
+            f"| {told.within_40:.0%} |"
+        )
+
+
+def _module(values: Mapping[str, float], median: float, nine_in_ten: float) -> str:
+    told = "".join(f'        "{name}": {value:.4g},\n' for name, value in values.items())
+    return (
+        '"""Made by bench/fit_throughput.py from facts/throughput.yaml, never by hand."""\n\n'
+        "from collections.abc import Mapping\n"
+        "from types import MappingProxyType\n\n"
+        f"VALUES: Mapping[str, float] = MappingProxyType(\n    {{\n{told}    }}\n)\n\n"
+        "# Of the error on cases that were held out, as a share of what was measured.\n"
+        f"MEDIAN_ERROR, NINE_IN_TEN_WITHIN = {median:.2f}, {nine_in_ten:.2f}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""What our figures say of a published measurement: which batch and lengths its kind means."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from freehold.core.facts import Accelerator, Facts, Measured, ModelFacts
+from freehold.core.plan import Precision
+from freehold.decide.memory import (
+    FORMATS,
+    MXFP4,
+    NVFP4,
+    Q4_0,
+    Q4_K_M,
+    Format,
+    Memory,
+    memory_of,
+)
+from freehold.decide.throughput import Roofline, efficiency_of, roofline
+
+# Of published precisions: how weights are kept, what products are of, bytes of a cached value.
+# TensorRT-LLM and MLPerf submissions keep the cache in fp8 where weights are fp8 or fp4.
+_FP16 = (FORMATS[Precision.BF16], "bf16", 2.0)
+PRECISIONS: Mapping[str, tuple[Format, str, float]] = {
+    "fp16": _FP16,
+    "bf16": _FP16,
+    "fp8": (FORMATS[Precision.FP8], "fp8", 1.0),
+    "int8": (FORMATS[Precision.INT8], "int8", 2.0),
+    "int4": (FORMATS[Precision.INT4], "bf16", 2.0),
+    "fp4": (NVFP4, "fp4", 1.0),
+    "mxfp4": (MXFP4, "bf16", 2.0),
+    "q4_k_m": (Q4_K_M, "bf16", 2.0),
+    "q4_0": (Q4_0, "bf16", 2.0),
+}
+# Mean prompts of MLPerf's data sets, which the logs do not have. Of CNN/DailyMail, LongBench's mix
+# and the reasoning set as MLCommons described the benchmarks; those of OpenOrca and of Mixtral's
+# mix are assumed near their answers, which weighs little as prompts are read fast.
+_PROMPTS = {
+    "llama-2-70b": 290,
+    "mixtral-8x7b": 260,
+    "gpt-j-6b": 870,
+    "llama-3.1-8b": 778,
+    "llama-3.1-405b": 9400,
+    "deepseek-r1": 800,
+}
+_BEAMS = {"gpt-j-6b": 4}  # MLPerf's rules for GPT-J: four beams, one of which counts
+# What a server of MLPerf takes of full load, as its answers must come in time.
+SERVER, PROMPT = "server", "prompt"
+MOST_AT_ONCE = {"tensorrt": 2048, "vllm": 1024, "pytorch": 256}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One figure: tokens a second, of which kind, on what."""
+
+    id: str
+    kind: str
+    accelerator: Accelerator
+    model: ModelFacts
+    family: str
+    measured: float
+    source: Measured
+
+
+def cases_of(facts: Facts) -> tuple[Case, ...]:
+    """All that can be compared: hardware, model and precision are known, and the engine is
+    made for speed. A measurement that has prompts' speed beside is two."""
+    found: list[Case] = []
+    for each in facts.measured:
+        accelerator, model = facts.accelerators.get(each.accelerator), facts.models.get(each.model)
+        family = family_of(each.engine)
+        if accelerator is None or model is None or not model.layers or family is None:
+            continue
+        if each.precision in PRECISIONS:
+            found += [
+                Case(name, kind, accelerator, model, family, rate, each)
+                for name, kind, rate in _figures(each)
+            ]
+    return tuple(found)
+
+
+def _figures(source: Measured) -> list[tuple[str, str, float]]:
+    figures = []
+    if source.prompt_tokens_per_s:
+        figures.append((f"{source.id}p", PROMPT, source.prompt_tokens_per_s))
+    if source.kind == "prefill_latency_b1" and source.ttft_ms and source.input_tokens:
+        figures.append((source.id, PROMPT, source.input_tokens / source.ttft_ms * 1000))
+    elif source.tokens_per_s:
+        figures.append((source.id, source.kind, source.tokens_per_s))
+    return figures
+
+
+def family_of(engine: str) -> str | None:
+    name = engine.lower()
+    told = {"tensorrt": "tensorrt", "vllm": "vllm", "llama.cpp": "llama.cpp", "intel": "pytorch"}
+    return next((family for part, family in told.items() if part in name), None)
+
+
+def computed(case: Case, values: Mapping[str, float]) -> float:
+    """Tokens a second by our formulas."""
+    if case.kind == PROMPT:
+        tokens = case.source.prompt_tokens or case.source.input_tokens or 512
+        return tokens / _roofline(case, values, case.source.count, 4096).prefill_s(int(tokens), 0)
+    if case.kind == "single_stream_decode":
+        answer = case.source.output_tokens or 128
+        steps = _roofline(case, values, case.source.count, 4096)
+        return 1 / steps.decode_s(1, int((case.source.input_tokens or 0) + answer / 2))
+    if case.kind == "static_batch":
+        return _static(case, values)
+    return _full_load(case, values)
+
+
+def _static(case: Case, values: Mapping[str, float]) -> float:
+    """A batch begins and ends together."""
+    batch = int(case.source.concurrency or 1)
+    prompt, answer = case.source.input_tokens or 0, case.source.output_tokens or 1
+    steps = _roofline(case, values, case.source.count, int(prompt + answer))
+    whole = batch * (steps.prefill_s(int(prompt), 0) - steps.step_s) + steps.step_s
+    whole += answer * steps.decode_s(batch, int(batch * (prompt + answer / 2)))
+    return batch * answer / whole
+
+
+def _full_load(case: Case, values: Mapping[str, float]) -> float:
+    """MLPerf lets each submission lay its accelerators out; the others share one model."""
+    source, beams = case.source, _BEAMS.get(case.source.model, 1) if _is_mlperf(case) else 1
+    prompt = source.input_tokens or _PROMPTS.get(source.model, 512)
+    answer = source.output_tokens or 128
+    sizes = [n for n in (1, 2, 4, 8) if n <= source.count] if _is_mlperf(case) else [source.count]
+    best = 0.0
+    for size in sizes:
+        steps = _roofline(case, values, size, int(prompt + answer))
+        if steps.kv_tokens < prompt + answer:
+            continue
+        most = MOST_AT_ONCE[case.family]
+        rate = _with_beams(steps, prompt, answer, beams, most)
+        best = max(best, rate * source.count / size)
+    if "server" in source.kind:
+        best *= values.get(SERVER, 1.0)
+    return best * (prompt + answer) / answer if source.counted == "total" else best
+
+
+def _with_beams(steps: Roofline, prompt: float, answer: float, beams: int, most: int) -> float:
+    """A beam decodes as a sequence of its own, over the same prompt."""
+    if beams == 1:
+        return steps.full_load(prompt, answer, most)[1]
+    batch = max(1, min(most, int(steps.kv_tokens // (prompt + answer * beams))))
+    rows = batch * beams
+    step = steps.decode_s(rows, int(rows * (prompt + answer / 2)))
+    a_request = steps.prefill_s(round(prompt), 0) - steps.step_s + answer * step / batch
+    return answer / a_request
+
+
+def _is_mlperf(case: Case) -> bool:
+    return "mlperf" in case.kind
+
+
+def _roofline(case: Case, values: Mapping[str, float], count: int, context: int) -> Roofline:
+    kept, computed_in, kv_bytes = PRECISIONS[case.source.precision]
+    has_experts = case.model.experts is not None
+    efficiency = efficiency_of(values, case.family, case.accelerator, computed_in, has_experts)
+    # An accelerator without a figure of its memory had enough of it.
+    memory = memory_of(case.model, case.accelerator, count, kept, kv_bytes, context)
+    if case.accelerator.memory_gb is None:
+        memory = Memory(count, 1e12, 0, 0, 0, 0, memory.kv_sequence, context)
+    found = roofline(
+        case.model, case.accelerator, count, kept, memory, efficiency, kv_bytes, computed_in
+    )
+    if found is None:
+        raise ValueError(f"{case.accelerator.id} has no bandwidth")
+    return found

@@ -1,0 +1,151 @@
+"""Steps' times against arithmetic that can be done by hand, and against what was published."""
+
+from dataclasses import replace
+
+import pytest
+
+from freehold.catalog.facts import load_facts
+from freehold.core.plan import Precision, StepTimes
+from freehold.decide import fitted
+from freehold.decide.fitting import PRIORS, fit, halves, held_out, spread
+from freehold.decide.memory import FORMATS, memory_of
+from freehold.decide.replay import cases_of, computed
+from freehold.decide.throughput import (
+    Efficiency,
+    Hardware,
+    Roofline,
+    efficiency_of,
+    is_linked,
+    measured_hardware,
+    on_hardware,
+    peak_flops,
+    roofline,
+)
+
+FACTS = load_facts()
+MODELS, ACCELERATORS = FACTS.models, FACTS.accelerators
+LLAMA, BF16 = MODELS["llama-3.1-8b"], FORMATS[Precision.BF16]
+CASES = cases_of(FACTS)
+IDEAL = Efficiency(compute=1, bandwidth=1, step_s=0, sequence_s=0, parallel=1)
+
+
+def _ideal(model: str = "llama-3.1-8b", accelerator: str = "h100_sxm", count: int = 1) -> Roofline:
+    hardware, shape = ACCELERATORS[accelerator], MODELS[model]
+    memory = memory_of(shape, hardware, count)
+    found = roofline(shape, hardware, count, BF16, memory, IDEAL)
+    assert found is not None
+    return found
+
+
+def test_one_stream_takes_as_long_as_reading_the_weights_and_its_cache() -> None:
+    steps: StepTimes = _ideal()
+    table = 128256 * 4096
+
+    expected = ((8.03e9 - table) * 2 + 10_000 * 131072) / 3350e9
+
+    assert steps.decode_s(1, 10_000) == pytest.approx(expected)
+
+
+def test_a_prompt_takes_two_operations_a_parameter_and_token_and_its_attention() -> None:
+    steps = _ideal()
+    table = 128256 * 4096
+
+    linear = 2 * (8.03e9 - table) * 2000
+    attention = 4 * 32 * 128 * 32 * 2000 * (500 + 1000)
+
+    assert steps.prefill_s(2000, 500) == pytest.approx((linear + attention) / 989e12)
+
+
+def test_a_single_token_of_a_prompt_waits_for_the_weights() -> None:
+    assert _ideal().prefill_s(1, 0) == pytest.approx(_ideal().decode_s(1, 0))
+
+
+def test_streams_share_the_weights_until_compute_holds_them_back() -> None:
+    steps = _ideal()
+
+    assert steps.decode_s(16, 0) == steps.decode_s(1, 0)
+    assert steps.decode_s(4096, 0) > 10 * steps.decode_s(1, 0)
+
+
+def test_a_mixture_reads_the_experts_that_its_tokens_go_to() -> None:
+    steps = _ideal("mixtral-8x7b", "h200_sxm", 2)
+
+    one, many = steps.decode_s(1, 0), steps.decode_s(64, 0)
+
+    assert one == pytest.approx((13e9 - 32000 * 4096) * 2 / (2 * 4800e9), rel=0.01)
+    assert many == pytest.approx((46.7e9 - 32000 * 4096) * 2 / (2 * 4800e9), rel=0.01)
+
+
+def test_a_window_ends_what_a_longer_context_costs() -> None:
+    steps = _ideal("gemma-3-27b", "h200_sxm")
+
+    beyond = steps.decode_s(1, 20_000) - steps.decode_s(1, 10_000)
+    within = steps.decode_s(1, 1000) - steps.decode_s(1, 0)
+
+    assert within / 1000 == pytest.approx(6.2 * beyond / 10_000, rel=0.01)
+
+
+def test_what_cannot_be_multiplied_narrow_is_multiplied_wide() -> None:
+    assert peak_flops(ACCELERATORS["a100_80gb_sxm"], "fp8") == 312e12
+    assert peak_flops(ACCELERATORS["h100_sxm"], "fp8") == 1979e12
+    assert peak_flops(ACCELERATORS["h100_sxm"], "fp4") == 1979e12
+    assert peak_flops(ACCELERATORS["t4"], "bf16") == 65e12
+
+
+def test_cards_on_the_bus_lose_more_when_they_share_a_model() -> None:
+    def gained(name: str) -> float:
+        hardware = ACCELERATORS[name]
+        efficiency = efficiency_of(fitted.VALUES, "vllm", hardware, "bf16", False)
+        one, two = (
+            roofline(LLAMA, hardware, count, BF16, memory_of(LLAMA, hardware, count), efficiency)
+            for count in (1, 2)
+        )
+        assert one is not None
+        assert two is not None
+        return two.bandwidth / one.bandwidth
+
+    assert is_linked(ACCELERATORS["h100_sxm"])
+    assert not is_linked(ACCELERATORS["h100_pcie"])
+    assert 1 < gained("l40s") < gained("h100_sxm") < 2
+
+
+def test_one_measurement_gives_hardware_that_says_the_same_again() -> None:
+    hardware = Hardware(compute=2e12, bandwidth=40e9)
+    truth = on_hardware(LLAMA, BF16, hardware, 100_000)
+    read, made = 512 / truth.prefill_s(512, 0), 4 / truth.decode_s(4, 4 * 32)
+
+    again = measured_hardware(LLAMA, BF16, read, made, streams=4, prompt=512, answer=64)
+
+    assert again.compute == pytest.approx(2e12, rel=0.001)
+    assert again.bandwidth == pytest.approx(40e9, rel=0.001)
+
+
+def test_the_fitted_values_are_what_the_facts_give() -> None:
+    """Else: run bench/fit_throughput.py."""
+    found = fit(CASES)
+
+    assert fitted.VALUES.keys() == PRIORS.keys()
+    for name, value in found.items():
+        assert fitted.VALUES[name] == pytest.approx(value, rel=0.01), name
+
+
+def test_half_of_the_cases_say_what_the_other_half_measured() -> None:
+    errors = held_out(CASES, halves(CASES, 2))
+
+    told = spread([off for each in errors.values() for off in each])
+
+    assert told.count == 2 * len(CASES)
+    assert told.median <= 0.2
+    assert told.within_40 >= 0.9
+    assert told.median == pytest.approx(fitted.MEDIAN_ERROR, abs=0.05)
+
+
+def test_no_case_has_a_value_of_its_own() -> None:
+    """A measurement that is wrong by ten cannot draw the figures after it."""
+    wrong = [
+        replace(case, measured=case.measured * 10) if case.id == "t31" else case for case in CASES
+    ]
+    values = fit(wrong)
+    case = next(each for each in wrong if each.id == "t31")
+
+    assert computed(case, values) < case.measured / 4
