@@ -72,6 +72,7 @@ COMMANDS = {
     "doctor": Place(
         "doctor", "app", "Check this installation; `isolation` tries whether its tenants are apart."
     ),
+    "decide": Place("decide", "app", "Should we host an LLM, and how?"),
     "backup": Place("backup", "app", "All of an installation in one file."),
 }
 

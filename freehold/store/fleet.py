@@ -1,17 +1,21 @@
 """What concerns all tenants at once: what the engines must have. Open to `cli` only,
-which hands it to whoever needs it; nobody can ask it on behalf of a tenant."""
+which hands it to whoever needs it; nobody can ask it on behalf of a tenant. And what all
+of them together asked for, to plan machines by."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, select, update
 
 from freehold.core.binding import Environment, Route
+from freehold.core.engine import EMBEDDINGS
 from freehold.core.tenant import IsolationClass, Tenant
+from freehold.core.usage import Outcome
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.identity import tenant_of
 from freehold.store.routing import route_of
 from freehold.store.sql import SqlStore
-from freehold.store.tables import adapters, routes, tenants
+from freehold.store.tables import adapters, requests, routes, tenants
 
 
 def wanted_adapters(store: SqlStore, base_digest: str, tenant_id: str | None = None) -> set[str]:
@@ -93,3 +97,32 @@ def place_routes(
                 .where(theirs, routes.c.base_digest == digest)
                 .values(engine=engine, pool=pool)
             )
+
+
+class Recorded(NamedTuple):
+    """A request, as far as machines are planned by it."""
+
+    created_at_us: int
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int
+    tenant_id: str
+    adapter_digest: str | None
+
+
+def recorded(store: SqlStore, since_us: int, until_us: int) -> Iterator[Recorded]:
+    """What every tenant asked of models that write, and got, oldest first."""
+    columns = [requests.c[name] for name in Recorded._fields]
+    found = (
+        select(*columns)
+        .where(
+            requests.c.created_at_us >= since_us,
+            requests.c.created_at_us < until_us,
+            requests.c.outcome == Outcome.OK,
+            requests.c.endpoint != EMBEDDINGS,
+        )
+        .order_by(requests.c.created_at_us)
+    )
+    with store._reading(EVERY_TENANT) as connection:
+        for row in connection.execution_options(yield_per=10_000).execute(found):
+            yield Recorded(*row)

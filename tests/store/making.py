@@ -90,6 +90,7 @@ def used(store: SqlStore, request_id: str, tenant: str = "ten_a", **fields: Any)
         request_id, tenant_id=tenant, created_at_us=at_us,
         key_id=fields.pop("key_id", "key_1"), alias=fields.pop("alias", "m"),
         adapter_digest=fields.pop("adapter_digest", None),
+        endpoint=fields.pop("endpoint", "chat/completions"),
     )  # fmt: skip
     ended = settlement(request_id, **fields)
     store.apply(entries_of(ledger._reserved(asked), ledger._settled(ended)))
