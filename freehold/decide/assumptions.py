@@ -63,7 +63,17 @@ DEFAULTS: Mapping[str, Figure] = _figures(
         # Availability.
         "replica_availability": ("0.995", "of the time", "engine, machine and changes"),
         "zone_availability": ("0.9995", "of the time", "power, cooling and network of a place"),
-        "zones": ("3", "zones", "as most regions have them"),
+        "zones": ("3", "zones", "as most regions of clouds have them"),
+        "places": ("1", "places", "where your own machines stand"),
+        "api_availability": ("0.998", "of the time", "put in what your contract says"),
+        "api_ttft_ms": ("1000", "ms", "at the 95th percentile; measure yours"),
+        "api_tpot_ms": ("25", "ms a token", "at the 95th percentile; measure yours"),
+        # Regions.
+        "regional_surcharge.OpenAI": (
+            "0.1",
+            "of the price",
+            "published for models since March 2026, in a region that is asked for",
+        ),
         # Training.
         "training_mfu": (
             "0.35",
@@ -84,7 +94,6 @@ DEFAULTS: Mapping[str, Figure] = _figures(
         "setup_days.rented": ("15", "person-days", "machines, gateway, model, watching"),
         "setup_days.owned": ("30", "person-days", "the same, and hardware on the floor"),
         "setup_days.at_hand": ("8", "person-days", "gateway, model, watching"),
-        "setup_days.mixed": ("33", "person-days", "own machines and an API behind one alias"),
         # Carbon.
         "grid_kg_per_kwh": ("0.45", "kg CO2e a kWh", "about the average of the world's grids"),
         "carbon_price_a_tonne": ("0", "USD", "counted where you have a price for it"),

@@ -41,14 +41,16 @@ def reached(needed: int, a_zone: int, zones: int, assumptions: Assumptions) -> F
     )
 
 
-def spread(needed: int, target: float | None, assumptions: Assumptions) -> Spread | None:
+def spread(
+    needed: int, target: float | None, most_zones: int, assumptions: Assumptions
+) -> Spread | None:
     """The fewest replicas of which `needed` are up for `target` of the time, evenly over the
     fewest zones; None where no number is enough, as one place is not up that long. One that is
     needed and may be missing is N+1; a zone that may be missing needs its share elsewhere."""
     if target is None:
         return Spread(needed, 1, reached(needed, needed, 1, assumptions), "no target: as needed")
     found: list[Spread] = []
-    for zones in range(1, int(assumptions.value("zones")) + 1):
+    for zones in range(1, most_zones + 1):
         for a_zone in range(-(-needed // zones), 2 * needed + 9):
             share = reached(needed, a_zone, zones, assumptions)
             if share >= Fraction(str(target)):

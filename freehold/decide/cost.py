@@ -83,7 +83,7 @@ def cost(
     if workload.tuning is not None:
         parts += _trained(offer, workload, around, sized)
     parts += people.team(option.way, workload.economics, assumptions)
-    parts += people.setup(option.way, assumptions)
+    parts += people.setup(option, assumptions)
     return _with_carbon(offer, workload, around, sized, parts)
 
 
@@ -119,10 +119,14 @@ def _hosted(
         return machines.rented(option, offer.rent, workload, sized.replicas, assumptions)
     if offer.accelerator is None:
         return ()
-    if option.way is Way.AT_HAND:
+    if is_at_hand(option):
         count = option.accelerators_a_replica * sized.replicas
         return machines.at_hand(offer.accelerator, count, economics, assumptions)
     return machines.owned(option, offer.accelerator, sized.replicas, economics, assumptions)
+
+
+def is_at_hand(option: Option) -> bool:
+    return option.way is Way.AT_HAND or option.details.get("base") == Way.AT_HAND
 
 
 def _embedded(workload: Workload, around: Surroundings) -> Iterable[Part]:

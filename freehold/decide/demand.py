@@ -3,17 +3,20 @@
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from freehold.core.plan import Lengths, Workload
 from freehold.decide.money import MONTH_DAYS, exact, shown
 
 
+@lru_cache(maxsize=16)  # of one decision, thousands of options ask
 def growth(workload: Workload) -> tuple[Decimal, ...]:
     """By how much each month of the horizon is above the first: (1 + g)^m."""
     rate = 1 + exact(workload.growth_a_month)
     return tuple(rate**month for month in range(workload.horizon_months))
 
 
+@lru_cache(maxsize=16)
 def mean_growth(workload: Workload) -> Decimal:
     steps = growth(workload)
     return sum(steps, Decimal(0)) / len(steps)
@@ -24,6 +27,7 @@ def requests_a_month(workload: Workload) -> Decimal:
     return exact(workload.requests_a_day) * MONTH_DAYS * mean_growth(workload)
 
 
+@lru_cache(maxsize=16)
 def requests_in_words(workload: Workload) -> str:
     words = f"{shown(workload.requests_a_day)} requests a day × {shown(MONTH_DAYS, 4)} days"
     if workload.growth_a_month:
@@ -38,6 +42,7 @@ def mean(lengths: Lengths) -> Decimal:
     return Decimal(sum(lengths.quantiles)) / len(lengths.quantiles)
 
 
+@lru_cache(maxsize=16)
 def hourly(workload: Workload) -> tuple[Fraction, ...]:
     """Requests in each hour of an ordinary week, the first month's, as shares of exact sums."""
     hours = [Fraction(str(each)) for each in workload.hours]
@@ -47,6 +52,7 @@ def hourly(workload: Workload) -> tuple[Fraction, ...]:
     return tuple(week * day * hour / whole for day in days for hour in hours)
 
 
+@lru_cache(maxsize=16)
 def peak(workload: Workload) -> Fraction:
     return max(hourly(workload))
 

@@ -25,15 +25,25 @@ def team(way: Way, economics: Economics, assumptions: Assumptions) -> tuple[Part
     )
 
 
-def setup(way: Way, assumptions: Assumptions) -> tuple[Part, ...]:
-    days, price = assumptions[f"setup_days.{way}"], assumptions["day_price"]
+def setup(option: Option, assumptions: Assumptions) -> tuple[Part, ...]:
+    days, words = _setup_days(option, assumptions)
+    price = assumptions["day_price"]
     return (
         part(
             "Setting up",
-            f"{days} × {price}: {days.why}",
-            once=days.value * price.value * assumptions.value("for_a_dollar"),
+            f"{words} × {price}",
+            once=days * price.value * assumptions.value("for_a_dollar"),
         ),
     )
+
+
+def _setup_days(option: Option, assumptions: Assumptions) -> tuple[Decimal, str]:
+    """Of a mix, those of both halves."""
+    mixed = (option.details.get("base", Way.OWNED), Way.API)
+    ways = mixed if option.way is Way.MIXED else (option.way,)
+    figures = [assumptions[f"setup_days.{way}"] for way in ways]
+    words = " + ".join(f"{each}: {each.why}" for each in figures)
+    return sum((each.value for each in figures), Decimal(0)), f"({words})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +68,9 @@ def delivery(option: Option, workload: Workload, assumptions: Assumptions) -> De
     buying = _buying(option, assumptions)
     data = _step("data", assumptions) if workload.tuning else None
     beside = max((each.days for each in (buying, data) if each), default=Decimal(0))
-    work = assumptions[f"setup_days.{option.way}"]
+    work, words = _setup_days(option, assumptions)
     pace = assumptions["days.setup_share"]
-    setting_up = Step("setting up", work.value * pace.value, f"{work} × {pace}")
+    setting_up = Step("setting up", work * pace.value, f"{words} × {pace}")
     evaluation = _step("evaluation", assumptions)
     after = setting_up.days + evaluation.days
     days = sum((each.days for each in approval), Decimal(0)) + beside + after
@@ -78,7 +88,7 @@ def _approval(option: Option, workload: Workload, assumptions: Assumptions) -> l
 
 
 def _buying(option: Option, assumptions: Assumptions) -> Step | None:
-    if option.way not in {Way.OWNED, Way.MIXED}:
+    if option.way not in {Way.OWNED, Way.MIXED} or option.details.get("base") == Way.AT_HAND:
         return None
     board = option.accelerator in BOARDS
     return _step("buying_board" if board else "buying", assumptions)

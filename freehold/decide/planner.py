@@ -1,0 +1,457 @@
+"""Every option, judged, sized, costed and ranked; and each that was left out, with its reason."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from typing import Protocol
+
+from freehold.core.facts import Accelerator, EmbeddingPrice, Facts, ModelFacts, RentPrice
+from freehold.core.plan import Judged, Option, Precision, Verdict, Way, Workload
+from freehold.decide import cost, options, training
+from freehold.decide.assumptions import Assumptions
+from freehold.decide.availability import Spread, spread
+from freehold.decide.compliance import judge_provider, passes, terms_of
+from freehold.decide.cost import Cost, Offer, Sized, Surroundings
+from freehold.decide.licence import judge_licence
+from freehold.decide.machines import SPOT
+from freehold.decide.money import shown
+from freehold.decide.people import Delivery, delivery
+from freehold.decide.quality import judge_quality
+
+_BASES = 6  # the cheapest own ways that a mix is tried with
+_STALE_DAYS = 365
+
+
+class Replicas(Protocol):
+    """How many replicas of an option the busiest hour of a workload needs, so that its targets
+    are met; None where no number does, or the model doesn't fit."""
+
+    def __call__(self, option: Option, workload: Workload) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    offer: Offer
+    cost: Cost
+    over_horizon: Decimal
+    delivery: Delivery
+    judged: tuple[Judged, ...]
+    sized: Sized | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def option(self) -> Option:
+        return self.offer.option
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """`what` is an option, or what many have in common: a model, a provider's machine."""
+
+    what: str
+    why: str
+    judged: tuple[Judged, ...] = ()
+
+    @property
+    def only_unknown(self) -> bool:
+        """Whether an answer to what is unknown would let it in."""
+        return bool(self.judged) and all(each.verdict is not Verdict.FAIL for each in self.judged)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    ranked: tuple[Ranked, ...]  # the cheapest over the horizon first
+    rejected: tuple[Rejected, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    accelerator: Accelerator
+    count: int = 1
+
+
+def plan(
+    workload: Workload,
+    facts: Facts,
+    replicas: Replicas,
+    *,
+    start: date,
+    assumptions: Assumptions | None = None,
+    at_hand: AtHand | None = None,
+) -> Plan:
+    return _Planning(workload, facts, replicas, start, assumptions or Assumptions(), at_hand).plan()
+
+
+@dataclass(slots=True)
+class _Planning:
+    workload: Workload
+    facts: Facts
+    replicas: Replicas
+    start: date
+    assumptions: Assumptions
+    at_hand: AtHand | None
+    ranked: list[Ranked] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    _needed: dict[tuple[str, Precision, str], tuple[int, int] | None] = field(default_factory=dict)
+    _spreads: dict[tuple[int, int], Spread | None] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        models = list(self._models())
+        around = self._surroundings()
+        for offer in options.apis(self.facts, self.workload, self.assumptions):
+            self._api(offer, around)
+        self._rented(models, around)
+        bases = self._on_own(models, around)
+        self._mixed(bases, around)
+        self.ranked.sort(key=lambda each: (each.over_horizon, each.option.id))
+        return Plan(tuple(self.ranked), tuple(self.rejected))
+
+    # What is judged once for many options.
+
+    def _models(self) -> Iterator[tuple[ModelFacts, tuple[Judged, ...]]]:
+        """Those that may be used and read what is asked."""
+        needed = options.context_needed(self.workload)
+        for model in self.facts.models.values():
+            if not options.is_wanted(model.id, self.workload):
+                continue
+            judged = judge_licence(model, self.workload)
+            if not passes(judged):
+                self._reject(model.id, judged)
+            elif model.context_length is None or model.context_length < needed:
+                context = shown(model.context_length or 0)
+                self._leave_out(
+                    model.id, f"Its context is {context} tokens, and {needed:,} are needed."
+                )
+            else:
+                yield model, judged
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            self.assumptions,
+            self.start,
+            embedding=self._embedding(),
+            training=self._training(),
+        )
+
+    def _embedding(self) -> EmbeddingPrice | None:
+        if self.workload.embedding is None:
+            return None
+        allowed = [
+            price
+            for price in self.facts.embeddings
+            if passes(self._provider(Way.API, price.provider, None))
+        ]
+        return min(allowed, key=lambda each: each.usd, default=None)
+
+    def _training(self) -> tuple[Accelerator, RentPrice] | None:
+        """The machine that the rules allow and a run is cheapest on."""
+        tuning = self.workload.tuning
+        models = [m for m in self.facts.models.values() if options.is_wanted(m.id, self.workload)]
+        if tuning is None or not models:
+            return None
+        largest = max(models, key=lambda each: each.params_b)
+        found: list[tuple[Decimal, int, Accelerator, RentPrice]] = []
+        for rent in self.facts.rents:
+            if options.why_no_offer(rent, self.facts, self.workload) or rent.term in SPOT:
+                continue
+            accelerator = self.facts.accelerators[rent.accelerator]
+            run = training.run(largest, tuning, accelerator, self.assumptions)
+            if run and passes(self._provider(Way.RENTED, rent.provider, rent.region)):
+                usd = run.accelerator_hours * Decimal(str(rent.usd_per_hour)) / rent.count
+                found.append((usd, len(found), accelerator, rent))
+        return min(found)[2:] if found else None
+
+    def _provider(self, way: Way, provider: str | None, region: str | None) -> tuple[Judged, ...]:
+        terms = terms_of(provider, self.facts.terms)
+        return judge_provider(way, terms, provider, region, self.workload.rules)
+
+    def _quality(
+        self, model: ModelFacts | None, name: str, precision: Precision | None
+    ) -> tuple[Judged, ...]:
+        native = model is not None and model.native_quantization is not None
+        return judge_quality(
+            model, name, self.workload.rules, self.facts, None if native else precision
+        )
+
+    # Ways.
+
+    def _api(self, offer: Offer, around: Surroundings) -> None:
+        option, model = offer.option, offer.model
+        judged = (
+            *(judge_licence(model, self.workload) if model else ()),
+            *self._quality(model, option.model, None),
+            *self._provider(Way.API, option.provider, None),
+        )
+        if not passes(judged):
+            self._reject(option.id, judged)
+            return
+        why = self._api_cannot(offer)
+        if why:
+            self._leave_out(option.id, why)
+            return
+        self._rank(offer, around, None, judged)
+
+    def _api_cannot(self, offer: Offer) -> str | None:
+        work, targets = self.workload, self.workload.targets
+        if work.tuning is not None or work.tenants_with_adapters:
+            return "What models of your own cost there is not among the facts."
+        needed, context = options.context_needed(work), offer.api and offer.api.context_length
+        if context and context < needed:
+            return f"Its context is {context:,} tokens, and {needed:,} are needed."
+        ttft, tpot = (self.assumptions.value(f"api_{each}_ms") for each in ("ttft", "tpot"))
+        whole = (ttft + tpot * max(work.answer.quantiles)) / 1000
+        for name, wanted, has, unit in (
+            ("TTFT", targets.ttft_ms, ttft, "ms"),
+            ("TPOT", targets.tpot_ms, tpot, "ms"),
+            ("the whole answer", targets.whole_s, whole, "s"),
+        ):
+            if wanted is not None and Decimal(str(wanted)) < has:
+                return f"{name} is {shown(has)} {unit} (assumed), and {wanted:g} {unit} is wanted."
+        up = self.assumptions["api_availability"]
+        if targets.availability is not None and up.value < Decimal(str(targets.availability)):
+            return f"It is up for {up}, and {targets.availability:g} is wanted."
+        return None
+
+    def _rented(
+        self, models: Sequence[tuple[ModelFacts, tuple[Judged, ...]]], around: Surroundings
+    ) -> None:
+        for rent in self.facts.rents:
+            what = options.path(rent)
+            why = options.why_no_offer(rent, self.facts, self.workload)
+            if why:
+                self._leave_out(what, why)
+                continue
+            judged = self._provider(Way.RENTED, rent.provider, rent.region or None)
+            if not passes(judged):
+                self._reject(what, judged)
+                continue
+            accelerator = self.facts.accelerators[rent.accelerator]
+            egress = next((e for e in self.facts.egress if e.provider == rent.provider), None)
+            near = Surroundings(
+                around.assumptions, around.start, egress, around.embedding, around.training
+            )
+            for model, licence in models:
+                self._on(rent, model, accelerator, near, (*licence, *judged))
+
+    def _on(
+        self,
+        rent: RentPrice,
+        model: ModelFacts,
+        accelerator: Accelerator,
+        around: Surroundings,
+        judged: tuple[Judged, ...],
+    ) -> None:
+        for precision, quality, needed in self._sizes(model, accelerator):
+            count, at_peak = needed
+            offer = options.rented(model, precision, rent, accelerator, count)
+            if count > rent.count:
+                self._leave_out(offer.option.id, f"An instance has {rent.count}: too few.")
+                continue
+            self._spread(offer, at_peak, "zones", around, (*judged, *quality))
+
+    def _on_own(
+        self, models: Sequence[tuple[ModelFacts, tuple[Judged, ...]]], around: Surroundings
+    ) -> list[tuple[Offer, int, tuple[Judged, ...]]]:
+        """What mixes can be made from: what is owned or at hand, and how many the peak needs."""
+        judged = self._provider(Way.OWNED, None, self.workload.region)
+        if not passes(judged):
+            self._reject("machines of your own", judged)
+            return []
+        bases = []
+        for model, licence in models:
+            for accelerator in self.facts.accelerators.values():
+                if self.assumptions.price(accelerator.id) is None:
+                    continue
+                for precision, quality, (count, at_peak) in self._sizes(model, accelerator):
+                    offer = options.on_own(
+                        Way.OWNED, model, precision, accelerator, count, self.workload.region
+                    )
+                    every = (*licence, *judged, *quality)
+                    self._spread(offer, at_peak, "places", around, every)
+                    bases.append((offer, at_peak, every))
+            bases += self._at_hand(model, (*licence, *judged), around)
+        return bases
+
+    def _at_hand(
+        self, model: ModelFacts, judged: tuple[Judged, ...], around: Surroundings
+    ) -> Iterator[tuple[Offer, int, tuple[Judged, ...]]]:
+        if self.at_hand is None:
+            return
+        accelerator = self.at_hand.accelerator
+        for precision, quality, (count, at_peak) in self._sizes(model, accelerator):
+            offer = options.on_own(
+                Way.AT_HAND, model, precision, accelerator, count, self.workload.region
+            )
+            if count > self.at_hand.count:
+                self._leave_out(offer.option.id, f"There are {self.at_hand.count}: too few.")
+                continue
+            every = (*judged, *quality)
+            if at_peak * count > self.at_hand.count:
+                here = f"{at_peak} replicas are needed at the peak"
+                self._leave_out(offer.option.id, f"{here}, and {self.at_hand.count} are there.")
+            else:
+                self._spread(offer, at_peak, "places", around, every)
+            yield offer, at_peak, every
+
+    def _mixed(
+        self, bases: Sequence[tuple[Offer, int, tuple[Judged, ...]]], around: Surroundings
+    ) -> None:
+        """The base load on own machines, the peaks at the cheapest API that passes."""
+        bought = [each for each in self.ranked if each.option.way is Way.API]
+        if not bought:
+            return
+        peaks = min(bought, key=lambda each: (each.over_horizon, each.option.id))
+        cheapest = sorted(
+            (each for each in bases if each[1] > 1),
+            key=lambda each: self._alone(each[0], each[1], around),
+        )
+        at_hand = [each for each in cheapest if cost.is_at_hand(each[0].option)]
+        owned = [each for each in cheapest if not cost.is_at_hand(each[0].option)]
+        for base, at_peak, judged in (*at_hand[:_BASES], *owned[:_BASES]):
+            for count in self._steps(base, at_peak):
+                offer = options.mixed(base, count, peaks.offer)
+                sized = Sized(at_peak, count)
+                every = (*judged, *peaks.judged)
+                why = self._mix_cannot(sized)
+                if why:
+                    self._leave_out(offer.option.id, why)
+                else:
+                    self._rank(offer, around, sized, every)
+
+    def _steps(self, base: Offer, at_peak: int) -> Sequence[int]:
+        """All numbers below the peak's, or eight of them evenly where they are many; at hand,
+        what is there."""
+        most = at_peak - 1
+        if cost.is_at_hand(base.option) and self.at_hand is not None:
+            there = self.at_hand.count // base.option.accelerators_a_replica
+            return [min(most, there)]
+        return sorted({max(1, most * step // 8) for step in range(1, 9)})
+
+    def _mix_cannot(self, sized: Sized) -> str | None:
+        """The share that own machines answer has the API behind it; the peaks have it alone."""
+        target = self.workload.targets.availability
+        if target is None:
+            return None
+        share = cost.base_load(self.workload, sized)
+        api = self.assumptions["api_availability"]
+        one = self.assumptions.value("replica_availability")
+        own = 1 - (1 - one) * (1 - api.value)
+        up = Decimal(share.own.numerator) / share.own.denominator * (own - api.value) + api.value
+        if up < Decimal(str(target)):
+            return f"It is up for {shown(up * 100, 3)} % of the time, with an API up for {api}."
+        return None
+
+    def _alone(self, offer: Offer, replicas: int, around: Surroundings) -> Decimal:
+        sized = Sized(replicas, replicas)
+        months = self.workload.horizon_months
+        return cost.cost(offer, self.workload, around, sized).over(months)
+
+    # Sizes.
+
+    def _sizes(
+        self, model: ModelFacts, accelerator: Accelerator
+    ) -> Iterator[tuple[Precision, tuple[Judged, ...], tuple[int, int]]]:
+        """By format: accelerators of a replica, and how many replicas the peak needs."""
+        for precision in options.precisions(model, accelerator):
+            quality = self._quality(model, model.id, precision)
+            key = (model.id, precision, accelerator.id)
+            if key not in self._needed:
+                self._needed[key] = self._size(model, precision, accelerator, quality)
+            needed = self._needed[key]
+            if needed is not None:
+                yield precision, quality, needed
+
+    def _size(
+        self,
+        model: ModelFacts,
+        precision: Precision,
+        accelerator: Accelerator,
+        quality: tuple[Judged, ...],
+    ) -> tuple[int, int] | None:
+        what = f"{model.id} {precision} on {accelerator.id}"
+        if not passes(quality):
+            self._reject(what, quality)
+            return None
+        for count in options.COUNTS:
+            if options.may_hold(model, precision, accelerator, count):
+                asked = options.on_own(
+                    Way.OWNED, model, precision, accelerator, count, self.workload.region
+                )
+                found = self.replicas(asked.option, self.workload)
+                if found is not None:
+                    return count, found
+        most = options.COUNTS[-1]
+        self._leave_out(
+            what, f"On up to {most} of them it doesn't fit, or doesn't meet the targets."
+        )
+        return None
+
+    def _spread(
+        self,
+        offer: Offer,
+        at_peak: int,
+        where: str,
+        around: Surroundings,
+        judged: tuple[Judged, ...],
+    ) -> None:
+        """`where` is the assumption that says over how many zones or places."""
+        most = int(self.assumptions.value(where))
+        if (at_peak, most) not in self._spreads:
+            self._spreads[at_peak, most] = spread(
+                at_peak, self.workload.targets.availability, most, self.assumptions
+            )
+        found = self._spreads[at_peak, most]
+        option = offer.option
+        if found is None:
+            up = self.assumptions["zone_availability"]
+            self._leave_out(option.id, f"No number of them in {most} {where} is up for it: {up}.")
+            return
+        here = self.at_hand.count if self.at_hand else 0
+        if option.way is Way.AT_HAND and found.replicas * option.accelerators_a_replica > here:
+            self._leave_out(option.id, f"{found.formula}, and {here} are there.")
+            return
+        sized = Sized(at_peak, found.replicas, found.zones)
+        self._rank(offer, around, sized, judged)
+
+    # Ends.
+
+    def _rank(
+        self,
+        offer: Offer,
+        around: Surroundings,
+        sized: Sized | None,
+        judged: tuple[Judged, ...],
+    ) -> None:
+        takes = delivery(offer.option, self.workload, self.assumptions)
+        deadline = self.workload.deadline_days
+        if deadline is not None and takes.days > deadline:
+            why = f"It takes {takes.days} days until it serves, and {deadline} are left."
+            self._leave_out(offer.option.id, why)
+            return
+        found = cost.cost(offer, self.workload, around, sized)
+        whole = found.over(self.workload.horizon_months)
+        notes = self._notes(offer)
+        self.ranked.append(Ranked(offer, found, whole, takes, judged, sized, notes))
+
+    def _notes(self, offer: Offer) -> tuple[str, ...]:
+        notes = []
+        for price in (offer.rent, offer.api):
+            at = price.source.at if price is not None else None
+            if price is not None and (at is None or (self.start - at).days > _STALE_DAYS):
+                notes.append(f"The price is of {at or 'an unknown day'}: ask for today's.")
+        card = offer.accelerator
+        if card is not None and offer.rent is None and "GeForce" in card.name:
+            notes.append("The driver's licence restricts GeForce cards in data centres: read it.")
+        if offer.option.way is Way.MIXED:
+            base, peaks = offer.option.model, offer.option.details["peaks"]
+            if options.canonical(base) != options.canonical(peaks):
+                notes.append(f"{base} answers the base load, and {peaks} the peaks.")
+        return tuple(notes)
+
+    def _reject(self, what: str, judged: tuple[Judged, ...]) -> None:
+        against = tuple(each for each in judged if each.verdict is not Verdict.PASS)
+        self.rejected.append(Rejected(what, against[0].why, against))
+
+    def _leave_out(self, what: str, why: str) -> None:
+        self.rejected.append(Rejected(what, why))
