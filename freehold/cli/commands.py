@@ -43,6 +43,12 @@ COMMANDS = {
         "bench",
         "Measure how fast this machine serves a model; stop a running gateway before.",
     ),
+    "fit": Place(
+        "fit",
+        "fit_",
+        "Show whether a model fits, what memory it takes, how much context fits, and how fast it "
+        "is.",
+    ),
     "forget": Place(
         "forget",
         "forget",

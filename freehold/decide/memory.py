@@ -21,20 +21,20 @@ class Format:
 # (GPTQ, AWQ).
 FORMATS = {
     Precision.BF16: Format("16-bit", 16.0),
-    Precision.FP8: Format("fp8, a scale a channel", 8.01),
-    Precision.INT8: Format("int8, a scale a channel", 8.01),
-    Precision.INT4: Format("int4, groups of 128 (GPTQ, AWQ)", 4 + 20 / 128),
+    Precision.FP8: Format("fp8", 8.01),
+    Precision.INT8: Format("int8", 8.01),
+    Precision.INT4: Format("int4", 4 + 20 / 128),
 }
 # ggml.h: blocks of 32 with a scale of 16 bits. Q4_K_M mixes 4.5 and 6.5625 bits: llama.cpp's
 # quantize tool tells 4.83 to 4.89 bits over the Llama and Mistral models of 7 to 70 billion.
 Q8_0 = Format("Q8_0", 8.5, 8.5)
-Q4_0 = Format("Q4_0, head in Q6_K", 4.5, 6.5625)
-Q4_1 = Format("Q4_1, head in Q8_0", 5.0, 8.5)
+Q4_0 = Format("Q4_0", 4.5, 6.5625)
+Q4_1 = Format("Q4_1", 5.0, 8.5)
 Q4_K_M = Format("Q4_K_M", 4.85, 4.85)
 # The shared-base engine: a scale of 16 bits a row, and groups of 32 with a scale of 16 and a zero
 # point of 8 bits; its tables are in int8 both times.
-OPENVINO_INT8 = Format("int8 of the openvino engine", 8.02, 8.02)
-OPENVINO_INT4 = Format("int4 of the openvino engine", 4.75, 8.02)
+OPENVINO_INT8 = Format("int8 (openvino)", 8.02, 8.02)
+OPENVINO_INT4 = Format("int4 (openvino)", 4.75, 8.02)
 # Blocks of 32 with a scale of 8 bits (OCP microscaling), and of 16 with one (NVFP4).
 MXFP4 = Format("mxfp4", 4.25)
 NVFP4 = Format("nvfp4", 4.5)
@@ -121,9 +121,25 @@ def memory_of(
     )
 
 
+def longest_context(model: ModelFacts, memory: Memory, kv_bytes: float = 2.0) -> int:
+    """Tokens that one sequence may have, by memory and by the model."""
+    of_context = kv_sequence_bytes(model, memory.context, kv_bytes)
+    if memory.free <= 0 or not of_context or not memory.capacity:
+        return 0
+    room = memory.free * of_context / memory.kv_sequence
+    low, high = 0, model.context_length or 2**24
+    while low < high:
+        middle = (low + high + 1) // 2
+        if kv_sequence_bytes(model, middle, kv_bytes) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def _why_not(model: ModelFacts, accelerator: Accelerator, count: int, context: int) -> str | None:
     if accelerator.memory_gb is None:
-        return f"the memory of {accelerator.name} is not known"
+        return f"its memory is not known: say `memory_gb` of {accelerator.id} in facts of your own"
     if not has_shape(model):
         return f"the shape of {model.name} is not known"
     if count > 1 and model.heads and model.heads % count:

@@ -18,7 +18,9 @@ from freehold.core.model import ModelCard, Task
 from freehold.deploy.pool import Pool
 from freehold.deploy.probe import Machine
 
-_STREAMS, _WORDS, _ANSWER_TOKENS = 8, 160, 48
+_STREAMS, _WORDS = 8, 160
+# Of each stream: what its prompt comes to, and what it makes.
+PROMPT_TOKENS, ANSWER_TOKENS = 190, 48
 _LONGEST_S = 20.0
 
 # What one stream does; it tells its tokens at its number.
@@ -73,7 +75,7 @@ async def measure(pool: Pool, card: ModelCard, longest_s: float = _LONGEST_S) ->
         return lambda number, told: _answered(pool, card, number, words, tokens, told)
 
     read = await _rate(streams, answered(_WORDS, 1), longest_s)
-    made = await _rate(streams, answered(1, _ANSWER_TOKENS), longest_s)
+    made = await _rate(streams, answered(1, ANSWER_TOKENS), longest_s)
     return None if made is None else Speed(max(read or 0.0, made), made, streams, now_us)
 
 

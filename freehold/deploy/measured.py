@@ -1,0 +1,149 @@
+"""What this machine gave when a model ran on it, as hardware that other models can be put on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from freehold.catalog.shape import facts_of
+from freehold.catalog.store import ModelStore
+from freehold.config.schema import EngineSettings
+from freehold.core.errors import UserError
+from freehold.core.facts import Accelerator, ModelFacts
+from freehold.core.model import ModelCard, Task
+from freehold.decide import memory
+from freehold.decide.throughput import Hardware, measured_hardware
+from freehold.deploy.autotune import Record, Records, Trial, Workload
+from freehold.deploy.probe import Machine
+from freehold.deploy.speed import ANSWER_TOKENS, PROMPT_TOKENS, Speeds
+
+THIS = "this"
+_ENGINES = ("openvino", "llama_cpp")
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """`card` is the model that ran."""
+
+    card: ModelCard
+    engine: str
+    hardware: Hardware
+    measured_at_us: int
+
+
+def this_machine(machine: Machine) -> Accelerator:
+    return Accelerator(
+        id=THIS, name=str(machine), vendor="", kind="cpu", memory_gb=machine.memory_bytes / 1e9,
+        bandwidth_gb_s=None, fp16_tflops=None, bf16_tflops=None, int8_tops=None, fp8_tflops=None,
+        power_w=None, released=None, sources=(), cores=machine.cores,
+    )  # fmt: skip
+
+
+def stored_format(card: ModelCard) -> memory.Format:
+    bits = card.size_bytes * 8 / max(card.parameters, 1)
+    return memory.Format(f"{card.quantization} as stored", bits, bits)
+
+
+def format_of(card: ModelCard, engine: str, settings: EngineSettings) -> memory.Format:
+    """What an engine here keeps a model's weights in."""
+    if engine != "openvino":
+        return stored_format(card)
+    is_four = settings.openvino.weights == "int4"
+    return memory.OPENVINO_INT4 if is_four else memory.OPENVINO_INT8
+
+
+def cached_bytes(shape: ModelFacts, engine: str, settings: EngineSettings) -> float:
+    """Of a value in its cache."""
+    if engine != "openvino" or settings.openvino.kv_cache != "u8" or not shape.head_dim:
+        return 2.0
+    return memory.openvino_u8_bytes(shape.head_dim)
+
+
+class Measurements:
+    """Of this machine, under `cache/`: what a gateway measured for its prices, and what
+    `bench --autotune` did."""
+
+    def __init__(
+        self, store: ModelStore, cache: Path, machine: Machine, settings: EngineSettings
+    ) -> None:
+        self._store, self._machine, self._settings = store, machine, settings
+        self._speeds, self._records = Speeds(cache, machine), Records(cache)
+
+    def find(self) -> list[Here]:
+        """Of all stored models whose files tell their shape, the newest first."""
+        found: list[Here] = []
+        for card in self._store.list():
+            if card.task is not Task.CHAT:
+                continue
+            try:
+                shape = facts_of(card, self._store)
+            except (UserError, OSError):
+                continue  # nothing follows from its speed
+            found += self._of(card, shape)
+        return sorted(found, key=lambda here: -here.measured_at_us)
+
+    def _of(self, card: ModelCard, shape: ModelFacts) -> Iterator[Here]:
+        for engine in _ENGINES:
+            speed = self._speeds.find(card, engine)
+            if speed is None or not speed.made_per_s:
+                continue
+            kept = format_of(card, engine, self._settings)
+            hardware = measured_hardware(
+                shape,
+                kept,
+                speed.read_per_s,
+                speed.made_per_s,
+                speed.streams,
+                PROMPT_TOKENS,
+                ANSWER_TOKENS,
+                cached_bytes(shape, engine, self._settings),
+            )
+            yield Here(card, engine, hardware, speed.measured_at_us)
+        record = self._records.find(card, self._machine)
+        if record is None:
+            return
+        for trial in _best(record):
+            kept = format_of(card, trial.candidate.engine, self._settings)
+            values = cached_bytes(shape, trial.candidate.engine, self._settings)
+            told = _from_trial(shape, kept, trial, record.workload, values)
+            if told is not None:
+                yield Here(card, trial.candidate.engine, told, record.measured_at_us)
+
+
+def _best(record: Record) -> Iterator[Trial]:
+    """Of each engine."""
+    for engine in _ENGINES:
+        sound = [
+            each
+            for each in record.trials
+            if each.candidate.engine == engine and each.refused_because is None
+        ]
+        if sound:
+            yield max(sound, key=lambda trial: trial.tokens_per_s)
+
+
+def _from_trial(
+    shape: ModelFacts,
+    kept: memory.Format,
+    trial: Trial,
+    load: Workload,
+    kv_bytes: float,
+) -> Hardware | None:
+    """All streams begin at once, and the middle one has its first token when half of the prompts
+    are read; what is left of the time answers are made in."""
+    if not trial.ttft_ms or not trial.tokens_per_s:
+        return None
+    read_per_s = (load.streams + 1) / 2 * load.prompt_tokens / (trial.ttft_ms / 1000)
+    made = load.streams * load.answer_tokens
+    making_s = made / trial.tokens_per_s - load.streams * load.prompt_tokens / read_per_s
+    if making_s <= 0:
+        return None
+    return measured_hardware(
+        shape,
+        kept,
+        read_per_s,
+        made / making_s,
+        load.streams,
+        load.prompt_tokens,
+        load.answer_tokens,
+        kv_bytes,
+    )
