@@ -40,6 +40,9 @@ def fit_(
         str | None, typer.Option(help="Of bf16, fp8, int8, int4, with commas between.")
     ] = None,
     streams: Annotated[int, typer.Option(min=1, help="Streams that must fit at once.")] = 1,
+    cache_bits: Annotated[
+        int, typer.Option(min=4, max=32, help="Of each cached key and value, on accelerators.")
+    ] = 16,
     adapters: Annotated[int, typer.Option(min=0, help="LoRA adapters held beside it.")] = 0,
     rank: Annotated[int, typer.Option(min=1, max=512, help="The rank of each.")] = 16,
     as_json: Json = False,
@@ -57,9 +60,13 @@ def fit_(
             if precision is None
             else [_precision(each) for each in _names(precision, "precision")]
         )
+        named = [each for each in accelerators if each is not None]
+        this: Iterable[Fit] = ()
+        if None in accelerators:
+            this = _on_this(home, store, shape, card, length, adapters, rank)
         found = [
-            *_on_facts(shape, [a for a in accelerators if a], wanted, length, adapters, rank),
-            *(_on_this(home, store, shape, card, length) if None in accelerators else ()),
+            *_on_facts(shape, named, wanted, length, cache_bits, adapters, rank),
+            *this,
         ]
         if as_json:
             print_json(_as_json(shape, length, streams, found))
@@ -132,6 +139,7 @@ def _on_facts(
     accelerators: Iterable[Accelerator],
     wanted: list[Precision] | None,
     context: int,
+    cache_bits: int,
     adapters: int,
     rank: int,
 ) -> Iterator[Fit]:
@@ -139,14 +147,27 @@ def _on_facts(
         for precision in wanted or precisions_for(accelerator):
             for count in _COUNTS if accelerator.kind == "gpu" else (1,):
                 found = fit(
-                    shape, accelerator, count, precision, context, adapters=adapters, rank=rank
+                    shape,
+                    accelerator,
+                    count,
+                    precision,
+                    context,
+                    kv_bytes=cache_bits / 8,
+                    adapters=adapters,
+                    rank=rank,
                 )
                 if found is not None:
                     yield found
 
 
 def _on_this(
-    home: Home, store: ModelStore, shape: ModelFacts, card: ModelCard | None, context: int
+    home: Home,
+    store: ModelStore,
+    shape: ModelFacts,
+    card: ModelCard | None,
+    context: int,
+    adapters: int,
+    rank: int,
 ) -> Iterator[Fit]:
     """In the formats that engines here would keep it in; by the measurement of this very model,
     else by the newest of another."""
@@ -180,6 +201,8 @@ def _on_this(
             used.hardware if used else None,
             _rests_on(used, is_own),
             cached_bytes(shape, engine, settings),
+            adapters,
+            rank,
         )
 
 

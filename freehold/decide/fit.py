@@ -122,9 +122,11 @@ def fit_here(
     hardware: Hardware | None,
     measured_with: str | None,
     kv_bytes: float = 2.0,
+    adapters: int = 0,
+    rank: int = 16,
 ) -> Fit:
     """On a machine that was measured: `hardware` is what it gave then, with `measured_with`."""
-    memory = memory_of(model, machine, 1, kept, kv_bytes, context)
+    memory = memory_of(model, machine, 1, kept, kv_bytes, context, adapters, rank)
     longest = longest_context(model, memory, kv_bytes)
     steps = None
     if hardware is not None and not memory.why_not:

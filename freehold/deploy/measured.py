@@ -128,13 +128,14 @@ def _from_trial(
     load: Workload,
     kv_bytes: float,
 ) -> Hardware | None:
-    """All streams begin at once, and the middle one has its first token when half of the prompts
-    are read; what is left of the time answers are made in."""
+    """All streams begin at once, and engines here read prompts together as far as a step goes: the
+    middle one's first token comes when all are read, and answers are made in what is left."""
     if not trial.ttft_ms or not trial.tokens_per_s:
         return None
-    read_per_s = (load.streams + 1) / 2 * load.prompt_tokens / (trial.ttft_ms / 1000)
+    reading_s = trial.ttft_ms / 1000
+    read_per_s = load.streams * load.prompt_tokens / reading_s
     made = load.streams * load.answer_tokens
-    making_s = made / trial.tokens_per_s - load.streams * load.prompt_tokens / read_per_s
+    making_s = made / trial.tokens_per_s - reading_s
     if making_s <= 0:
         return None
     return measured_hardware(

@@ -82,6 +82,28 @@ def test_more_streams_of_more_context_may_not_fit(offline: Run) -> None:
     assert "GB too little" in told
 
 
+def test_a_cache_in_eight_bits_holds_twice_as_much(offline: Run) -> None:
+    words = ("llama-3.1-70b", "--on", "h200_sxm", "--precision", "fp8", "--context", "8000")
+
+    (wide, narrow) = (_rows(offline, *words, *more)[0] for more in ((), ("--cache-bits", "8")))
+
+    assert narrow["streams_that_fit"] in (
+        2 * wide["streams_that_fit"],
+        2 * wide["streams_that_fit"] + 1,
+    )
+    assert narrow["longest_context_tokens"] == wide["longest_context_tokens"] * 2 or (
+        narrow["longest_context_tokens"] == 131072
+    )
+
+
+def test_adapters_are_counted_on_this_machine_too(
+    home: Path, commands: Callable[[Path], Run]
+) -> None:
+    (row, *_) = _rows(commands(home), "tiny", "--adapters", "3")
+
+    assert row["bytes_of_each_accelerator"]["adapters"] > 0
+
+
 def test_names_that_are_not_there_are_answered_with_near_ones(offline: Run) -> None:
     assert "near it are llama-3.1-8b" in _refusal(offline, "llama-3.1-8")
     assert "near it are a100_40gb, a100_80gb_sxm" in _refusal(offline, "phi-4", "--on", "a100")
