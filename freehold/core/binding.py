@@ -101,6 +101,10 @@ class Principal:
     known: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     vouched: Vouched | None = field(default=None, compare=False)
 
+    def __hash__(self) -> int:
+        """Of what tells them apart: decisions are looked up by it for every request."""
+        return hash(self.id)
+
     @property
     def account(self) -> str:
         """Whose use it is: that of a key goes on with the key that replaces it."""
@@ -126,6 +130,10 @@ class Route:
     created_at_us: int
     managed: bool = False
     alias_since_us: int | None = field(default=None, compare=False)
+
+    def __hash__(self) -> int:
+        """As of a principal."""
+        return hash(self.id)
 
     @property
     def since_us(self) -> int:

@@ -6,7 +6,7 @@ but `OPEN` needs a key that the policies permit the action which stands beside i
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -262,10 +262,29 @@ class _Path:
 
     def __init__(self, gateway: Gateway, found: list[Operation | Proven]) -> None:
         self._by_method = {operation.method: _Guarded(gateway, operation) for operation in found}
+        self.methods = tuple(self._by_method)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         await self._by_method[method](scope, receive, send)
+
+
+class _Table:
+    """Leads to a path that is known as it stands by looking it up: the router goes through
+    its patterns one by one. Everything else is the router's."""
+
+    def __init__(self, paths: Mapping[str, _Path], router: Router) -> None:
+        self._router = router
+        self._known = {
+            (method, path): found for path, found in paths.items() if "{" not in path
+            for method in found.methods
+        }  # fmt: skip
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = None
+        if scope["type"] == "http":
+            found = self._known.get((scope["method"], scope["path"]))
+        await (found or self._router)(scope, receive, send)
 
 
 class _Open:
@@ -281,11 +300,9 @@ def build(gateway: Gateway) -> Door:
     paths: dict[str, list[Operation | Proven]] = {}
     for operation in operations(gateway):
         paths.setdefault(operation.path, []).append(operation)
+    known = {path: _Path(gateway, found) for path, found in paths.items()}
     routes = [
-        *(
-            Route(path, _Path(gateway, found), methods=[each.method for each in found])
-            for path, found in paths.items()  # first: they are asked for most
-        ),
+        *(Route(path, found, methods=found.methods) for path, found in known.items()),
         *(
             Route(path, _Open(handler), methods=[method])
             for (method, path), handler in zip(OPEN, _open_handlers(gateway), strict=True)
@@ -294,7 +311,7 @@ def build(gateway: Gateway) -> Door:
     router = Router(routes, redirect_slashes=False)
     server = gateway.settings.server
     public = [urlsplit(server.public_url).netloc.rsplit(":", 1)[0]] if server.public_url else []
-    return Door(router, {*server.allowed_hosts, *_own_name(server.host), *public})
+    return Door(_Table(known, router), {*server.allowed_hosts, *_own_name(server.host), *public})
 
 
 def _own_name(host: str) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ async def test_every_route_but_a_few_asks_for_a_key_whatever_the_host_and_path(
 ) -> None:
     async with running(tmp_path) as world:
         door = app.build(world.gateway)
-        routes = [route for route in door._router.routes if isinstance(route, Route)]  # type: ignore[attr-defined]
+        routes = [route for route in door._router._router.routes if isinstance(route, Route)]  # type: ignore[attr-defined]
         assert {path for _, path in app.OPEN} == _OPEN
         assert {route.path for route in routes} > _OPEN
         async with httpx2.AsyncClient(base_url=world.url) as anonymous:
