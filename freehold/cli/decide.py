@@ -12,12 +12,8 @@ from freehold.cli.output import Json, console, errors_in_a_sentence, plain, prin
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from freehold.config.trace import Row, Trace
     from freehold.config.workload_text import Answers
     from freehold.core.plan import Workload
-    from freehold.store.sql import SqlStore
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Should we host an LLM, and how?"
@@ -180,7 +176,10 @@ def _learned(trace: Path | None, from_usage: str | None, given: dict[str, str | 
 
         recorded, cached, origin = read_trace(trace), None, str(trace)
     else:
-        recorded, cached = _used(from_usage or "")
+        from freehold.cli.traffic import used
+        from freehold.config.load import home
+
+        recorded, cached = used(home(), _days(from_usage or ""))
         origin = f"what was used in {from_usage}"
     load = Load(*recorded[:5])
     found = traffic(load, recorded.starts_at_s)
@@ -203,40 +202,11 @@ def _learned(trace: Path | None, from_usage: str | None, given: dict[str, str | 
     )
 
 
-def _used(span: str) -> tuple["Trace", float]:
-    """And the share of prompts that caches had. The store must be at rest: a running gateway
-    answers for one tenant at a time."""
-    import time
-
-    from freehold.cli import reach
-    from freehold.config import load
-    from freehold.config.trace import trace_of
-    from freehold.store.fleet import recorded
-
-    days = re.fullmatch(r"([1-9][0-9]{0,3})\s*d(ays)?", span.strip())
-    if days is None:
+def _days(span: str) -> int:
+    found = re.fullmatch(r"([1-9][0-9]{0,3})\s*d(ays)?", span.strip())
+    if found is None:
         raise UserError(Code.INVALID_VALUE, f"{span[:40]!r} is no time such as 30d: write days.")
-    home = load.home()
-    if reach.running(home) is not None:
-        raise UserError(
-            Code.HOME_IN_USE,
-            "What all tenants used is read from the store, which the running gateway holds: stop "
-            "it with `freehold down` before, or use --trace.",
-        )
-    until_us = time.time_ns() // 1000
-    since_us = until_us - int(days[1]) * 86_400_000_000
-    read = cached = 0
-
-    def rows(store: "SqlStore") -> "Iterator[Row]":
-        nonlocal read, cached
-        for each in recorded(store, since_us, until_us):
-            read, cached = read + each.tokens_in, cached + each.tokens_cached
-            adapter = each.adapter_digest and (each.tenant_id, each.adapter_digest)
-            yield each.created_at_us / 1e6, each.tokens_in, each.tokens_out, adapter or None
-
-    with reach.offline(home, to_look=True) as (store, _, _):
-        found = trace_of(rows(store), f"What was used in {days[1]} days")
-    return found, cached / read if read else 0.0
+    return int(found[1])
 
 
 def _write(file: Path, answers: "Answers") -> "Workload":

@@ -22,11 +22,14 @@ from freehold.decide.steps import Steps
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How an engine makes its batches. `step_tokens` are read and written in a step at most;
-    an adapter that is not among the last `adapter_places` used costs `adapter_switch_s`."""
+    """How an engine makes its batches. `step_tokens` are read and written in a step at most.
+    `mixes`: both in one pass; else in turns, where each pays in full and only what is read
+    counts. An adapter that is not
+    among the last `adapter_places` used costs `adapter_switch_s`."""
 
     sequences: int = 256
     step_tokens: int = 2048
+    mixes: bool = True
     adapter_places: int = 8
     adapter_switch_s: float = 0.0
 
@@ -138,7 +141,8 @@ class Replica:
     def _read(self) -> None:
         """One step, with prompts in it."""
         requests, reading, writing = self._requests, self._reading, self._writing
-        room = max(self._batching.step_tokens - writing, 1)
+        batching = self._batching
+        room = max(batching.step_tokens - writing, 1) if batching.mixes else batching.step_tokens
         total, pairs = 0, 0.0  # tokens, and pairs of tokens that attend to one another
         ended = []
         while room and reading:
@@ -155,7 +159,8 @@ class Replica:
             ended.append(number)
         # As one prompt with as many pairs, as the time of attention goes by them.
         before = max(pairs / total - total / 2, 0.0)
-        lasted = self._steps.mixed_s(total, before, writing, self._context) + self._switch_s
+        both = self._steps.mixed_s if batching.mixes else self._steps.turns_s
+        lasted = both(total, before, writing, self._context) + self._switch_s
         self._switch_s = 0.0
         self._pass(lasted, 1)
         for number in ended:

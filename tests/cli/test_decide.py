@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from subprocess import Popen
 
+import httpx2
 import pytest
 from typer.testing import CliRunner
 
@@ -16,6 +17,8 @@ from freehold.cli.at_rest import opened
 from freehold.cli.main import app
 from freehold.config.home import Home
 from freehold.config.workload import read_workload
+from tests.cli.conftest import Run
+from tests.installation import Installation
 from tests.store.making import used
 
 FEW = ["--requests-per-day", "2k", "--prompt", "300", "--answer", "{p50: 100, p95: 900}"]
@@ -141,3 +144,23 @@ def test_what_all_tenants_used_teaches_the_file_and_names_none(
     assert "sha256" not in file.read_text()
     code, _, told = run("init", str(file) + "2", "--from-usage", "soon")
     assert "'soon' is no time such as 30d" in told
+
+
+def test_a_running_gateway_tells_what_its_tenants_used(
+    online: Run, served: Installation, tmp_path: Path
+) -> None:
+    for words in ("one", "two and more", "three"):
+        body = {"model": "tiny", "prompt": words, "max_tokens": 5}
+        answer = httpx2.post(
+            f"{served.url}/v1/completions",
+            json=body,
+            headers={"authorization": f"Bearer {served.key}"},
+        )
+        assert answer.status_code == 200, answer.text
+    file = tmp_path / "w.yaml"
+    found = online("decide", "init", str(file), "--from-usage", "1d")
+    assert found.exit_code == 0, found.output
+    made = read_workload(file)
+    assert len(made.answer.quantiles) >= 1
+    assert made.requests_a_day > 3
+    assert re.search(r"what was used in 1d: \d+ requests in", file.read_text())

@@ -55,7 +55,9 @@ class PlainReplica:
     def step(self) -> None:
         switched = self._admit()
         writing = [each for each in self.running if not each.unread]
-        room = max(self.batching.step_tokens - len(writing), 1)
+        room = self.batching.step_tokens
+        if self.batching.mixes:
+            room = max(room - len(writing), 1)
         read = 0
         pairs = 0.0
         finished_reading = []
@@ -101,6 +103,8 @@ class PlainReplica:
         if not writing:
             return reading_s
         writing_s = self.times.decode_s(len(writing), context)
+        if not self.batching.mixes:
+            return reading_s + writing_s
         once = min(self.times.prefill_s(1, 0), self.times.decode_s(1, 1))
         return max(reading_s, writing_s, reading_s + writing_s - once)
 

@@ -54,6 +54,7 @@ SITUATIONS: dict[str, tuple[StepTimes, int, float, Batching, float, int]] = {
     "many replicas": (Linear(kv_tokens=9000), 12, 60.0, Batching(), 0.0, 0),
     "half of it cached": (Linear(), 2, 20.0, Batching(), 0.5, 0),
     "adapters": (Linear(), 2, 10.0, Batching(adapter_places=3, adapter_switch_s=0.05), 0.0, 9),
+    "reading and writing in turns": (Linear(), 2, 25.0, Batching(mixes=False), 0.0, 0),
     "nothing for the context": (Linear(pair=0, look=0), 1, 8.0, Batching(), 0.0, 0),
     "bent": (Roofline(), 1, 10.0, Batching(), 0.0, 0),
     "bent, with replicas": (Roofline(), 4, 50.0, Batching(step_tokens=512), 0.2, 0),
