@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 
 from freehold.config.lined import Lined
-from freehold.config.places import AREAS, PLACES, is_within, light_ms
 from freehold.config.workload_file import WorkloadFile
+from freehold.core.places import AREAS, PLACES, is_within, light_ms
 
 _At = Callable[[str], str]  # a field, and its line where it has one
 

@@ -1,34 +1,38 @@
 """How many replicas there must be, and in how many zones, so that enough of them are up."""
 
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from math import comb
 
 from freehold.decide.assumptions import Assumptions
 from freehold.decide.money import shown
+
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
     replicas: int
     zones: int
-    reached: Fraction
+    reached: float
     formula: str
 
 
-def at_least(needed: int, of: int, each: Fraction) -> Fraction:
-    """How likely so many of `of` are up, each by itself: the upper tail of the binomial."""
-    return sum(
-        (comb(of, up) * each**up * (1 - each) ** (of - up) for up in range(needed, of + 1)),
-        Fraction(0),
-    )
+def at_least(needed: int, of: int, each: float) -> float:
+    """How likely so many of `of` are up, each by itself: the upper tail of the binomial, from
+    all of them down, each term from the one before."""
+    if needed <= 0 or each == 0:
+        return float(needed <= 0)
+    term = whole = each**of if needed <= of else 0.0
+    for up in range(of, needed, -1):
+        term *= up / (of - up + 1) * (1 - each) / each
+        whole += term
+    return whole
 
 
-def reached(needed: int, a_zone: int, zones: int, assumptions: Assumptions) -> Fraction:
+def reached(needed: int, a_zone: int, zones: int, assumptions: Assumptions) -> float:
     """Over how many zones are up (binomial), how likely enough of their replicas are."""
-    zone = Fraction(assumptions.value("zone_availability"))
-    replica = Fraction(assumptions.value("replica_availability"))
+    zone = float(assumptions.value("zone_availability"))
+    replica = float(assumptions.value("replica_availability"))
     return sum(
         (
             comb(zones, up)
@@ -37,7 +41,6 @@ def reached(needed: int, a_zone: int, zones: int, assumptions: Assumptions) -> F
             * at_least(needed, up * a_zone, replica)
             for up in range(zones + 1)
         ),
-        Fraction(0),
     )
 
 
@@ -53,16 +56,14 @@ def spread(
     for zones in range(1, most_zones + 1):
         for a_zone in range(-(-needed // zones), 2 * needed + 9):
             share = reached(needed, a_zone, zones, assumptions)
-            if share >= Fraction(str(target)):
+            if share >= target - _ROUNDING:
                 found.append(_spread(needed, a_zone, zones, share, assumptions))
                 break
     return min(found, key=lambda each: (each.replicas, each.zones), default=None)
 
 
-def _spread(
-    needed: int, a_zone: int, zones: int, share: Fraction, assumptions: Assumptions
-) -> Spread:
-    percent = Decimal(share.numerator) / share.denominator * 100
+def _spread(needed: int, a_zone: int, zones: int, share: float, assumptions: Assumptions) -> Spread:
+    percent = share * 100
     where = "one zone" if zones == 1 else f"{zones} zones"
     return Spread(
         a_zone * zones,

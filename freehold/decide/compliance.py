@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from freehold.core.facts import ProviderTerms
 from freehold.core.plan import Judged, Rules, Verdict, Way
-from freehold.decide.places import place, within
+from freehold.decide.places import EVERYWHERE, place, within
 
 DATA_CLASSES = ("public", "internal", "confidential", "personal", "health")
 CERTIFICATIONS = {"soc2_type2": "SOC 2 Type 2", "iso_27001": "ISO 27001", "hipaa_baa": "a BAA"}
@@ -130,7 +130,7 @@ def _data_class(
 
 def _may_be_in_us(region: str | None, residency: frozenset[str]) -> bool:
     places = [place(each) for each in (*residency, *([region] if region else []))]
-    return not places or any(each in {None, "US", "GLOBAL"} for each in places)
+    return not places or any(each in {None, "us", EVERYWHERE} for each in places)
 
 
 def _audited(terms: ProviderTerms | None, provider: str | None) -> Judged:

@@ -63,7 +63,7 @@ def _in_eu(model: ModelFacts, region: str | None, source: str | None) -> Judged:
     if model.licence_restriction and "multimodal variants" in model.licence_restriction:
         why = f"What the EU is left out of are other variants than {model.name}, which reads text."
         return Judged(rule, Verdict.PASS, why, source)
-    here = is_in(region, "EU")
+    here = is_in(region, "eu")
     if here is None:
         why = f"{model.licence} leaves companies in the EU out; say region."
         return Judged(rule, Verdict.UNKNOWN, why, source)

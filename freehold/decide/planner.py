@@ -302,13 +302,7 @@ class _Planning:
         if not bought:
             return
         peaks = min(bought, key=lambda each: (each.over_horizon, each.option.id))
-        cheapest = sorted(
-            (each for each in bases if each[1] > 1),
-            key=lambda each: self._alone(each[0], each[1], around),
-        )
-        at_hand = [each for each in cheapest if cost.is_at_hand(each[0].option)]
-        owned = [each for each in cheapest if not cost.is_at_hand(each[0].option)]
-        for base, at_peak, judged in (*at_hand[:_BASES], *owned[:_BASES]):
+        for base, at_peak, judged in self._bases(bases, around):
             for count in self._steps(base, at_peak):
                 offer = options.mixed(base, count, peaks.offer)
                 sized = Sized(at_peak, count)
@@ -318,6 +312,20 @@ class _Planning:
                     self._leave_out(offer.option.id, why)
                 else:
                     self._rank(offer, around, sized, every)
+
+    def _bases(
+        self, bases: Sequence[tuple[Offer, int, tuple[Judged, ...]]], around: Surroundings
+    ) -> list[tuple[Offer, int, tuple[Judged, ...]]]:
+        """The cheapest for a quarter, a half and all of the peak: what is cheap for little is
+        another than what is cheap for much. What is at hand is tried beside them."""
+        several = [each for each in bases if each[1] > 1]
+        chosen: dict[str, tuple[Offer, int, tuple[Judged, ...]]] = {}
+        for at_hand in (True, False):
+            kind = [e for e in several if cost.is_at_hand(e[0].option) is at_hand]
+            for part_of in (4, 2, 1):
+                priced = sorted(kind, key=lambda e: self._alone(e[0], -(-e[1] // part_of), around))
+                chosen |= {each[0].option.id: each for each in priced[:_BASES]}
+        return list(chosen.values())
 
     def _steps(self, base: Offer, at_peak: int) -> Sequence[int]:
         """All numbers below the peak's, or eight of them evenly where they are many; at hand,

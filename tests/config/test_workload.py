@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freehold.config.places import is_within, light_ms
 from freehold.config.workload import parse_workload, read_workload
 from freehold.config.workload_file import PEAKS
 from freehold.core.errors import UserError
+from freehold.core.places import is_within, light_ms
 from freehold.core.plan import Embedding, Lengths, Rules, Targets, Tuning, Workload
 
 SMALL = "requests_per_day: 1.5k\nprompt: 800\nanswer: 200\n"

@@ -1,5 +1,4 @@
-from fractions import Fraction
-
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,9 +9,13 @@ _ASSUMED = Assumptions().given({"replica_availability": 0.99, "zone_availability
 
 
 def test_one_of_two_is_up_unless_both_are_down():
-    assert at_least(1, 2, Fraction("0.99")) == Fraction("0.9999")
+    assert at_least(1, 2, 0.99) == pytest.approx(0.9999, abs=1e-12)
     # Two of three: 0.99³ + 3 × 0.99² × 0.01 = 0.970299 + 0.029403.
-    assert at_least(2, 3, Fraction("0.99")) == Fraction("0.999702")
+    assert at_least(2, 3, 0.99) == pytest.approx(0.999702, abs=1e-12)
+    assert at_least(0, 0, 0.5) == at_least(3, 3, 1.0) == 1.0
+    assert at_least(3, 2, 0.99) == 0.0
+    # Of a thousand, each up for half of the time, some 500 are: 1 / √(2π · 250) is 0.0252.
+    assert at_least(500, 1000, 0.5) == pytest.approx(0.5 + 0.0252 / 2, abs=1e-3)
 
 
 def test_one_more_than_is_needed_reaches_what_one_alone_does_not():
@@ -44,5 +47,5 @@ def test_without_a_target_it_is_what_is_needed():
 @given(st.integers(1, 12), st.sampled_from([0.9, 0.99, 0.999, 0.9999]))
 def test_what_is_found_is_enough_and_a_higher_target_never_needs_fewer(needed, target):
     found, lower = spread(needed, target, 3, Assumptions()), spread(needed, 0.9, 3, Assumptions())
-    assert found.reached >= Fraction(str(target))
+    assert found.reached >= target - 1e-12
     assert found.replicas >= lower.replicas >= needed

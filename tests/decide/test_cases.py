@@ -8,8 +8,8 @@ import pytest
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Way
 from freehold.decide.planner import Plan, plan
+from freehold.decide.sizing import Sizing
 from tests.decide.cases import Case, read_cases
-from tests.decide.estimate import Estimate
 
 _FACTS = load_facts()
 _CASES = read_cases(_FACTS)
@@ -20,7 +20,7 @@ each_case = pytest.mark.parametrize("case", _CASES, ids=lambda case: case.name)
 def _planned(name: str) -> Plan:
     case = next(each for each in _CASES if each.name == name)
     return plan(
-        case.workload, _FACTS, Estimate(_FACTS), start=date(2026, 12, 1), at_hand=case.at_hand
+        case.workload, _FACTS, Sizing(_FACTS), start=date(2026, 12, 1), at_hand=case.at_hand
     )
 
 

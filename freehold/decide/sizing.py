@@ -1,0 +1,142 @@
+"""How many replicas the busiest hour needs, in closed form: what a planner asks for thousands of
+options. The simulation says it better, for the few that matter then."""
+
+from math import ceil
+
+from freehold.core.facts import Accelerator, Facts, ModelFacts
+from freehold.core.plan import Option, Precision, Workload
+from freehold.decide import demand, fitted
+from freehold.decide.memory import FORMATS, MXFP4, Format, memory_of
+from freehold.decide.options import context_needed
+from freehold.decide.simulate import USUAL
+from freehold.decide.throughput import Roofline, efficiency_of, roofline
+
+_FAMILY = "vllm"
+_SIGMAS = 1.645  # the 95th percentile of a normal variable
+_TRIES = 12  # halvings, to a four-thousandth of the rate
+
+
+class Sizing:
+    """`planner.Replicas`, by the fitted roofline: the most requests a second that a replica takes
+    below the ceiling of utilization and within the targets, and how many replicas the peak is."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    def __call__(self, option: Option, workload: Workload) -> int | None:
+        model = self._facts.models[option.model]
+        accelerator = self._facts.accelerators[option.accelerator or ""]
+        times = times_of(option, model, accelerator, workload)
+        most = None if times is None else _most_a_second(_Asked(times, workload))
+        if most is None:
+            return None
+        grown = float(demand.growth(workload)[-1])
+        # With bursts, a minute of the busiest hour may have a deviation more.
+        a_second = float(demand.peak(workload)) * grown * (1 + workload.bursts) / 3600
+        return max(1, ceil(a_second / most))
+
+
+def times_of(
+    option: Option, model: ModelFacts, accelerator: Accelerator, workload: Workload
+) -> Roofline | None:
+    """A replica's step times; None where it does not fit, or its shape is not known."""
+    precision = option.precision or Precision.BF16
+    kept = _kept(model, precision)
+    memory = memory_of(
+        model,
+        accelerator,
+        option.accelerators_a_replica,
+        kept,
+        context=context_needed(workload),
+        adapters=workload.tenants_with_adapters,
+        rank=workload.adapter_rank,
+    )
+    if not memory.fits:
+        return None
+    # Products are of 8-bit floats where both sides are; with int8 and int4 weights alone are.
+    computed_in = "fp8" if precision is Precision.FP8 else "bf16"
+    efficiency = efficiency_of(
+        fitted.VALUES, _FAMILY, accelerator, computed_in, bool(model.experts)
+    )
+    return roofline(
+        model, accelerator, option.accelerators_a_replica, kept, memory, efficiency,
+        computed_in=computed_in,
+    )  # fmt: skip
+
+
+def _kept(model: ModelFacts, precision: Precision) -> Format:
+    return MXFP4 if model.native_quantization == MXFP4.name else FORMATS[precision]
+
+
+class _Asked:
+    """A workload's requests on one replica."""
+
+    def __init__(self, times: Roofline, workload: Workload) -> None:
+        self.times, self.targets = times, workload.targets
+        prompt = float(demand.mean(workload.prompt))
+        self.answer = float(demand.mean(workload.answer))
+        self.held = prompt + self.answer / 2  # tokens of context, on the average
+        share = 1 - workload.cached_share
+        read = max(1, round(prompt * share))
+        self.reading_s = times.prefill_s(read, round(prompt - read))
+        longest = max(workload.prompt.quantiles)
+        new = max(1, round(longest * share))
+        self.longest_s = times.prefill_s(new, longest - new)
+        self.chunks = -(-new // USUAL.step_tokens)
+        self.longest_answer = max(workload.answer.quantiles)
+        fits = int(times.kv_tokens // max(prompt + self.answer, 1))
+        self.batch = max(1, min(USUAL.sequences, fits))
+        self.ceiling = workload.economics.utilization_ceiling
+
+    def step_s(self, batch: float) -> float:
+        return self.times.decode_s(ceil(batch), round(batch * self.held))
+
+    def at(self, rate: float) -> tuple[float, float] | None:
+        """TTFT and TPOT near the 95th percentile; None where requests come faster than they
+        are done. Prompts take ρ = λ·r of the time, so that a token comes each s / (1 − ρ); by
+        Little's law λ·a·s / (1 − ρ) answers are written at once, Poisson about that. A prompt
+        waits ρ·r / (2(1 − ρ)) on the average (M/D/1), 95 % some three times that at most, and
+        each of its parts is read in one step with the others' tokens."""
+        busy = rate * self.reading_s
+        alone = self.step_s(1)
+        more = (self.step_s(self.batch) - alone) / max(self.batch - 1, 1)
+        left = 1 - busy - rate * self.answer * more
+        if busy >= 1 or left <= 0:
+            return None
+        writing = rate * self.answer * max(alone - more, 0.0) / left
+        if writing > self.batch:
+            return None
+        crowd = min(max(1.0, writing + _SIGMAS * writing**0.5), self.batch)
+        step = self.step_s(crowd)
+        waits = 3 * busy * self.reading_s / (2 * (1 - busy))
+        return waits + self.longest_s + self.chunks * step, step / (1 - busy)
+
+    def meets(self, rate: float) -> bool:
+        found = self.at(rate)
+        if found is None:
+            return False
+        (ttft, tpot), wanted = found, self.targets
+        return (
+            (wanted.ttft_ms is None or ttft * 1000 <= wanted.ttft_ms)
+            and (wanted.tpot_ms is None or tpot * 1000 <= wanted.tpot_ms)
+            and (wanted.whole_s is None or ttft + self.longest_answer * tpot <= wanted.whole_s)
+        )
+
+
+def _most_a_second(asked: _Asked) -> float | None:
+    """Requests; None where not even one at a time is quick enough."""
+    whole = asked.reading_s + asked.answer * asked.step_s(asked.batch) / asked.batch
+    most = asked.ceiling / whole
+    wanted = asked.targets
+    if wanted.ttft_ms is None and wanted.tpot_ms is None and wanted.whole_s is None:
+        return most
+    if asked.meets(most):
+        return most
+    enough, too_many = 0.0, most
+    for _ in range(_TRIES):
+        middle = (enough + too_many) / 2
+        if asked.meets(middle):
+            enough = middle
+        else:
+            too_many = middle
+    return enough or None
