@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json
+from freehold.cli.simulate import simulate_
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Should we host an LLM, and how?"
 )
+
+app.command("simulate")(simulate_)
 
 _QUESTIONS = {
     "requests_per_day": ("--requests-per-day", "Requests a day, on average (1.5k is 1,500)", None),

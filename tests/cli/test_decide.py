@@ -164,3 +164,40 @@ def test_a_running_gateway_tells_what_its_tenants_used(
     assert len(made.answer.quantiles) >= 1
     assert made.requests_a_day > 3
     assert re.search(r"what was used in 1d: \d+ requests in", file.read_text())
+
+
+def test_replicas_are_simulated_until_the_targets_are_met(offline: Run, tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(
+        "requests_per_day: 20k\nprompt: 800\nanswer: 200\npeak: office\n"
+        "targets: {ttft_p95: 1 s, tpot_p95: 45 ms}\n"
+    )
+    on = ["decide", "simulate", str(file), "--model", "llama-3.1-8b", "--on", "l4"]
+    on += ["--precision", "fp8", "--json"]
+    found = json.loads(offline(*on).stdout)
+    assert found["replicas"] > 1
+    assert found["missed"] == []
+    assert found["ttft_s"]["p95"] <= 1
+    fewer = json.loads(offline(*on, "--replicas", str(found["replicas"] - 1)).stdout)
+    assert fewer["missed"]
+    assert fewer["requests"] == found["requests"]
+    shown = offline(*on[:-1], "--replicas", "1").stdout
+    assert "1 replica under" in shown
+    assert "Missed: TPOT at p95 is" in shown
+
+
+def test_what_cannot_be_simulated_is_said(offline: Run, tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text("requests_per_day: 2k\nprompt: 800\nanswer: 200\n")
+
+    def told(*words: str) -> str:
+        found = offline("decide", "simulate", str(file), *words)
+        assert found.exit_code == 1
+        return found.stderr
+
+    assert "No model 'x' is in the facts" in told("--model", "x", "--on", "l4")
+    assert "No accelerator 'x' is in" in told("--model", "llama-3.1-8b", "--on", "x")
+    assert "cannot be served on 1 x t4" in told("--model", "llama-3.1-8b", "--on", "t4")
+    file.write_text("requests_per_day: 2M\nprompt: 800\nanswer: 200\n")
+    many = told("--model", "llama-3.1-8b", "--on", "l4", "--days", "30")
+    assert "3,000,000 are simulated at most" in many
