@@ -63,6 +63,7 @@ bench: install-dev
 	$(BIN)/python bench/audit.py
 	$(BIN)/python bench/budgets.py
 	$(BIN)/python bench/authorization.py
+	$(BIN)/python bench/simulate.py
 	$(BIN)/python bench/plot.py
 
 # Maintainers: needs `uv` on the PATH.
