@@ -4,7 +4,7 @@ so; what nobody says is unknown, and unknown is no pass."""
 import re
 from collections.abc import Iterable
 
-from freehold.core.facts import ProviderTerms
+from freehold.core.facts import Facts, ProviderTerms
 from freehold.core.plan import Judged, Rules, Verdict, Way
 from freehold.decide.places import EVERYWHERE, place, within
 
@@ -14,7 +14,7 @@ _OWN = frozenset({Way.OWNED, Way.AT_HAND})
 _DAYS = re.compile(r"(\d+) days")
 # Whose price list is that of another name's terms. Prices of the same models at Vertex AI are
 # assumed to be those of the Gemini API.
-_KNOWN_AS = {"Google (Gemini API)": "Google (Vertex AI / Gemini)"}
+KNOWN_AS = {"Google (Gemini API)": "Google (Vertex AI / Gemini)"}
 
 
 def passes(judged: Iterable[Judged]) -> bool:
@@ -22,7 +22,7 @@ def passes(judged: Iterable[Judged]) -> bool:
 
 
 def terms_of(provider: str | None, terms: Iterable[ProviderTerms]) -> ProviderTerms | None:
-    name = _KNOWN_AS.get(provider or "", provider)
+    name = KNOWN_AS.get(provider or "", provider)
     return next((each for each in terms if each.provider == name), None)
 
 
@@ -40,6 +40,12 @@ def judge_provider(
     if not rules.may_train_on_data:
         judged.append(_trains(way, terms, provider))
     return tuple(judged)
+
+
+def judge_by_name(
+    way: Way, provider: str | None, region: str | None, rules: Rules, facts: Facts
+) -> tuple[Judged, ...]:
+    return judge_provider(way, terms_of(provider, facts.terms), provider, region, rules)
 
 
 def _residency(

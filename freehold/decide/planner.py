@@ -6,21 +6,21 @@ from datetime import date
 from decimal import Decimal
 from typing import Protocol
 
-from freehold.core.facts import Accelerator, EmbeddingPrice, Facts, ModelFacts, RentPrice
+from freehold.core.facts import Accelerator, Facts, ModelFacts, RentPrice
 from freehold.core.plan import Judged, Option, Precision, Verdict, Way, Workload
-from freehold.decide import cost, options, training
+from freehold.decide import cost, options
 from freehold.decide.assumptions import Assumptions
 from freehold.decide.availability import Spread, spread
-from freehold.decide.compliance import judge_provider, passes, terms_of
+from freehold.decide.compliance import judge_by_name, passes
 from freehold.decide.cost import Cost, Offer, Sized, Surroundings
 from freehold.decide.licence import judge_licence
-from freehold.decide.machines import SPOT
 from freehold.decide.money import shown
 from freehold.decide.people import Delivery, delivery
 from freehold.decide.quality import judge_quality
+from freehold.decide.reasons import api_cannot, mix_cannot, notes_on
+from freehold.decide.surroundings import surroundings
 
 _BASES = 6  # the cheapest own ways that a mix is tried with
-_STALE_DAYS = 365
 
 
 class Replicas(Protocol):
@@ -98,7 +98,7 @@ class _Planning:
 
     def plan(self) -> Plan:
         models = list(self._models())
-        around = self._surroundings()
+        around = surroundings(self.workload, self.facts, self.assumptions, self.start)
         for offer in options.apis(self.facts, self.workload, self.assumptions):
             self._api(offer, around)
         self._rented(models, around)
@@ -126,45 +126,8 @@ class _Planning:
             else:
                 yield model, judged
 
-    def _surroundings(self) -> Surroundings:
-        return Surroundings(
-            self.assumptions,
-            self.start,
-            embedding=self._embedding(),
-            training=self._training(),
-        )
-
-    def _embedding(self) -> EmbeddingPrice | None:
-        if self.workload.embedding is None:
-            return None
-        allowed = [
-            price
-            for price in self.facts.embeddings
-            if passes(self._provider(Way.API, price.provider, None))
-        ]
-        return min(allowed, key=lambda each: each.usd, default=None)
-
-    def _training(self) -> tuple[Accelerator, RentPrice] | None:
-        """The machine that the rules allow and a run is cheapest on."""
-        tuning = self.workload.tuning
-        models = [m for m in self.facts.models.values() if options.is_wanted(m.id, self.workload)]
-        if tuning is None or not models:
-            return None
-        largest = max(models, key=lambda each: each.params_b)
-        found: list[tuple[Decimal, int, Accelerator, RentPrice]] = []
-        for rent in self.facts.rents:
-            if options.why_no_offer(rent, self.facts, self.workload) or rent.term in SPOT:
-                continue
-            accelerator = self.facts.accelerators[rent.accelerator]
-            run = training.run(largest, tuning, accelerator, self.assumptions)
-            if run and passes(self._provider(Way.RENTED, rent.provider, rent.region)):
-                usd = run.accelerator_hours * Decimal(str(rent.usd_per_hour)) / rent.count
-                found.append((usd, len(found), accelerator, rent))
-        return min(found)[2:] if found else None
-
     def _provider(self, way: Way, provider: str | None, region: str | None) -> tuple[Judged, ...]:
-        terms = terms_of(provider, self.facts.terms)
-        return judge_provider(way, terms, provider, region, self.workload.rules)
+        return judge_by_name(way, provider, region, self.workload.rules, self.facts)
 
     def _quality(
         self, model: ModelFacts | None, name: str, precision: Precision | None
@@ -186,32 +149,11 @@ class _Planning:
         if not passes(judged):
             self._reject(option.id, judged)
             return
-        why = self._api_cannot(offer)
+        why = api_cannot(offer, self.workload, self.assumptions)
         if why:
             self._leave_out(option.id, why)
             return
         self._rank(offer, around, None, judged)
-
-    def _api_cannot(self, offer: Offer) -> str | None:
-        work, targets = self.workload, self.workload.targets
-        if work.tuning is not None or work.tenants_with_adapters:
-            return "What models of your own cost there is not among the facts."
-        needed, context = options.context_needed(work), offer.api and offer.api.context_length
-        if context and context < needed:
-            return f"Its context is {context:,} tokens, and {needed:,} are needed."
-        ttft, tpot = (self.assumptions.value(f"api_{each}_ms") for each in ("ttft", "tpot"))
-        whole = (ttft + tpot * max(work.answer.quantiles)) / 1000
-        for name, wanted, has, unit in (
-            ("TTFT", targets.ttft_ms, ttft, "ms"),
-            ("TPOT", targets.tpot_ms, tpot, "ms"),
-            ("the whole answer", targets.whole_s, whole, "s"),
-        ):
-            if wanted is not None and Decimal(str(wanted)) < has:
-                return f"{name} is {shown(has)} {unit} (assumed), and {wanted:g} {unit} is wanted."
-        up = self.assumptions["api_availability"]
-        if targets.availability is not None and up.value < Decimal(str(targets.availability)):
-            return f"It is up for {up}, and {targets.availability:g} is wanted."
-        return None
 
     def _rented(
         self, models: Sequence[tuple[ModelFacts, tuple[Judged, ...]]], around: Surroundings
@@ -307,7 +249,7 @@ class _Planning:
                 offer = options.mixed(base, count, peaks.offer)
                 sized = Sized(at_peak, count)
                 every = (*judged, *peaks.judged)
-                why = self._mix_cannot(sized)
+                why = mix_cannot(sized, self.workload, self.assumptions)
                 if why:
                     self._leave_out(offer.option.id, why)
                 else:
@@ -335,20 +277,6 @@ class _Planning:
             there = self.at_hand.count // base.option.accelerators_a_replica
             return [min(most, there)]
         return sorted({max(1, most * step // 8) for step in range(1, 9)})
-
-    def _mix_cannot(self, sized: Sized) -> str | None:
-        """The share that own machines answer has the API behind it; the peaks have it alone."""
-        target = self.workload.targets.availability
-        if target is None:
-            return None
-        share = cost.base_load(self.workload, sized)
-        api = self.assumptions["api_availability"]
-        one = self.assumptions.value("replica_availability")
-        own = 1 - (1 - one) * (1 - api.value)
-        up = Decimal(share.own.numerator) / share.own.denominator * (own - api.value) + api.value
-        if up < Decimal(str(target)):
-            return f"It is up for {shown(up * 100, 3)} % of the time, with an API up for {api}."
-        return None
 
     def _alone(self, offer: Offer, replicas: int, around: Surroundings) -> Decimal:
         sized = Sized(replicas, replicas)
@@ -439,23 +367,8 @@ class _Planning:
             return
         found = cost.cost(offer, self.workload, around, sized)
         whole = found.over(self.workload.horizon_months)
-        notes = self._notes(offer)
+        notes = notes_on(offer, self.start)
         self.ranked.append(Ranked(offer, found, whole, takes, judged, sized, notes))
-
-    def _notes(self, offer: Offer) -> tuple[str, ...]:
-        notes = []
-        for price in (offer.rent, offer.api):
-            at = price.source.at if price is not None else None
-            if price is not None and (at is None or (self.start - at).days > _STALE_DAYS):
-                notes.append(f"The price is of {at or 'an unknown day'}: ask for today's.")
-        card = offer.accelerator
-        if card is not None and offer.rent is None and "GeForce" in card.name:
-            notes.append("The driver's licence restricts GeForce cards in data centres: read it.")
-        if offer.option.way is Way.MIXED:
-            base, peaks = offer.option.model, offer.option.details["peaks"]
-            if options.canonical(base) != options.canonical(peaks):
-                notes.append(f"{base} answers the base load, and {peaks} the peaks.")
-        return tuple(notes)
 
     def _reject(self, what: str, judged: tuple[Judged, ...]) -> None:
         against = tuple(each for each in judged if each.verdict is not Verdict.PASS)

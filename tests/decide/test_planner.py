@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Lengths, Rules, Targets, Tuning, Verdict, Way, Workload
+from freehold.decide.assumptions import Assumptions
 from freehold.decide.options import canonical
 from freehold.decide.planner import plan
 from freehold.decide.sizing import Sizing
@@ -88,13 +89,24 @@ def test_a_wanted_availability_has_a_replica_more_and_no_spot():
 
 
 def test_an_api_that_is_not_fast_enough_is_left_out():
-    found = _plan(replace(_WORK, targets=Targets(ttft_ms=300)))
+    quick = replace(_WORK, targets=Targets(ttft_ms=300))
+    found = _plan(quick)
     assert not any(each.startswith("api/") for each in _ids(found))
+    why = "TTFT is 1,000 ms (assumed), and 300 ms is wanted."
+    assert why in [each.why for each in found.rejected]
+    measured = Assumptions().given({"api_ttft_ms": 250, "api_tpot_ms": 20})
+    assert any(each.startswith("api/") for each in _ids(_plan(quick, assumptions=measured)))
 
 
 def test_old_prices_and_mixes_of_two_models_are_noted():
     spot = next(e for e in _plan(_WORK).ranked if "g4dn.xlarge/-/spot" in e.option.id)
     assert "2025-03-07" in spot.notes[0]
+    gemini = next(
+        e
+        for e in _plan(replace(_WORK, models=("gemini-2.5-flash",))).ranked
+        if e.option.way is Way.API
+    )
+    assert any("terms those of Google (Vertex AI" in each for each in gemini.notes)
     more = replace(_WORK, requests_a_day=3_000_000, region="us")
     mixed = next(e for e in _plan(more).ranked if e.option.way is Way.MIXED)
     assert any("answers the base load" in each for each in mixed.notes)

@@ -1,0 +1,74 @@
+"""What keeps an option that passes the rules from doing the work, and what to know of one that
+does."""
+
+from datetime import date
+from decimal import Decimal
+
+from freehold.core.plan import Way, Workload
+from freehold.decide import cost, options
+from freehold.decide.assumptions import Assumptions
+from freehold.decide.compliance import KNOWN_AS
+from freehold.decide.cost import Offer, Sized
+from freehold.decide.money import shown
+
+_STALE_DAYS = 365
+
+
+def api_cannot(offer: Offer, workload: Workload, assumptions: Assumptions) -> str | None:
+    """Why an API that passes the rules does not do the work, in a sentence."""
+    work, targets = workload, workload.targets
+    if work.tuning is not None or work.tenants_with_adapters:
+        return "What models of your own cost there is not among the facts."
+    needed, context = options.context_needed(work), offer.api and offer.api.context_length
+    if context and context < needed:
+        return f"Its context is {context:,} tokens, and {needed:,} are needed."
+    first, each_token = assumptions["api_ttft_ms"], assumptions["api_tpot_ms"]
+    ttft, tpot = first.value, each_token.value
+    whole = (ttft + tpot * max(work.answer.quantiles)) / 1000
+    note = " (assumed)" if first.assumed or each_token.assumed else ""
+    for name, wanted, has, unit in (
+        ("TTFT", targets.ttft_ms, ttft, "ms"),
+        ("TPOT", targets.tpot_ms, tpot, "ms"),
+        ("the whole answer", targets.whole_s, whole, "s"),
+    ):
+        if wanted is not None and Decimal(str(wanted)) < has:
+            return f"{name} is {shown(has)} {unit}{note}, and {wanted:g} {unit} is wanted."
+    up = assumptions["api_availability"]
+    if targets.availability is not None and up.value < Decimal(str(targets.availability)):
+        return f"It is up for {up}, and {targets.availability:g} is wanted."
+    return None
+
+
+def mix_cannot(sized: Sized, workload: Workload, assumptions: Assumptions) -> str | None:
+    """The share that own machines answer has the API behind it; the peaks have it alone."""
+    target = workload.targets.availability
+    if target is None:
+        return None
+    share = cost.base_load(workload, sized)
+    api = assumptions["api_availability"]
+    one = assumptions.value("replica_availability")
+    own = 1 - (1 - one) * (1 - api.value)
+    up = Decimal(share.own.numerator) / share.own.denominator * (own - api.value) + api.value
+    if up < Decimal(str(target)):
+        return f"It is up for {shown(up * 100, 3)} % of the time, with an API up for {api}."
+    return None
+
+
+def notes_on(offer: Offer, start: date) -> tuple[str, ...]:
+    """What to know before it is taken."""
+    notes = []
+    for price in (offer.rent, offer.api):
+        at = price.source.at if price is not None else None
+        if price is not None and (at is None or (start - at).days > _STALE_DAYS):
+            notes.append(f"The price is of {at or 'an unknown day'}: ask for today's.")
+    if offer.api is not None and offer.api.provider in KNOWN_AS:
+        by = KNOWN_AS[offer.api.provider]
+        notes.append(f"Prices are those of {offer.api.provider}, and terms those of {by}.")
+    card = offer.accelerator
+    if card is not None and offer.rent is None and "GeForce" in card.name:
+        notes.append("The driver's licence restricts GeForce cards in data centres: read it.")
+    if offer.option.way is Way.MIXED:
+        base, peaks = offer.option.model, offer.option.details["peaks"]
+        if options.canonical(base) != options.canonical(peaks):
+            notes.append(f"{base} answers the base load, and {peaks} the peaks.")
+    return tuple(notes)
