@@ -9,7 +9,10 @@ from freehold.decide import options, training
 from freehold.decide.assumptions import Assumptions
 from freehold.decide.compliance import judge_by_name, passes
 from freehold.decide.cost import Surroundings
-from freehold.decide.machines import SPOT
+from freehold.decide.machines import SCALED_TO_ZERO
+
+# A run takes hours: nothing that binds for a year, or is taken away in the middle of it.
+_BY_THE_HOUR = frozenset({"on_demand", SCALED_TO_ZERO})
 
 
 def surroundings(
@@ -45,7 +48,7 @@ def _training(
     largest = max(models, key=lambda each: each.params_b)
     found: list[tuple[Decimal, int, Accelerator, RentPrice]] = []
     for rent in facts.rents:
-        if options.why_no_offer(rent, facts, workload) or rent.term in SPOT:
+        if rent.term not in _BY_THE_HOUR or options.why_no_offer(rent, facts, workload):
             continue
         accelerator = facts.accelerators[rent.accelerator]
         run = training.run(largest, tuning, accelerator, assumptions)

@@ -11,6 +11,7 @@ from freehold.decide.assumptions import Assumptions
 from freehold.decide.options import canonical
 from freehold.decide.planner import plan
 from freehold.decide.sizing import Sizing
+from freehold.decide.surroundings import surroundings
 
 _FACTS = load_facts()
 _SIZING = Sizing(_FACTS)
@@ -110,6 +111,14 @@ def test_old_prices_and_mixes_of_two_models_are_noted():
     more = replace(_WORK, requests_a_day=3_000_000, region="us")
     mixed = next(e for e in _plan(more).ranked if e.option.way is Way.MIXED)
     assert any("answers the base load" in each for each in mixed.notes)
+
+
+def test_training_is_rented_by_the_hour_and_not_for_a_year():
+    """Where 14.80 for eight H100 that bind for a year would be the cheapest."""
+    work = replace(_WORK, tuning=Tuning(4, 20_000_000))
+    around = surroundings(work, _FACTS, Assumptions(), _START)
+    assert around.training is not None
+    assert around.training[1].term in {"on_demand", "per_second_scale_to_zero"}
 
 
 def test_training_is_rented_where_the_rules_allow_it():
