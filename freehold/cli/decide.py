@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json
+from freehold.cli.plan import plan_
 from freehold.cli.simulate import simulate_
 from freehold.core.errors import Code, UserError
 
@@ -16,10 +18,24 @@ if TYPE_CHECKING:
     from freehold.config.workload_text import Answers
     from freehold.core.plan import Workload
 
+
+class _Default(TyperGroup):
+    """`freehold decide FILE` is `freehold decide plan FILE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["plan", *args]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Should we host an LLM, and how?"
+    cls=_Default,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Should we host an LLM, and how?",
 )
 
+app.command("plan")(plan_)
 app.command("simulate")(simulate_)
 
 _QUESTIONS = {

@@ -188,7 +188,10 @@ class _Planning:
             count, at_peak = needed
             offer = options.rented(model, precision, rent, accelerator, count)
             if count > rent.count:
-                self._leave_out(offer.option.id, f"An instance has {rent.count}: too few.")
+                self._leave_out(
+                    offer.option.id,
+                    f"An instance has {rent.count} accelerators: fewer than a replica takes.",
+                )
                 continue
             self._spread(offer, at_peak, "zones", around, (*judged, *quality))
 
@@ -226,7 +229,10 @@ class _Planning:
                 Way.AT_HAND, model, precision, accelerator, count, self.workload.region
             )
             if count > self.at_hand.count:
-                self._leave_out(offer.option.id, f"There are {self.at_hand.count}: too few.")
+                self._leave_out(
+                    offer.option.id,
+                    f"There are {self.at_hand.count} accelerators: fewer than a replica takes.",
+                )
                 continue
             every = (*judged, *quality)
             if at_peak * count > self.at_hand.count:
@@ -376,3 +382,7 @@ class _Planning:
 
     def _leave_out(self, what: str, why: str) -> None:
         self.rejected.append(Rejected(what, why))
+
+
+def _fewer(where: str, count: int) -> str:
+    return f"{where} has accelerators ({count}), but fewer than a replica takes."

@@ -1,0 +1,68 @@
+"""`freehold decide FILE`: the ranked ways of a workload, for people and for machines."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from freehold.cli.main import app
+
+_SMALL = "requests_per_day: 20k\nprompt: 800\nanswer: 250\nregion: de\n"
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    found = CliRunner().invoke(app, ["decide", *arguments])
+    return found.exit_code, found.stdout, found.stderr
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    file = tmp_path / "small.yaml"
+    file.write_text(_SMALL)
+    return file
+
+
+def test_a_file_alone_is_planned_and_told_with_what_it_costs_and_what_is_left_out(
+    small: Path,
+) -> None:
+    code, told, _ = run(str(small), "--top", "3")
+    assert code == 0
+    assert told.startswith("small: buy ")
+    assert "days to deliver" in told
+    assert "20,000 requests a day" in told, "the formula of a part"
+    assert "left out" in told
+
+
+def test_machines_get_every_option_s_parts_rules_and_reasons(small: Path) -> None:
+    code, told, _ = run("plan", str(small), "--top", "2", "--json")
+    assert code == 0
+    found = json.loads(told)
+    first, second = found["ranked"]
+    assert first["over_horizon"] <= second["over_horizon"]
+    assert first["a_month"] == pytest.approx(sum(each["a_month"] for each in first["parts"]))
+    assert {each["verdict"] for each in first["rules"]} == {"pass"}
+    assert all(each["why"] or each["judged"] for each in found["rejected"])
+
+
+def test_where_nothing_passes_it_is_said_what_keeps_all_out(tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(_SMALL + "rules: {least_mmlu: 99}\n")
+    code, told, _ = run(str(file))
+    assert code == 0
+    assert told.startswith("w: nothing passes.")
+    assert "99" in told
+
+
+def test_a_model_that_nobody_knows_is_told_with_those_that_are_like_it(tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(_SMALL + "models: [gpt-5-nanoo]\n")
+    code, _, said = run(str(file))
+    assert code == 1
+    assert "near it are gpt-5-nano" in said
+
+
+def test_a_file_that_is_not_there_is_told_in_a_sentence(tmp_path: Path) -> None:
+    code, _, said = run(str(tmp_path / "none.yaml"))
+    assert code == 1
+    assert "cannot be read" in said
