@@ -5,7 +5,8 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -122,11 +123,18 @@ async def _alone(
         started.communicate()
 
 
-async def test_it_dies_with_its_parent(entry: Entry, place: Place, tmp_path: Path) -> None:
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    """A short path, as gateways choose it: those of sockets have an end."""
+    with tempfile.TemporaryDirectory(prefix="freehold-") as folder:
+        yield Path(folder)
+
+
+async def test_it_dies_with_its_parent(entry: Entry, place: Place, sockets: Path) -> None:
     if not isinstance(entry, LocalEntry):
         assert Promise.PROCESS in entry.cannot
         return
-    async with _alone(entry, place, "parent", str(tmp_path / "e.sock")) as (gateway, _):
+    async with _alone(entry, place, "parent", str(sockets / "e.sock")) as (gateway, _):
         assert gateway.stdout is not None
         engine = psutil.Process(int(gateway.stdout.readline()))
         gateway.kill()
@@ -135,12 +143,12 @@ async def test_it_dies_with_its_parent(entry: Entry, place: Place, tmp_path: Pat
 
 
 async def test_it_ends_when_its_standard_input_closes(
-    entry: Entry, place: Place, tmp_path: Path
+    entry: Entry, place: Place, sockets: Path
 ) -> None:
     if not isinstance(entry, LocalEntry):
         assert Promise.PROCESS in entry.cannot
         return
-    async with _alone(entry, place, "engine", str(tmp_path / "e.sock")) as (engine, _):
+    async with _alone(entry, place, "engine", str(sockets / "e.sock")) as (engine, _):
         assert engine.stdin is not None
         engine.stdin.close()
         engine.stdin = None
