@@ -8,21 +8,14 @@ gateway, in turns, on the same engine process; each pair of turns gives one rati
 import argparse
 import asyncio
 import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import aiohttp
 import machine
-import psutil
+from served import Served, served
 
 _PORT = 18085
 _TOKENS = 64
@@ -32,58 +25,6 @@ _OWN: dict[str, dict[str, object]] = {  # what the gateway adds to a request of 
     "openvino": {"adapter": None, "cache_salt": "direct", "tenant": "direct"},
 }
 _NO_END = {"0": -100, "2": -100}  # SmolLM2's end tokens: every answer has all its tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    engine: str
-    url: str
-    key: str
-    model: str
-    digest: str
-    socket: str
-
-
-@contextmanager
-def _served(engine: str) -> Iterator[Served]:
-    """`freehold up` on a home of its own, with as many slots as there are streams."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "FREEHOLD_HOME": folder,
-            f"FREEHOLD_ENGINES__{engine.upper()}__STREAMS": str(max(_STREAMS)),
-            f"FREEHOLD_ENGINES__{engine.upper()}__CONTEXT_LENGTH": "512",
-        }
-        program = str(Path(sys.executable).parent / "freehold")
-        process = subprocess.Popen(
-            [program, "up", "--engine", engine, "--port", str(_PORT)],
-            env=environment, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            if process.stdout is None or not any("Ctrl-C" in line for line in process.stdout):
-                sys.exit("freehold up did not start")
-            shown = subprocess.run(
-                [program, "model", "list", "--json"], env=environment, capture_output=True,
-                text=True, check=True,
-            )  # fmt: skip
-            card = json.loads(shown.stdout)[0]
-            key = (Path(folder) / "admin.key").read_text().strip()
-            yield Served(
-                engine, f"http://127.0.0.1:{_PORT}", key, card["name"], card["digest"],
-                _socket_below(process.pid),
-            )  # fmt: skip
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _socket_below(pid: int) -> str:
-    """The engine's private socket, from its own command line."""
-    for child in psutil.Process(pid).children(recursive=True):
-        for word in child.cmdline():
-            if word.startswith("--socket="):
-                return word.removeprefix("--socket=")
-    raise SystemExit("no engine process was found")
 
 
 def _prompt(stream: int) -> str:
@@ -170,8 +111,8 @@ def main() -> None:
     engines = parser.parse_args().engine or list(_OWN)
     rows: list[machine.Row] = []
     for engine in engines:
-        with _served(engine) as served:
-            rows += _measure(served)
+        with served(engine, _PORT, max(_STREAMS), 512) as gateway:
+            rows += _measure(gateway)
     machine.keep("engine_overhead", rows, merge=len(engines) < len(_OWN))
 
 

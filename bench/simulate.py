@@ -9,14 +9,9 @@ through the simulation with those times, request by request the same.
 import argparse
 import asyncio
 import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +19,7 @@ from pathlib import Path
 import aiohttp
 import machine
 import numpy as np
+from served import Served, served
 
 from freehold.core.plan import Lengths, Workload
 from freehold.decide.arrivals import Load, arrivals
@@ -51,8 +47,8 @@ def main() -> None:
         if options.only != "machine":
             rows += _months()
         if options.only != "month":
-            with _served() as served:
-                rows += asyncio.run(_compare(served))
+            with served("openvino", _PORT, _STREAMS, 1024) as gateway:
+                rows += asyncio.run(_compare(gateway))
     machine.keep("simulate", rows, merge=True)
 
 
@@ -87,45 +83,6 @@ def _months() -> list[machine.Row]:
     return rows
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    url: str
-    headers: dict[str, str]
-    model: str
-
-
-@contextmanager
-def _served() -> Iterator[Served]:
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "FREEHOLD_HOME": folder,
-            "FREEHOLD_ENGINES__OPENVINO__STREAMS": str(_STREAMS),
-            "FREEHOLD_ENGINES__OPENVINO__CONTEXT_LENGTH": "1024",
-        }
-        program = str(Path(sys.executable).parent / "freehold")
-        process = subprocess.Popen(
-            [program, "up", "--engine", "openvino", "--port", str(_PORT)],
-            env=environment, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            if process.stdout is None or not any("Ctrl-C" in line for line in process.stdout):
-                sys.exit("freehold up did not start")
-            shown = subprocess.run(
-                [program, "model", "list", "--json"], env=environment, capture_output=True,
-                text=True, check=True,
-            )  # fmt: skip
-            key = (Path(folder) / "admin.key").read_text().strip()
-            yield Served(
-                f"http://127.0.0.1:{_PORT}/v1/completions",
-                {"authorization": f"Bearer {key}"},
-                json.loads(shown.stdout)[0]["name"],
-            )
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
 @dataclass(slots=True)
 class Seen:
     """One request: what it had, and when each of its chunks came."""
@@ -153,7 +110,7 @@ class Client:
             "temperature": 0, "logit_bias": _NO_END, "stream_options": {"include_usage": True},
         }  # fmt: skip
         seen = Seen(time.perf_counter(), 0, 0, [])
-        async with self._session.post(self._served.url, json=body) as response:
+        async with self._session.post(f"{self._served.url}/v1/completions", json=body) as response:
             response.raise_for_status()
             async for line in response.content:
                 if b'"text":' in line:
@@ -234,7 +191,8 @@ async def _compare(served: Served) -> list[machine.Row]:
     rows = []
     batching = Batching(_STREAMS, _CHUNK, mixes=False)
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, headers=served.headers) as session:
+    headers = {"authorization": f"Bearer {served.key}"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         client = Client(served, session)
         await client.at_once(4, 32, 16)  # the first are slower
         before = await _measure(client)

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from typer.core import TyperGroup
 
 from freehold.cli.output import (
     Json,
@@ -20,6 +19,7 @@ from freehold.cli.output import (
     stderr,
     table,
 )
+from freehold.cli.with_default import WithDefault
 from freehold.config import load
 from freehold.config.home import Home, write_private
 from freehold.core.errors import Code, UserError
@@ -31,13 +31,8 @@ from freehold.secure import age
 _SHORTEST = 12
 
 
-class _Default(TyperGroup):
-    """`freehold backup PATH` is `freehold backup create PATH`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] != "--help"):
-            args = ["create", *args]
-        return super().parse_args(ctx, args)
+class _Default(WithDefault):
+    default = "create"
 
 
 app = typer.Typer(

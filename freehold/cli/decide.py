@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json
 from freehold.cli.plan import plan_
 from freehold.cli.simulate import simulate_
+from freehold.cli.with_default import WithDefault
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
@@ -19,13 +19,8 @@ if TYPE_CHECKING:
     from freehold.core.plan import Workload
 
 
-class _Default(TyperGroup):
-    """`freehold decide FILE` is `freehold decide plan FILE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            args = ["plan", *args]
-        return super().parse_args(ctx, args)
+class _Default(WithDefault):
+    default = "plan"
 
 
 app = typer.Typer(

@@ -1,7 +1,6 @@
 """`freehold fit`: whether a model fits, on what, with how much context, and how fast it is."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +8,7 @@ import typer
 from freehold.catalog.facts import load_facts
 from freehold.catalog.shape import facts_of
 from freehold.catalog.store import ModelStore
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, table
+from freehold.cli.output import Json, console, errors_in_a_sentence, like, print_json, table
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 _COUNTS = (1, 2, 4, 8)
 _THIS = "this"
-_LIKE, _MOST_LIKE = 0.4, 4
 
 
 def fit_(
@@ -99,7 +97,7 @@ def _model(name: str, facts: Facts, store: ModelStore) -> tuple[ModelFacts, Mode
     known = [*facts.models, *(each.name for each in store.list())]
     raise UserError(
         Code.MODEL_NOT_FOUND,
-        f"No model {name[:80]!r} is in the facts or stored here{_like(name, known)}.",
+        f"No model {name[:80]!r} is in the facts or stored here{like(name, known)}.",
     )
 
 
@@ -111,16 +109,9 @@ def _accelerator(name: str, facts: Facts) -> Accelerator | None:
         return facts.accelerators[name]
     raise UserError(
         Code.INVALID_VALUE,
-        f"No accelerator {name[:80]!r} is in the facts{_like(name, [*facts.accelerators, _THIS])}.",
+        f"No accelerator {name[:80]!r} is in the facts{like(name, [*facts.accelerators, _THIS])}.",
         param="on",
     )
-
-
-def _like(name: str, known: Sequence[str]) -> str:
-    """By parts of names as by likeness: `a100` is near all its kinds."""
-    near = [each for each in known if name.lower() in each][:_MOST_LIKE]
-    near = near or get_close_matches(name.lower(), known, _MOST_LIKE, _LIKE)
-    return f"; near it are {', '.join(near)}" if near else ""
 
 
 def _precision(name: str) -> Precision:

@@ -4,13 +4,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
+from freehold.cli.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    like,
+    plain,
+    print_json,
+    table,
+)
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
@@ -50,11 +57,10 @@ def _check_models(workload: "Workload", facts: "Facts") -> None:
     names = set(map(canonical, known))
     for name in workload.models:
         if canonical(name) not in names:
-            like = get_close_matches(name, known, n=3)
-            near = f"; near it are {', '.join(like)}" if like else ""
             raise UserError(
                 Code.MODEL_NOT_FOUND,
-                f"No model {name[:80]!r} is in the facts, of weights or of an API{near}.",
+                f"No model {name[:80]!r} is in the facts, of weights or of an API"
+                f"{like(name, sorted(known))}.",
                 param="models",
             )
 
