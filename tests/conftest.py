@@ -23,9 +23,14 @@ def pytest_configure(config: pytest.Config) -> None:
         take_share_of_cores(config.workerinput["workerid"], config.workerinput["workercount"])
 
 
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop that gateways run on."""
-    return {"uvloop": uvloop.new_event_loop}
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """How upstreams are reached is tried on the loop that gateways run on. The others' end with
+    what a test left open; closing that one then waits for ever, now and then."""
+    if item.path.name == "test_origin.py":
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -191,6 +191,7 @@ def test_a_place_is_taken_again_when_its_connection_was_lost(where: Postgres) ->
     with connected(where) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         )
     store.beat()
     second = SqlStore(where)
