@@ -165,6 +165,7 @@ def _ranked(each: "Ranked") -> dict[str, Any]:
         "a_month": _a_month(each.cost.parts),
         "over_horizon": float(each.over_horizon),
         "days_to_deliver": each.delivery.days,
+        "predicted": each.predicted and asdict(each.predicted),
         "parts": [asdict(part) for part in each.cost.parts],
         "rules": _judged(each.judged),
         "notes": list(each.notes),

@@ -141,6 +141,27 @@ class StepTimes(Protocol):
         ...
 
 
+class Basis(StrEnum):
+    """What predicted figures rest on."""
+
+    SIMULATED = "simulated"
+    CLOSED_FORM = "closed form"
+    ASSUMED = "assumed"  # of an API that nobody measured
+    GIVEN = "given"  # by whoever plans
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Of the busiest hour of the last month that is planned for: times at the 95th percentile, and
+    tokens of answers. Of a mix, what its own machines answer. None: the formula says nothing."""
+
+    basis: Basis
+    ttft_ms: float | None
+    tpot_ms: float | None
+    whole_s: float | None
+    tokens_per_s: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A rule, what came of it, and why."""

@@ -7,7 +7,15 @@ from decimal import Decimal
 from typing import Protocol
 
 from freehold.core.facts import Accelerator, Facts, ModelFacts, RentPrice
-from freehold.core.plan import Judged, Option, Precision, Verdict, Way, Workload
+from freehold.core.plan import (
+    Judged,
+    Option,
+    Precision,
+    Predicted,
+    Verdict,
+    Way,
+    Workload,
+)
 from freehold.decide import cost, options
 from freehold.decide.assumptions import Assumptions
 from freehold.decide.availability import Spread, spread
@@ -17,7 +25,8 @@ from freehold.decide.licence import judge_licence
 from freehold.decide.money import shown
 from freehold.decide.people import Delivery, delivery
 from freehold.decide.quality import judge_quality
-from freehold.decide.reasons import api_cannot, mix_cannot, notes_on
+from freehold.decide.reasons import api_cannot, api_takes, mix_cannot, notes_on
+from freehold.decide.sizing import Needed
 from freehold.decide.surroundings import surroundings
 
 _BASES = 6  # the cheapest own ways that a mix is tried with
@@ -27,7 +36,7 @@ class Replicas(Protocol):
     """How many replicas of an option the busiest hour of a workload needs, so that its targets
     are met; None where no number does, or the model doesn't fit."""
 
-    def __call__(self, option: Option, workload: Workload) -> int | None: ...
+    def __call__(self, option: Option, workload: Workload) -> Needed | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,7 @@ class Ranked:
     judged: tuple[Judged, ...]
     sized: Sized | None = None
     notes: tuple[str, ...] = ()
+    predicted: Predicted | None = None
 
     @property
     def option(self) -> Option:
@@ -94,6 +104,7 @@ class _Planning:
     ranked: list[Ranked] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     _needed: dict[tuple[str, Precision, str], tuple[int, int] | None] = field(default_factory=dict)
+    _predicted: dict[tuple[str | None, ...], Predicted] = field(default_factory=dict)
     _spreads: dict[tuple[int, int], Spread | None] = field(default_factory=dict)
 
     def plan(self) -> Plan:
@@ -322,7 +333,8 @@ class _Planning:
                 )
                 found = self.replicas(asked.option, self.workload)
                 if found is not None:
-                    return count, found
+                    self._predicted[model.id, precision, accelerator.id] = found.predicted
+                    return count, found.replicas
         most = options.COUNTS[-1]
         self._leave_out(
             what, f"On up to {most} of them it doesn't fit, or doesn't meet the targets."
@@ -374,7 +386,14 @@ class _Planning:
         found = cost.cost(offer, self.workload, around, sized)
         whole = found.over(self.workload.horizon_months)
         notes = notes_on(offer, self.start)
-        self.ranked.append(Ranked(offer, found, whole, takes, judged, sized, notes))
+        predicted = self._predicts(offer, sized)
+        self.ranked.append(Ranked(offer, found, whole, takes, judged, sized, notes, predicted))
+
+    def _predicts(self, offer: Offer, sized: Sized | None) -> Predicted:
+        option = offer.option
+        if sized is None:
+            return api_takes(self.workload, self.assumptions)
+        return self._predicted[option.model, option.precision, option.accelerator]
 
     def _reject(self, what: str, judged: tuple[Judged, ...]) -> None:
         against = tuple(each for each in judged if each.verdict is not Verdict.PASS)
@@ -382,7 +401,3 @@ class _Planning:
 
     def _leave_out(self, what: str, why: str) -> None:
         self.rejected.append(Rejected(what, why))
-
-
-def _fewer(where: str, count: int) -> str:
-    return f"{where} has accelerators ({count}), but fewer than a replica takes."

@@ -4,7 +4,7 @@ does."""
 from datetime import date
 from decimal import Decimal
 
-from freehold.core.plan import Way, Workload
+from freehold.core.plan import Basis, Predicted, Way, Workload
 from freehold.decide import cost, options
 from freehold.decide.assumptions import Assumptions
 from freehold.decide.compliance import KNOWN_AS
@@ -22,21 +22,32 @@ def api_cannot(offer: Offer, workload: Workload, assumptions: Assumptions) -> st
     needed, context = options.context_needed(work), offer.api and offer.api.context_length
     if context and context < needed:
         return f"Its context is {context:,} tokens, and {needed:,} are needed."
-    first, each_token = assumptions["api_ttft_ms"], assumptions["api_tpot_ms"]
-    ttft, tpot = first.value, each_token.value
-    whole = (ttft + tpot * max(work.answer.quantiles)) / 1000
-    note = " (assumed)" if first.assumed or each_token.assumed else ""
+    takes = api_takes(work, assumptions)
+    note = " (assumed)" if takes.basis is Basis.ASSUMED else ""
     for name, wanted, has, unit in (
-        ("TTFT", targets.ttft_ms, ttft, "ms"),
-        ("TPOT", targets.tpot_ms, tpot, "ms"),
-        ("the whole answer", targets.whole_s, whole, "s"),
+        ("TTFT", targets.ttft_ms, takes.ttft_ms, "ms"),
+        ("TPOT", targets.tpot_ms, takes.tpot_ms, "ms"),
+        ("the whole answer", targets.whole_s, takes.whole_s, "s"),
     ):
-        if wanted is not None and Decimal(str(wanted)) < has:
+        if wanted is not None and has is not None and wanted < has:
             return f"{name} is {shown(has)} {unit}{note}, and {wanted:g} {unit} is wanted."
     up = assumptions["api_availability"]
     if targets.availability is not None and up.value < Decimal(str(targets.availability)):
         return f"It is up for {up}, and {targets.availability:g} is wanted."
     return None
+
+
+def api_takes(workload: Workload, assumptions: Assumptions) -> Predicted:
+    """What nobody measured: how much it answers is its provider's matter."""
+    first, each_token = assumptions["api_ttft_ms"], assumptions["api_tpot_ms"]
+    whole = (first.value + each_token.value * max(workload.answer.quantiles)) / 1000
+    return Predicted(
+        Basis.ASSUMED if first.assumed or each_token.assumed else Basis.GIVEN,
+        float(first.value),
+        float(each_token.value),
+        float(whole),
+        None,
+    )
 
 
 def mix_cannot(sized: Sized, workload: Workload, assumptions: Assumptions) -> str | None:

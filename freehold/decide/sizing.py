@@ -1,10 +1,11 @@
 """How many replicas the busiest hour needs, in closed form: what a planner asks for thousands of
 options. The simulation says it better, for the few that matter then."""
 
+from dataclasses import dataclass
 from math import ceil
 
 from freehold.core.facts import Accelerator, Facts, ModelFacts
-from freehold.core.plan import Option, Precision, Workload
+from freehold.core.plan import Basis, Option, Precision, Predicted, Workload
 from freehold.decide import demand, fitted
 from freehold.decide.memory import FORMATS, MXFP4, Format, memory_of
 from freehold.decide.options import context_needed
@@ -16,6 +17,14 @@ _SIGMAS = 1.645  # the 95th percentile of a normal variable
 _TRIES = 12  # halvings, to a four-thousandth of the rate
 
 
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """Replicas that the busiest hour needs, and what they make of it."""
+
+    replicas: int
+    predicted: Predicted
+
+
 class Sizing:
     """`planner.Replicas`, by the fitted roofline: the most requests a second that a replica takes
     below the ceiling of utilization and within the targets, and how many replicas the peak is."""
@@ -23,17 +32,38 @@ class Sizing:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
 
-    def __call__(self, option: Option, workload: Workload) -> int | None:
+    def __call__(self, option: Option, workload: Workload) -> Needed | None:
         model = self._facts.models[option.model]
         accelerator = self._facts.accelerators[option.accelerator or ""]
         times = times_of(option, model, accelerator, workload)
-        most = None if times is None else _most_a_second(_Asked(times, workload))
+        if times is None:
+            return None
+        asked = _Asked(times, workload)
+        most = _most_a_second(asked)
         if most is None:
             return None
-        grown = float(demand.growth(workload)[-1])
         # With bursts, a minute of the busiest hour may have a deviation more.
-        a_second = float(demand.peak(workload)) * grown * (1 + workload.bursts) / 3600
-        return max(1, ceil(a_second / most))
+        a_second = busiest_a_second(workload) * (1 + workload.bursts)
+        replicas = max(1, ceil(a_second / most))
+        return Needed(replicas, _predicted(asked, a_second / replicas, workload))
+
+
+def busiest_a_second(workload: Workload) -> float:
+    """Requests, in the busiest hour of the last month."""
+    return float(demand.peak(workload)) * float(demand.growth(workload)[-1]) / 3600
+
+
+def _predicted(asked: "_Asked", rate: float, workload: Workload) -> Predicted:
+    found = asked.at(rate)
+    ttft, tpot = found or (None, None)
+    whole = None if ttft is None or tpot is None else ttft + asked.longest_answer * tpot
+    return Predicted(
+        Basis.CLOSED_FORM,
+        None if ttft is None else ttft * 1000,
+        None if tpot is None else tpot * 1000,
+        whole,
+        busiest_a_second(workload) * asked.answer,
+    )
 
 
 def times_of(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold.catalog.facts import load_facts
-from freehold.core.plan import Lengths, Option, Precision, Targets, Way, Workload
+from freehold.core.plan import Basis, Lengths, Option, Precision, Targets, Way, Workload
 from freehold.decide.arrivals import Load, arrivals
 from freehold.decide.simulate import Need, replicas_needed
 from freehold.decide.sizing import Sizing, times_of
@@ -16,6 +16,11 @@ _SIZING = Sizing(_FACTS)
 _OPTION = Option("o", Way.OWNED, "llama-3.1-8b", None, Precision.FP8, "l4", 1)
 _WORK = Workload("work", 86_400 * 3, Lengths((400, 1200)), Lengths((100, 300)))
 _FOR_S = 900.0
+
+
+def _sized(option: Option, work: Workload) -> int | None:
+    found = _SIZING(option, work)
+    return found and found.replicas
 
 
 def _simulated(option: Option, work: Workload) -> int | None:
@@ -45,7 +50,7 @@ def test_the_closed_form_says_what_the_simulation_says(accelerator, length, targ
         answer=Lengths((100 * length // 2 + 50, 300 * length // 2 + 50)),
         targets=targets,
     )
-    closed, simulated = _SIZING(option, work), _simulated(option, work)
+    closed, simulated = _sized(option, work), _simulated(option, work)
     if simulated is None:
         assert closed is None
     else:
@@ -53,18 +58,18 @@ def test_the_closed_form_says_what_the_simulation_says(accelerator, length, targ
 
 
 def test_what_does_not_fit_has_no_number():
-    assert _SIZING(replace(_OPTION, model="llama-3.3-70b"), _WORK) is None
-    assert _SIZING(replace(_OPTION, model="redpajama-incite-7b"), _WORK) is None  # no shape
+    assert _sized(replace(_OPTION, model="llama-3.3-70b"), _WORK) is None
+    assert _sized(replace(_OPTION, model="redpajama-incite-7b"), _WORK) is None  # no shape
     long = replace(_WORK, context_length=131_072)
-    assert _SIZING(replace(_OPTION, precision=Precision.BF16), long) is None
+    assert _sized(replace(_OPTION, precision=Precision.BF16), long) is None
 
 
 def test_it_is_sized_for_the_last_month_and_for_bursts():
     many = replace(_WORK, requests_a_day=3e6)
-    one = _SIZING(_OPTION, many)
+    one = _sized(_OPTION, many)
     grown = replace(many, growth_a_month=1.0, horizon_months=3)  # four times the first
-    assert _SIZING(_OPTION, grown) > 3 * one
-    assert _SIZING(_OPTION, replace(many, bursts=1.0)) > 1.8 * one
+    assert _sized(_OPTION, grown) > 3 * one
+    assert _sized(_OPTION, replace(many, bursts=1.0)) > 1.8 * one
 
 
 _LIMITS = st.one_of(st.none(), st.floats(50, 20_000))
@@ -76,7 +81,7 @@ def test_more_traffic_or_a_harder_target_never_needs_fewer(less, more, ttft, tpo
     less, more = sorted((less, more))
     eased = Targets(ttft and ttft * 1.5, tpot and tpot * 1.5)
     needed = [
-        _SIZING(_OPTION, replace(_WORK, requests_a_day=each, targets=targets)) or inf
+        _sized(_OPTION, replace(_WORK, requests_a_day=each, targets=targets)) or inf
         for each, targets in (
             (less, eased),
             (less, Targets(ttft, tpot)),
@@ -84,3 +89,13 @@ def test_more_traffic_or_a_harder_target_never_needs_fewer(less, more, ttft, tpo
         )
     ]
     assert needed == sorted(needed)
+
+
+def test_what_is_predicted_of_the_busiest_hour_is_within_what_was_wanted():
+    targets = Targets(ttft_ms=2000, tpot_ms=100)
+    found = _SIZING(_OPTION, replace(_WORK, targets=targets))
+    assert found.predicted.basis is Basis.CLOSED_FORM
+    assert found.predicted.ttft_ms <= targets.ttft_ms
+    assert found.predicted.tpot_ms <= targets.tpot_ms
+    assert found.predicted.whole_s >= found.predicted.ttft_ms / 1000
+    assert found.predicted.tokens_per_s == pytest.approx(3 * 200)
