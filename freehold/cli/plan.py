@@ -93,8 +93,17 @@ def _show(found: "Plan", workload: "Workload", top: int) -> None:
     console.print(f"\nWhat the first costs, of {len(found.ranked):,} that are possible:")
     for part in best.cost.parts:
         console.print(f"  {_cost(part)} {plain(part.name)}: {plain(part.formula)}", soft_wrap=True)
+    if workload.carbon is not None:
+        console.print(f"  {plain(_emitted(best))}", soft_wrap=True)
     console.print()
     _show_reasons(found.rejected)
+
+
+def _emitted(best: "Ranked") -> str:
+    told = best.cost.emitted
+    if told is None:
+        return "What it emits is not known: nobody says where it is computed."
+    return f"{told.kilograms_a_month:,.0f} kg CO2e a month: {told.formula}."
 
 
 def _show_reasons(rejected: "Sequence[Rejected]") -> None:
@@ -166,10 +175,18 @@ def _ranked(each: "Ranked") -> dict[str, Any]:
         "over_horizon": float(each.over_horizon),
         "days_to_deliver": each.delivery.days,
         "predicted": each.predicted and asdict(each.predicted),
+        "emitted": _emission(each),
         "parts": [asdict(part) for part in each.cost.parts],
         "rules": _judged(each.judged),
         "notes": list(each.notes),
     }
+
+
+def _emission(each: "Ranked") -> dict[str, Any] | None:
+    told = each.cost.emitted
+    if told is None:
+        return None
+    return {"kg_a_month": float(told.kilograms_a_month), "formula": told.formula}
 
 
 def _judged(judged: "Sequence[Judged]") -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """YAML that people wrote, read strictly, with the line of each field for who has to mend it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from freehold.core.errors import Code, UserError
 
 _MOST_BYTES = 1024 * 1024
 _DEEPEST = 12
+# Other spellings of YAML 1.1 surprise: 0777 is 511, 1:30 is ninety, and 0x1f is 31.
+_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,39})")
 
 Place = tuple[str | int, ...]
 
@@ -56,6 +59,11 @@ def parsed(path: Path, text: bytes | str) -> Lined:
         _check_shape(made, text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         content = _value(made, root, ()) if root is not None else {}
+    except (yaml.reader.ReaderError, UnicodeDecodeError):
+        raise UserError(
+            Code.FILE_INVALID,
+            f"{path}: this is no text in UTF-8 that can be read: name a file that is YAML.",
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
@@ -75,6 +83,8 @@ def _check_shape(made: Lined, text: bytes | str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise _at(made, _line(event), "write the value again instead of `*` and `&`.")
+        if getattr(event, "tag", None):
+            raise _at(made, _line(event), "write the value without a tag, which begins with `!`.")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
@@ -95,8 +105,10 @@ def _value(made: Lined, node: yaml.Node, where: Place) -> Any:
         return dict(_fields(made, node, where))
     if isinstance(node, yaml.SequenceNode):
         return [_value(made, each, (*where, i)) for i, each in enumerate(node.value)]
-    if node.tag == "tag:yaml.org,2002:int" and ":" in node.value:
-        return node.value  # 1:30, which YAML 1.1 takes for ninety
+    if node.tag == "tag:yaml.org,2002:int" and not _DECIMAL.fullmatch(node.value):
+        return node.value
+    if node.tag == "tag:yaml.org,2002:float" and ":" in node.value:
+        return node.value
     maker = yaml.SafeLoader("")
     try:
         return maker.construct_object(node)

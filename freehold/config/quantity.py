@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
 _WRITTEN = re.compile(
-    r"(-?[0-9]+(?:[_,][0-9]{3})*(?:\.[0-9]+)?(?:[eE]\+?[0-9]{1,2})?)\s*([^\s0-9].*)?\Z"
+    r"(-?[0-9]+(?:[_,][0-9]{3})*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?)\s*([^\s0-9].*)?\Z"
 )
 
 _TIMES = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
@@ -21,6 +22,8 @@ _SIZES = {"kB": 1e-6, "MB": 1e-3, "GB": 1.0}
 
 def quantity(value: Any, units: Mapping[str, float], example: str, *, bare: bool) -> float:
     """In the unit that counts as 1. `bare`: a number without a unit counts as that too."""
+    if isinstance(value, date):
+        raise ValueError(f"is a date, {value}: write how long it is until then, as {example}")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"must be a quantity such as {example}")
     written = _WRITTEN.match(str(value).strip())
@@ -67,11 +70,17 @@ def seconds(value: Any) -> float:
 
 
 def days(value: Any) -> int:
-    return round(quantity(value, _DAYS, "30 days", bare=False))
+    return _in_whole(quantity(value, _DAYS, "30 days", bare=False), "days", value)
 
 
 def months(value: Any) -> int:
-    return round(quantity(value, _MONTHS, "12 months", bare=False))
+    return _in_whole(quantity(value, _MONTHS, "12 months", bare=False), "months", value)
+
+
+def _in_whole(found: float, unit: str, value: Any) -> int:
+    if abs(found - round(found)) > 1e-6 or found > 1e6:
+        raise ValueError(f"must be a whole number of {unit} below a million, and is {value}")
+    return round(found)
 
 
 def gigabytes(value: Any) -> float:

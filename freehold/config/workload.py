@@ -20,7 +20,7 @@ def read_workload(path: Path) -> Workload:
     return _checked(lined.read(path))
 
 
-def parse_workload(text: str, path: Path = Path("workload.yaml")) -> Workload:
+def parse_workload(text: str | bytes, path: Path = Path("workload.yaml")) -> Workload:
     return _checked(lined.parsed(path, text))
 
 
@@ -47,6 +47,7 @@ def _problem(error: ValidationError, file: Lined) -> UserError:
     if one["type"] == "missing":
         return file.refused("is missing: a workload needs it.", *where)
     what = one["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    what = what.replace("String should have", "must be text with")
     what = what.replace("a valid tuple", "a list").replace("a valid string", "text (in quotes)")
     if one["type"] == "model_type":
         what = "must hold fields, as `name: value` lines below it"

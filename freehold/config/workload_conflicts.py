@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from math import log10
 
 from freehold.config.lined import Lined
-from freehold.config.workload_file import WorkloadFile
+from freehold.config.workload_file import MOST_A_DAY, WorkloadFile
 from freehold.core.places import AREAS, PLACES, is_within, light_ms
 
 _At = Callable[[str], str]  # a field, and its line where it has one
+
+_KNOWN = frozenset({*PLACES, *AREAS, *(code for area in AREAS.values() for code in area)})
 
 # For how many days each asks that what was said is kept.
 _KEEPING = {
@@ -27,6 +30,7 @@ def conflicts(made: WorkloadFile, file: Lined) -> Iterator[tuple[str, str]]:
     if made.peak and (made.hours or made.weekdays):
         other = "hours" if made.hours else "weekdays"
         yield "peak", f"it says when requests come, and so does {at(other)}: keep one of them."
+    yield from _growth_conflicts(made, at)
     yield from _length_conflicts(made, at)
     yield from _place_conflicts(made, at)
     yield from _keeping_conflicts(made, at)
@@ -39,6 +43,17 @@ def conflicts(made: WorkloadFile, file: Lined) -> Iterator[tuple[str, str]]:
         )
     if made.tuning is not None and (made.tuning.tokens == 0 or made.tuning.runs_per_month == 0):
         yield "tuning", "runs and tokens must be more than zero: leave tuning out for none."
+
+
+def _growth_conflicts(made: WorkloadFile, at: _At) -> Iterator[tuple[str, str]]:
+    months = made.horizon - 1
+    grown = log10(made.requests_per_day) + months * log10(1 + made.growth_per_month)
+    if grown > log10(MOST_A_DAY):
+        yield (
+            "growth_per_month",
+            f"with it the requests of {at('requests_per_day')} are more than one a day for "
+            f"everybody alive by the end of {at('horizon')}.",
+        )
 
 
 def _keeping_conflicts(made: WorkloadFile, at: _At) -> Iterator[tuple[str, str]]:
@@ -79,12 +94,14 @@ def _length_conflicts(made: WorkloadFile, at: _At) -> Iterator[tuple[str, str]]:
 
 
 def _place_conflicts(made: WorkloadFile, at: _At) -> Iterator[tuple[str, str]]:
-    for field in ("region", "users_region"):
-        named = getattr(made, field)
-        if named is not None and named not in PLACES and named not in AREAS:
-            near = get_close_matches(named, [*PLACES, *AREAS], 1)
-            hint = f"did you mean {near[0]}?" if near else "write a country as de, or a cloud's."
-            yield field, f"{named!r} is no region that is known here; {hint}"
+    told = [(field, getattr(made, field)) for field in ("region", "users_region")]
+    told += [("rules.residency", each) for each in made.rules.residency]
+    for field, named in told:
+        if named is None or named in _KNOWN or (field == "rules.residency" and _is_code(named)):
+            continue
+        near = get_close_matches(named.lower(), sorted(_KNOWN), 1)
+        hint = f"did you mean {near[0]}?" if near else "write a country as de, or a cloud's."
+        yield field, f"{named!r} is no region that is known here; {hint}"
     if made.region is None:
         return
     residency = made.rules.residency
@@ -105,3 +122,8 @@ def _place_conflicts(made: WorkloadFile, at: _At) -> Iterator[tuple[str, str]]:
                 f"{wanted * 1000:,.0f} ms is less than light takes from {at('users_region')} "
                 f"{made.users_region} to {at('region')} {made.region} and back, {least:,.0f} ms.",
             )
+
+
+def _is_code(name: str) -> bool:
+    """Of a country that no provider of ours names: nobody is there, which a plan says."""
+    return len(name) == 2 and name.isalpha() and name.islower()

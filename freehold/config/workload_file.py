@@ -14,8 +14,10 @@ from freehold.config.quantity import (
     Seconds,
     Share,
     Whole,
+    count,
 )
 from freehold.core.plan import (
+    Carbon,
     Economics,
     Embedding,
     Lengths,
@@ -63,6 +65,7 @@ class _Section(BaseModel):
 class AdaptersSection(_Section):
     tenants: Whole
     rank: Annotated[Whole, Field(ge=1, le=512)] = 16
+    licence: _Word | None = None
 
 
 class TargetsSection(_Section):
@@ -100,6 +103,7 @@ class RulesSection(_Section):
 class EmbeddingsSection(_Section):
     tokens_per_day: Count = 0.0
     documents_tokens: Count = 0.0
+    model: _Word | None = None
 
 
 class TuningSection(_Section):
@@ -107,9 +111,25 @@ class TuningSection(_Section):
     tokens: Whole
     method: Literal["full", "lora", "qlora"] = "lora"
     rank: Annotated[Whole, Field(ge=1, le=512)] = 16
+    data_licence: _Word | None = None
+
+
+class CarbonSection(_Section):
+    price_per_tonne: Count = 0.0
+    grid_kg_per_kwh: Annotated[Count, Field(le=3)] | None = None
+
+
+def _carbon(value: Any) -> Any:
+    """`carbon: true` tells emissions; a number is what a tonne costs."""
+    if isinstance(value, dict | CarbonSection) or value is None:
+        return value
+    if isinstance(value, bool):
+        return CarbonSection() if value else None
+    return CarbonSection(price_per_tonne=count(value))
 
 
 _USUAL = Economics()
+MOST_A_DAY = 1e10
 
 
 class EconomicsSection(_Section):
@@ -150,13 +170,17 @@ class WorkloadFile(_Section):
     embeddings: EmbeddingsSection | None = None
     tuning: TuningSection | None = None
     economics: EconomicsSection = EconomicsSection()
+    carbon: Annotated[CarbonSection | None, BeforeValidator(_carbon)] = None
+    assumptions: dict[_Word, Count] = {}
 
     @field_validator("requests_per_day")
     @classmethod
     def _asks(cls, value: float) -> float:
         if value <= 0:
             raise ValueError("without a request a day there is nothing to decide")
-        if value > 1e10:
+        if value < 1 / 365:
+            raise ValueError("is less than a request a year: there is nothing to decide")
+        if value > MOST_A_DAY:
             raise ValueError("is more than one a day for everybody alive")
         return value
 
@@ -187,6 +211,7 @@ class WorkloadFile(_Section):
             horizon_months=self.horizon,
             tenants_with_adapters=self.adapters.tenants if self.adapters else 0,
             adapter_rank=self.adapters.rank if self.adapters else 16,
+            adapter_licence=self.adapters.licence if self.adapters else None,
             context_length=self.context_length,
             region=self.region,
             users_region=self.users_region,
@@ -214,6 +239,8 @@ class WorkloadFile(_Section):
             else None,
             tuning=Tuning(*self.tuning.model_dump().values()) if self.tuning else None,
             economics=Economics(*self.economics.model_dump().values()),
+            carbon=Carbon(*self.carbon.model_dump().values()) if self.carbon else None,
+            assumptions=tuple(sorted(self.assumptions.items())),
         )
 
 

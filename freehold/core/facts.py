@@ -2,7 +2,7 @@
 is from. Nothing here is measured by us; None is what nobody published."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 
@@ -198,3 +198,4 @@ class Facts:
     apis: tuple[ApiPrice, ...]
     embeddings: tuple[EmbeddingPrice, ...]
     terms: tuple[ProviderTerms, ...]
+    embedders: Mapping[str, ModelFacts] = field(default_factory=dict)  # models that embed, by id

@@ -77,12 +77,22 @@ class Tuning:
     tokens: int  # of a run, all epochs
     method: str = "lora"
     rank: int = 16
+    data_licence: str | None = None  # what is trained on is given under; None: not said
 
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
     tokens_a_day: float = 0.0
     documents_tokens: float = 0.0  # once, at the beginning
+    model: str | None = None  # only this one, of weights or of an API; None: any
+
+
+@dataclass(frozen=True, slots=True)
+class Carbon:
+    """That emissions are to be told, and what they cost. None: the grid that is assumed."""
+
+    price_a_tonne: float = 0.0
+    grid_kg_per_kwh: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,7 @@ class Workload:
     horizon_months: int = 12
     tenants_with_adapters: int = 0
     adapter_rank: int = 16
+    adapter_licence: str | None = None  # None: not said
     context_length: int | None = None  # None: that of the longest request
     region: str | None = None
     users_region: str | None = None  # where they are who wait
@@ -122,6 +133,8 @@ class Workload:
     embedding: Embedding | None = None
     tuning: Tuning | None = None
     economics: Economics = field(default_factory=Economics)
+    carbon: Carbon | None = None  # None: nobody asked
+    assumptions: tuple[tuple[str, float], ...] = ()  # in place of those that are made
 
 
 class StepTimes(Protocol):

@@ -4,8 +4,10 @@ replace. A formula that uses one says "assumed" until they did."""
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from difflib import get_close_matches
 
 from freehold.core.errors import Code, UserError
+from freehold.core.plan import Workload
 from freehold.decide.money import exact, shown
 
 
@@ -111,6 +113,13 @@ DEFAULTS: Mapping[str, Figure] = _figures(
 # Sold as boards of eight with a server around them.
 BOARDS = frozenset({"a100_80gb_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "mi300x"})
 SERVER_CARDS = 8
+_NEVER_ZERO = frozenset({"for_a_dollar", "training_mfu", "zones", "places"})
+_MOST = {"zones": 20, "places": 20, "spot_spare_replicas": 1000}
+_SHARES = frozenset(
+    {"replica_availability", "zone_availability", "api_availability", "power_share"}
+    | {"training_mfu"}
+    | {name for name in DEFAULTS if name.startswith("team_share.")}
+)
 
 
 @dataclass(frozen=True)
@@ -121,13 +130,26 @@ class Assumptions:
         try:
             return self.figures[name]
         except KeyError:
-            known = ", ".join(sorted(self.figures))
+            near = get_close_matches(name, self.figures, 3)
+            known = "near it are " if near else "there are "
+            known += ", ".join(near or sorted(self.figures))
             raise UserError(
-                Code.INVALID_VALUE, f"There is no assumption {name!r}; there are {known}."
+                Code.INVALID_VALUE, f"There is no assumption {name[:80]!r}; {known}."
             ) from None
 
     def value(self, name: str) -> Decimal:
         return self[name].value
+
+    def of(self, workload: Workload) -> "Assumptions":
+        """With the figures that a workload says itself. What a tonne costs is in its currency."""
+        made = self.given(dict(workload.assumptions))
+        told: dict[str, Decimal] = {}
+        carbon = workload.carbon
+        if carbon is not None and carbon.grid_kg_per_kwh is not None:
+            told["grid_kg_per_kwh"] = exact(carbon.grid_kg_per_kwh)
+        if carbon is not None and carbon.price_a_tonne:
+            told["carbon_price_a_tonne"] = exact(carbon.price_a_tonne) / made.value("for_a_dollar")
+        return made.given(told)
 
     def price(self, accelerator: str) -> Figure | None:
         """What one costs to buy; None where nobody sells it."""
@@ -140,6 +162,16 @@ class Assumptions:
         for name, value in values.items():
             if exact(value) < 0:
                 raise UserError(Code.INVALID_VALUE, f"{name} is {value}, and cannot be below zero.")
+            if name in _NEVER_ZERO and exact(value) == 0:
+                raise UserError(Code.INVALID_VALUE, f"{name} is zero, and nothing comes of that.")
+            if exact(value) > _MOST.get(name, 10**12):
+                raise UserError(
+                    Code.INVALID_VALUE, f"{name} is {value}, and {_MOST.get(name, 10**12)} at most."
+                )
+            if name in _SHARES and exact(value) > 1:
+                raise UserError(
+                    Code.INVALID_VALUE, f"{name} is {value}, and is a share: it is one at most."
+                )
             if name.startswith("price.") and name not in figures:
                 figures[name] = Figure(exact(value), "USD", "yours", assumed=False)
             else:

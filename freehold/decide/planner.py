@@ -90,7 +90,9 @@ def plan(
     assumptions: Assumptions | None = None,
     at_hand: AtHand | None = None,
 ) -> Plan:
-    return _Planning(workload, facts, replicas, start, assumptions or Assumptions(), at_hand).plan()
+    """What the workload says itself goes over `assumptions`."""
+    made = (assumptions or Assumptions()).of(workload)
+    return _Planning(workload, facts, replicas, start, made, at_hand).plan()
 
 
 @dataclass(slots=True)

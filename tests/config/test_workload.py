@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold.config.workload import parse_workload, read_workload
-from freehold.config.workload_file import PEAKS
+from freehold.config.workload_file import PEAKS, WorkloadFile
 from freehold.core.errors import UserError
 from freehold.core.places import is_within, light_ms
-from freehold.core.plan import Embedding, Lengths, Rules, Targets, Tuning, Workload
+from freehold.core.plan import Carbon, Embedding, Lengths, Rules, Targets, Tuning, Workload
 
 SMALL = "requests_per_day: 1.5k\nprompt: 800\nanswer: 200\n"
 RICH = """\
@@ -42,6 +42,14 @@ embeddings: {tokens_per_day: 1M, documents_tokens: 50M}
 tuning: {runs_per_month: 2, tokens: 5M}
 economics: {team_per_month: 12k, egress_per_request: 20 kB, amortization: 4 years}
 """
+
+
+_ODD = (
+    "1", "-1", "1e400", ".nan", ".inf", "0x1f", "0o17", "1:30", "500 miles", "95 %", "2 s", "~", "",
+    "yes", "2026-01-01", "2026-99-99", "[1, [2]]", "{a: 1}", "{p50: 1, p95: 2}", "'x'", "!!set {a}",
+    "&a 1", "*a", "[eu]", "{tenants: 1e18, rank: 3}", "9" * 5000, "\t", "|\n  a", "1_000",
+    "30 days",
+)  # fmt: skip
 
 
 def problem(text: str) -> str:
@@ -78,6 +86,37 @@ def test_a_rich_one_says_everything() -> None:
     assert found.economics.team_a_month == 12_000
     assert found.economics.egress_gb_a_request == 0.00002
     assert found.economics.amortization_months == 48
+
+
+def test_licences_emissions_an_embedder_and_own_assumptions_are_read() -> None:
+    found = parse_workload(
+        RICH.replace("rank: 32", "rank: 32, licence: mit")
+        .replace("tokens: 5M", "tokens: 5M, data_licence: cc-by-4.0")
+        .replace("documents_tokens: 50M", "documents_tokens: 50M, model: bge-m3")
+        + "carbon: {price_per_tonne: 80, grid_kg_per_kwh: 0.35}\n"
+        + "assumptions: {price.l40s: 7k, zones: 2}\n"
+    )
+    assert found.adapter_licence == "mit"
+    assert found.tuning == Tuning(2, 5_000_000, data_licence="cc-by-4.0")
+    assert found.embedding == Embedding(1e6, 50e6, "bge-m3")
+    assert found.carbon == Carbon(80, 0.35)
+    assert found.assumptions == (("price.l40s", 7000.0), ("zones", 2.0))
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("true", Carbon()), ("80", Carbon(80)), ("false", None), ("{}", Carbon())],
+)
+def test_emissions_are_told_where_somebody_asks_or_says_what_they_cost(
+    said: str, meant: Carbon | None
+) -> None:
+    assert parse_workload(f"{SMALL}carbon: {said}\n").carbon == meant
+
+
+def test_numbers_are_decimal_however_they_begin_and_however_small() -> None:
+    assert parse_workload(SMALL.replace("800", "0777")).prompt == Lengths((777,))
+    small = parse_workload(SMALL + "economics: {power_per_kwh: 0.00001}\n")
+    assert small.economics.power_per_kwh == 0.00001
 
 
 def test_two_percentiles_become_lengths_that_have_them() -> None:
@@ -149,6 +188,25 @@ CHANGES = {
     "a region that is none": ("eu-central-1", "eu-centrl-1", "did you mean eu-central-1?"),
     "Norway": ("region: eu-central-1", "region: no", "line 5: region: must be text (in quotes)"),
     "a date that is none": ("name: support", "name: 2026-99-99", "line 1: name: its value cannot"),
+    "a day instead of days": (
+        "2 weeks", "2026-12-31", "line 15: deadline: is a date, 2026-12-31: write how long it is",
+    ),
+    "months in part": ("1 year", "1.5 months", "must be a whole number of months"),
+    "miles": ("1 year", "500 miles", "'500 miles' has none of the units month, months"),
+    "beyond all numbers": ("20k", "1e400", "line 2: requests_per_day: must not be below zero or "),
+    "no number": ("20k", ".nan", "line 2: requests_per_day: 'nan' is no quantity"),
+    "hardly any": ("20k", "1e-30", "requests_per_day: is less than a request a year"),
+    "another base": ("context_length: 32k", "context_length: 0x7d00", "'0x7d00' has none of the"),
+    "growth beyond all": (
+        "growth_per_month: 5 %", "growth_per_month: 900 %",
+        "line 11: growth_per_month: with it the requests of requests_per_day (line 2) are more "
+        "than one a day for everybody alive by the end of horizon (line 12)",
+    ),
+    "nowhere": ("[eu]", "[mars]", "line 19: rules.residency: 'mars' is no region that is known"),
+    "a price below nothing": (
+        "deadline: 2 weeks", "carbon: -3", "line 15: carbon: must not be below zero",
+    ),
+    "a list for a map": ("{tenants: 20, rank: 32}", "[20]", "line 13: adapters: must hold fields"),
     "no YAML": ("models: [", "models: [[", "line 17: this is not YAML"),
     "no training": ("tokens: 5M", "tokens: 0", "tuning: runs and tokens must be more than zero"),
 }  # fmt: skip
@@ -169,13 +227,36 @@ def test_what_cannot_be_is_said_with_its_field_and_line(name: str) -> None:
         ("", "line 1: requests_per_day: is missing"),
         ("- 1", "line 1: write fields as"),
         ("{" * 40, "nested deeper"),
-        ("name: !!python/object:os.system x", "line 1: this is not YAML"),
+        ("name: !!python/object:os.system x", "line 1: write the value without a tag"),
+        ("name: !!binary aGk=", "line 1: write the value without a tag"),
         ("? [a]\n: 3", "line 1: a field's name must be a word"),
-        ("a: \x00", "this is not YAML"),
+        ("a: \x00", "this is no text in UTF-8"),
+        ("a: &a [x]\nb: [*a, *a]", "line 2: write the value again"),
+        (SMALL + "rules:\n\tresidency: [eu]", "line 5: this is not YAML"),
+        (SMALL + "---\na: 1", "another document"),
     ],
 )
 def test_what_is_no_workload_is_refused(text: str, told: str) -> None:
     assert told in problem(text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.text(max_size=200),
+        st.lists(
+            st.tuples(
+                st.sampled_from([*WorkloadFile.model_fields, "x", "<<", "? [a]"]),
+                st.sampled_from(_ODD),
+            ),
+            max_size=6,
+        ).map(lambda lines: "\n".join(f"{name}: {value}" for name, value in lines)),
+    )
+)
+def test_any_text_ends_in_a_workload_or_a_sentence_of_ours(text: str | bytes) -> None:
+    with suppress(UserError):
+        assert parse_workload(text).requests_a_day > 0
 
 
 @settings(max_examples=60, deadline=None)
