@@ -39,13 +39,16 @@ def plan_(
     from freehold.config.workload import read_workload
     from freehold.decide.planner import plan
     from freehold.decide.sizing import Sizing
+    from freehold.decide.weighed import weighed
 
     with errors_in_a_sentence(as_json):
         workload, facts = read_workload(file), load_facts(load.home().path)
         _check_models(workload, facts)
-        found = plan(workload, facts, Sizing(facts), start=datetime.now(UTC).date())
+        sizing, start = Sizing(facts), datetime.now(UTC).date()
+        found = plan(workload, facts, sizing, start=start)
     if as_json:
-        print_json(_as_json(found, workload, top))
+        more = weighed(found, workload, facts, sizing, start=start).as_plain()
+        print_json(_as_json(found, workload, top) | more)
     else:
         _show(found, workload, top)
 

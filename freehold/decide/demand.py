@@ -1,5 +1,6 @@
 """How much is asked for: of a month over the horizon, and of each hour of a week."""
 
+from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -57,6 +58,12 @@ def peak(workload: Workload) -> Fraction:
     return max(hourly(workload))
 
 
+@lru_cache(maxsize=16)
+def _levels(workload: Workload) -> tuple[tuple[Fraction, int], ...]:
+    """Demand of an hour, and how many hours of the week have it: most are alike."""
+    return tuple(Counter(hourly(workload)).items())
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Of an hourly demand curve at a capacity: what stays below it is own, the rest is bought."""
@@ -66,20 +73,22 @@ class Split:
     hours_above: int  # of a week
 
 
+@lru_cache(maxsize=1024)
 def split(workload: Workload, capacity_an_hour: Fraction) -> Split:
     """Σ min(d_h, C) ÷ Σ d_h over the 168 hours of a week: the load-duration curve by which
     power stations are chosen for base and peak."""
-    demand = hourly(workload)
-    whole = sum(demand)
-    own = sum((min(each, capacity_an_hour) for each in demand), Fraction(0)) / whole
-    above = sum(1 for each in demand if each > capacity_an_hour)
+    demand = _levels(workload)
+    whole = sum((each * hours for each, hours in demand), Fraction(0))
+    kept = sum((min(each, capacity_an_hour) * hours for each, hours in demand), Fraction(0))
+    own = kept / whole
+    above = sum(hours for each, hours in demand if each > capacity_an_hour)
     return Split(own, 1 - own, above)
 
 
+@lru_cache(maxsize=1024)
 def replica_hours(workload: Workload, replicas: int) -> Decimal:
     """Hours of replicas a month where as many run in each hour as its demand needs: an hour
     that has a share of the peak's demand needs that share of its replicas, rounded up."""
-    demand = hourly(workload)
-    most = max(demand)
-    needed = sum(-((-each * replicas) // most) for each in demand)
+    most = peak(workload)
+    needed = sum(-((-each * replicas) // most) * hours for each, hours in _levels(workload))
     return Decimal(int(needed)) * MONTH_DAYS / 7

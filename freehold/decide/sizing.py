@@ -27,25 +27,51 @@ class Needed:
 
 class Sizing:
     """`planner.Replicas`, by the fitted roofline: the most requests a second that a replica takes
-    below the ceiling of utilization and within the targets, and how many replicas the peak is."""
+    below the ceiling of utilization and within the targets, and how many replicas the peak is.
+    What a replica takes does not follow from how many requests there are, so it is kept."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
+        self._known: dict[tuple[object, ...], tuple[_Asked, float] | None] = {}
 
     def __call__(self, option: Option, workload: Workload) -> Needed | None:
-        model = self._facts.models[option.model]
-        accelerator = self._facts.accelerators[option.accelerator or ""]
-        times = times_of(option, model, accelerator, workload)
-        if times is None:
+        key = _asked_of(option, workload)
+        if key not in self._known:
+            self._known[key] = self._takes(option, workload)
+        known = self._known[key]
+        if known is None:
             return None
-        asked = _Asked(times, workload)
-        most = _most_a_second(asked)
-        if most is None:
-            return None
+        asked, most = known
         # With bursts, a minute of the busiest hour may have a deviation more.
         a_second = busiest_a_second(workload) * (1 + workload.bursts)
         replicas = max(1, ceil(a_second / most))
         return Needed(replicas, _predicted(asked, a_second / replicas, workload))
+
+    def _takes(self, option: Option, workload: Workload) -> "tuple[_Asked, float] | None":
+        model = self._facts.models[option.model]
+        accelerator = self._facts.accelerators[option.accelerator or ""]
+        times = times_of(option, model, accelerator, workload)
+        asked = None if times is None else _Asked(times, workload)
+        most = None if asked is None else _most_a_second(asked)
+        return None if asked is None or most is None else (asked, most)
+
+
+def _asked_of(option: Option, workload: Workload) -> tuple[object, ...]:
+    """All that the most requests of a replica follow from."""
+    return (
+        option.model,
+        option.precision,
+        option.accelerator,
+        option.accelerators_a_replica,
+        workload.prompt,
+        workload.answer,
+        workload.cached_share,
+        workload.targets,
+        workload.context_length,
+        workload.tenants_with_adapters,
+        workload.adapter_rank,
+        workload.economics.utilization_ceiling,
+    )
 
 
 def busiest_a_second(workload: Workload) -> float:

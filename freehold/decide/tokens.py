@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 
 from freehold.core.facts import ApiPrice, EmbeddingPrice
 from freehold.core.plan import Embedding, Part, Workload
@@ -94,9 +95,10 @@ def embeddings(
     return tuple(parts)
 
 
+@lru_cache(maxsize=64)  # of one decision, each mix asks
 def _sorted(
     price: ApiPrice, workload: Workload, start: date
-) -> tuple[list[_Line], list[_Line], list[_Line]]:
+) -> tuple[tuple[_Line, ...], tuple[_Line, ...], tuple[_Line, ...]]:
     """The tokens of the mean month, by what they cost."""
     lines: tuple[dict[str, _Line], ...] = ({}, {}, {})
     first = exact(workload.requests_a_day) * MONTH_DAYS
@@ -115,7 +117,7 @@ def _sorted(
                 (lines[2], rates.output, requests * answer),
             ):
                 kind.setdefault(words, _Line(words, usd)).tokens += tokens
-    prompts, cached, answers = (list(each.values()) for each in lines)
+    prompts, cached, answers = (tuple(each.values()) for each in lines)
     return prompts, cached, answers
 
 

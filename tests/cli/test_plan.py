@@ -43,6 +43,11 @@ def test_machines_get_every_option_s_parts_rules_and_reasons(small: Path) -> Non
     assert first["a_month"] == pytest.approx(sum(each["a_month"] for each in first["parts"]))
     assert {each["verdict"] for each in first["rules"]} == {"pass"}
     assert all(each["why"] or each["judged"] for each in found["rejected"])
+    points = found["break_even"]["points"]
+    assert points[0]["requests_a_day"] == 200
+    assert points[0]["by_way"]["api"]["a_month"] < points[-1]["by_way"]["api"]["a_month"]
+    assert found["sensitivity"]["base"]["model"] == first["option"]["model"]
+    assert {each["name"] for each in found["sensitivity"]["effects"]} >= {"Prices of APIs"}
 
 
 def test_where_nothing_passes_it_is_said_what_keeps_all_out(tmp_path: Path) -> None:
