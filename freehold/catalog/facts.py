@@ -1,6 +1,7 @@
 """Reads what is known of hardware, models, prices and measurements: the package's files, and
 over them those in `$FREEHOLD_HOME/facts/`, whose rows change those of the same id or key."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -12,6 +13,7 @@ from typing import Any
 from freehold.catalog import facts_rows as rows
 from freehold.catalog.facts_file import FactsFile, Row, read_file
 from freehold.core.facts import Facts, Score, Source
+from freehold.core.ids import digest_of_files
 
 # What each part's lists are of, and the fields that name a row of them.
 _LISTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -38,6 +40,17 @@ def load_facts(home: Path | None = None) -> Facts:
     `schema` or its name says: hardware, models, throughput, cloud_prices or api_prices."""
     packaged, own = _packaged(), sorted((home / "facts").glob("*.yaml")) if home else []
     return _facts(packaged) if not own else _facts(packaged, *(_read(path, False) for path in own))
+
+
+def facts_digest(home: Path | None = None) -> str:
+    """Of the files that `load_facts` reads, so that two decisions can be told to rest on the
+    same."""
+    folder = Path(str(files("freehold") / "facts"))
+    read = {f"packaged/{part}": folder / f"{part}.yaml" for part in _LISTS}
+    if home is not None:
+        read |= {path.name: path for path in (home / "facts").glob("*.yaml")}
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in read.items()}
+    return digest_of_files(digests)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from freehold.cli import decision
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json
 from freehold.cli.plan import plan_
 from freehold.cli.simulate import simulate_
@@ -32,6 +33,8 @@ app = typer.Typer(
 
 app.command("plan")(plan_)
 app.command("simulate")(simulate_)
+app.command("list")(decision.list_decisions)
+app.command("show")(decision.show)
 
 _QUESTIONS = {
     "requests_per_day": ("--requests-per-day", "Requests a day, on average (1.5k is 1,500)", None),

@@ -8,12 +8,13 @@ import typer
 from freehold.catalog.facts import load_facts
 from freehold.catalog.shape import facts_of
 from freehold.catalog.store import ModelStore
-from freehold.cli.output import Json, console, errors_in_a_sentence, like, print_json, table
+from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, table
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 from freehold.core.facts import Accelerator, Facts, ModelFacts
 from freehold.core.model import ModelCard
+from freehold.core.names import like
 from freehold.core.plan import Precision
 from freehold.decide import fitted, memory
 from freehold.decide.fit import Fit, fit, fit_here, precisions_for

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 import orjson
@@ -16,7 +15,6 @@ from freehold.core.errors import FreeholdError, UserError
 
 # A pipe has no width of its own: lines in it must not be broken at a terminal's.
 _PIPE_WIDTH = 240
-_LIKE, _MOST_LIKE = 0.4, 4
 console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 stderr = Console(
     stderr=True,
@@ -66,14 +64,6 @@ def printable(text: str) -> str:
     return "".join(
         c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
     )
-
-
-def like(name: str, known: Sequence[str]) -> str:
-    """The end of a sentence about a name that is not among them. By parts of names as by
-    likeness: `a100` is near all its kinds."""
-    near = [each for each in known if name.lower() in each][:_MOST_LIKE]
-    near = near or get_close_matches(name.lower(), known, _MOST_LIKE, _LIKE)
-    return f"; near it are {', '.join(near)}" if near else ""
 
 
 def rate(value: float) -> str:

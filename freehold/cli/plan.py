@@ -2,27 +2,19 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from freehold.cli.output import (
-    Json,
-    console,
-    errors_in_a_sentence,
-    like,
-    plain,
-    print_json,
-    table,
-)
+from freehold.cli.decision import Wanted, recorded, show_recorded
+from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
+from freehold.cli.owner import TenantOption
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
-    from freehold.core.facts import Facts
-    from freehold.core.plan import Judged, Part, Workload
+    from freehold.core.plan import Part, Workload
     from freehold.decide.planner import Plan, Ranked, Rejected
 
 _REASONS = 8  # of those that keep most options out
@@ -31,41 +23,46 @@ _REASONS = 8  # of those that keep most options out
 def plan_(
     file: Annotated[Path, typer.Argument(help="As `freehold decide init` wrote it.")],
     top: Annotated[int, typer.Option(min=1, help="So many options.")] = 10,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep the decision, to be checked later.")
+    ] = False,
+    option: Annotated[
+        str | None, typer.Option(help="Decide for this one: its rank or its id.")
+    ] = None,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(help="What requests of this workload name; all count without. Repeat."),
+    ] = None,
+    supersede: Annotated[
+        str | None, typer.Option(help="The recorded decision whose place it takes.")
+    ] = None,
+    tenant: TenantOption = None,
     as_json: Json = False,
 ) -> None:
     """Rank every way to serve a workload, with what it costs, and say why others are left out."""
-    from freehold.catalog.facts import load_facts
     from freehold.config import load
     from freehold.config.workload import read_workload
-    from freehold.decide.planner import plan
-    from freehold.decide.sizing import Sizing
+    from freehold.decide.plain import plan_as_plain
     from freehold.decide.weighed import weighed
+    from freehold.operate.planning import planned
 
     with errors_in_a_sentence(as_json):
-        workload, facts = read_workload(file), load_facts(load.home().path)
-        _check_models(workload, facts)
-        sizing, start = Sizing(facts), datetime.now(UTC).date()
-        found = plan(workload, facts, sizing, start=start)
-    if as_json:
-        more = weighed(found, workload, facts, sizing, start=start).as_plain()
-        print_json(_as_json(found, workload, top) | more)
-    else:
-        _show(found, workload, top)
-
-
-def _check_models(workload: "Workload", facts: "Facts") -> None:
-    from freehold.decide.options import canonical
-
-    known = {*facts.models, *(api.model for api in facts.apis)}
-    names = set(map(canonical, known))
-    for name in workload.models:
-        if canonical(name) not in names:
+        if not record and (alias or supersede or tenant):
             raise UserError(
-                Code.MODEL_NOT_FOUND,
-                f"No model {name[:80]!r} is in the facts, of weights or of an API"
-                f"{like(name, sorted(known))}.",
-                param="models",
+                Code.INVALID_VALUE, "--alias, --supersede and --tenant are of --record: add it."
             )
+        if record:
+            wanted = Wanted(file, option, tuple(alias or ()), supersede, tenant)
+            show_recorded(recorded(load.home(), wanted), as_json)
+            return
+        workload = read_workload(file)
+        start = datetime.now(UTC).date()
+        found = planned(load.home().path, workload, start)
+    if as_json:
+        more = weighed(found.plan, workload, found.facts, found.sizing, start=start).as_plain()
+        print_json(plan_as_plain(found.plan, workload, top) | more)
+    else:
+        _show(found.plan, workload, top)
 
 
 def _show(found: "Plan", workload: "Workload", top: int) -> None:
@@ -154,43 +151,3 @@ def _a_month(parts: "Sequence[Part]") -> float:
 def _cost(part: "Part") -> str:
     once = f" and {part.once:,.0f} once" if part.once else ""
     return f"{part.a_month:,.2f} a month{once},"
-
-
-def _as_json(found: "Plan", workload: "Workload", top: int) -> dict[str, Any]:
-    return {
-        "workload": workload.name,
-        "options": len(found.ranked),
-        "horizon_months": workload.horizon_months,
-        "ranked": [_ranked(each) for each in found.ranked[:top]],
-        "rejected": [
-            {"what": each.what, "why": each.why, "judged": _judged(each.judged)}
-            for each in found.rejected
-        ],
-    }
-
-
-def _ranked(each: "Ranked") -> dict[str, Any]:
-    option = asdict(each.option)
-    return {
-        "option": {**option, "details": dict(each.option.details)},
-        "replicas": each.sized and each.sized.replicas,
-        "a_month": _a_month(each.cost.parts),
-        "over_horizon": float(each.over_horizon),
-        "days_to_deliver": each.delivery.days,
-        "predicted": each.predicted and asdict(each.predicted),
-        "emitted": _emission(each),
-        "parts": [asdict(part) for part in each.cost.parts],
-        "rules": _judged(each.judged),
-        "notes": list(each.notes),
-    }
-
-
-def _emission(each: "Ranked") -> dict[str, Any] | None:
-    told = each.cost.emitted
-    if told is None:
-        return None
-    return {"kg_a_month": float(told.kilograms_a_month), "formula": told.formula}
-
-
-def _judged(judged: "Sequence[Judged]") -> list[dict[str, Any]]:
-    return [asdict(each) for each in judged]

@@ -41,6 +41,7 @@ from freehold.engines import registry, remote
 from freehold.engines.base import LocalModel
 from freehold.operate import pricing
 from freehold.operate.backups import Backups
+from freehold.operate.decisions import Decisions
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
 from freehold.secure.sessions import Sessions
@@ -456,6 +457,7 @@ def gateway(
         prices=prices(home, settings, cards, serving),
         routes=changes,
         backups=Backups(home, settings, settings_file or home.settings, backup_failed(events)),
+        decisions=Decisions(home.path),
         events=events,
         patterns=Patterns(
             store,

@@ -1,6 +1,8 @@
 """Reads `workload.yaml`. What a field cannot be by itself, and what fields cannot be together,
 ends in a sentence that names field and line."""
 
+import json
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,12 @@ def read_workload(path: Path) -> Workload:
 
 def parse_workload(text: str | bytes, path: Path = Path("workload.yaml")) -> Workload:
     return _checked(lined.parsed(path, text))
+
+
+def workload_from(content: Mapping[str, Any], name: str) -> Workload:
+    """What a file of that name would hold."""
+    text = json.dumps(content, ensure_ascii=False)  # which YAML reads
+    return parse_workload(text, Path(f"{name}.yaml"))
 
 
 def _checked(file: Lined) -> Workload:

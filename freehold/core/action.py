@@ -38,6 +38,8 @@ class Action(StrEnum):
     READ_STATUS = "read_status"
     READ_BACKUPS = "read_backups"
     MAKE_BACKUPS = "make_backups"
+    READ_DECISIONS = "read_decisions"
+    CHANGE_DECISIONS = "change_decisions"
 
 
 # What they are about; all others are about a tenant's environment, `INFER` about a route.
@@ -61,6 +63,8 @@ ON_INSTALLATION = frozenset(
         Action.READ_ALL_EVENTS,
         Action.READ_BACKUPS,
         Action.MAKE_BACKUPS,
+        Action.READ_DECISIONS,
+        Action.CHANGE_DECISIONS,
     }
 )
 # All that is left to a key which was stepped down.

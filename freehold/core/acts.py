@@ -38,6 +38,7 @@ class Act(StrEnum):
     ROLE_GRANT = "role.grant"
     ROLE_REVOKE = "role.revoke"
     BACKUP_MAKE = "backup.make"
+    DECISION_RECORD = "decision.record"
     KEY_CONFIRM = "key.confirm"
     KEY_CHANGE = "key.change"
     KEY_STEP_DOWN = "key.step_down"

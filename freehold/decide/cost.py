@@ -74,7 +74,7 @@ def cost(
     if offer.api is not None:
         parts += _bought(offer, offer.api, workload, around, sized)
     if sized is not None:
-        parts += _hosted(offer, workload, around, sized)
+        parts += hosted(offer, workload, assumptions, sized)
         parts += network.between_zones(around.egress, workload, sized.zones, assumptions)
     if offer.rent is not None:
         parts += network.egress(around.egress, workload, assumptions, provider=offer.rent.provider)
@@ -111,10 +111,11 @@ def base_load(workload: Workload, sized: Sized) -> demand.Split:
     return demand.split(workload, capacity)
 
 
-def _hosted(
-    offer: Offer, workload: Workload, around: Surroundings, sized: Sized
+def hosted(
+    offer: Offer, workload: Workload, assumptions: Assumptions, sized: Sized
 ) -> tuple[Part, ...]:
-    option, assumptions, economics = offer.option, around.assumptions, workload.economics
+    """What machines cost, whether they are busy or not."""
+    option, economics = offer.option, workload.economics
     if offer.rent is not None:
         return machines.rented(option, offer.rent, workload, sized.replicas, assumptions)
     if offer.accelerator is None:

@@ -22,6 +22,7 @@ from freehold.serve import admission
 from freehold.serve.admin import Admin
 from freehold.serve.admin_backups import BackupsAdmin
 from freehold.serve.admin_content import ContentAdmin
+from freehold.serve.admin_decisions import DecisionsAdmin
 from freehold.serve.admin_events import EventsAdmin
 from freehold.serve.admin_keys import KeysAdmin
 from freehold.serve.admin_limits import LimitsAdmin
@@ -90,6 +91,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
     policies, limits = PoliciesAdmin(gateway), LimitsAdmin(gateway)
     sessions, roles = SessionsAdmin(gateway), RolesAdmin(gateway)
     events, backups = EventsAdmin(gateway), BackupsAdmin(gateway)
+    decisions = DecisionsAdmin(gateway)
     document = Document()
     infer, see = Action.INFER, Action.LIST_MODELS
     return [
@@ -168,6 +170,10 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("GET", "/admin/v1/events", Action.READ_EVENTS, events.listing),
         Operation("GET", "/admin/v1/backups", Action.READ_BACKUPS, backups.listing),
         Operation("POST", "/admin/v1/backups", Action.MAKE_BACKUPS, backups.make),
+        Operation("POST", "/admin/v1/decide", Action.READ_DECISIONS, decisions.decide),
+        Operation("GET", "/admin/v1/decisions", Action.READ_DECISIONS, decisions.listing),
+        Operation("POST", "/admin/v1/decisions", Action.CHANGE_DECISIONS, decisions.record),
+        Operation("GET", "/admin/v1/decisions/{decision}", Action.READ_DECISIONS, decisions.get),
     ]
 
 

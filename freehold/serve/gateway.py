@@ -59,6 +59,13 @@ class Backups(Protocol):
     async def stop(self) -> None: ...
 
 
+class Decisions(Protocol):
+    async def work(self, job: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Plans beside the gateway: see `operate/planning.py` for the jobs. Raises
+        `UserError(OVERLOADED)` while another plan is made."""
+        ...
+
+
 @dataclass(slots=True)
 class Gateway:
     settings: Settings
@@ -83,6 +90,7 @@ class Gateway:
     prices: Prices
     routes: Routes
     backups: Backups
+    decisions: Decisions
     events: Events
     notices: Notices
     peers: Peers

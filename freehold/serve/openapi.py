@@ -11,6 +11,7 @@ import freehold
 from freehold.core.errors import Code
 from freehold.serve import bodies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
+from freehold.serve.admin_decisions import DecideRequest, NewDecision
 from freehold.serve.admin_events import EventsQuery
 from freehold.serve.admin_keys import KeyChange, KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
@@ -62,6 +63,7 @@ _WITH_BODY = frozenset(
         Code.CLIENT_TOO_SLOW,
     }
 )
+_PLANNING = _WITH_BODY | {Code.FILE_INVALID, Code.MODEL_NOT_FOUND, Code.OVERLOADED}
 _ABOUT_WEIGHTS = frozenset({Code.MODEL_NOT_FOUND, Code.NOT_FOUND, Code.FILE_REFUSED})
 _INFERENCE = _WITH_BODY | {
     Code.UNSUPPORTED_PARAMETER,
@@ -388,6 +390,25 @@ _OTHERS = [
         "post", "/admin/v1/backups", "make_backup", "administration",
         "Back all of the installation up, locked for the recipient of the settings",
         replies.MadeBackup, frozenset({Code.CONFLICT, Code.DISK_FULL}), status=201,
+    ),
+    _Entry(
+        "post", "/admin/v1/decide", "decide", "administration",
+        "Rank every way to serve a workload, with what it costs", replies.Plan, _PLANNING,
+        DecideRequest,
+    ),
+    _Entry(
+        "get", "/admin/v1/decisions", "list_decisions", "administration",
+        "The decisions that were recorded, newest first", replies.DecisionList,
+        _WITH_QUERY | _OWNED, query=TenantQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/decisions", "record_decision", "administration",
+        "Plan, and keep the decision for one of the options", replies.Decision,
+        _PLANNING | _OWNED | {Code.CONFLICT}, NewDecision, status=201,
+    ),
+    _Entry(
+        "get", "/admin/v1/decisions/{decision}", "get_decision", "administration",
+        "A decision as it was made", replies.Decision, _WITH_QUERY | _OWNED, query=TenantQuery,
     ),
 ]  # fmt: skip
 

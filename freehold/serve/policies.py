@@ -149,6 +149,8 @@ def _scopes_for(action: Action) -> list[str]:
         Action.READ_ALL_EVENTS,
         Action.READ_BACKUPS,
         Action.MAKE_BACKUPS,
+        Action.READ_DECISIONS,
+        Action.CHANGE_DECISIONS,
     ):
         return ["operate"]
     return ["admin"]

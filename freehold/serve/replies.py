@@ -14,6 +14,7 @@ from freehold.core.departure import OnDeparture
 from freehold.core.event import Kind, Severity
 from freehold.core.limit import Measure, Period
 from freehold.core.model import ModelCard
+from freehold.core.plan import Basis, Precision, Verdict, Way
 from freehold.core.session import SessionKind
 from freehold.core.tenant import IsolationClass
 from freehold.core.usage import Outcome, UsageRow
@@ -705,6 +706,191 @@ class MadeBackup(Backup):
 
 class BackupList(BaseModel):
     data: list[Backup]
+
+
+class Option(BaseModel):
+    """One way to do the work. What does not belong to its way is null."""
+
+    id: str
+    way: Way
+    model: str
+    provider: str | None
+    precision: Precision | None
+    accelerator: str | None
+    accelerators_a_replica: Count
+    instance: str | None
+    region: str | None
+    term: str | None
+    details: dict[str, str]
+
+
+class CostPart(BaseModel):
+    name: str
+    a_month: float
+    once: float
+    formula: Annotated[str, Field(description="How it came about, in words and numbers.")]
+    source: str | None
+
+
+class JudgedRule(BaseModel):
+    rule: str
+    verdict: Verdict
+    why: str
+    source: str | None
+
+
+class PredictedOfOption(BaseModel):
+    """In the busiest hour of the last month, times at the 95th percentile."""
+
+    basis: Basis
+    ttft_ms: float | None
+    tpot_ms: float | None
+    whole_s: float | None
+    tokens_per_s: float | None
+
+
+class Emission(BaseModel):
+    kg_a_month: float
+    formula: str
+
+
+class RankedOption(BaseModel):
+    option: Option
+    replicas: int | None
+    a_month: float
+    over_horizon: float
+    days_to_deliver: int
+    predicted: PredictedOfOption | None
+    emitted: Emission | None
+    parts: list[CostPart]
+    rules: list[JudgedRule]
+    notes: list[str]
+
+
+class RejectedOption(BaseModel):
+    what: Annotated[str, Field(description="An option, or what many have in common.")]
+    why: str
+    judged: list[JudgedRule]
+
+
+class Plan(BaseModel):
+    workload: str
+    options: Annotated[int, Field(description="How many are possible.")]
+    horizon_months: int
+    ranked: list[RankedOption]
+    rejected: list[RejectedOption]
+
+
+class Predicted(BaseModel):
+    """Volumes of the first month; costs of the whole horizon. What is not known is null."""
+
+    requests_a_day: float
+    growth_a_month: float
+    prompt_tokens: float
+    answer_tokens: float
+    tokens_a_month: float
+    a_month: float
+    once: float
+    over_horizon: float
+    machines_a_month: float | None
+    per_million: float | None
+    per_million_reserved: Annotated[
+        float | None, Field(description="What machines cost, for a million tokens.")
+    ]
+    tokens_a_second_busy: float
+    tokens_a_second_full: float | None
+    utilization_busy: float | None
+    ttft_p95_ms: float | None
+    tpot_p95_ms: float | None
+    basis: Annotated[Basis | None, Field(description="What these times rest on.")]
+
+
+class RunnerUp(BaseModel):
+    way: Way
+    id: str
+    model: str
+    a_month: float
+    over_horizon: float
+    per_million: float | None
+
+
+class UsedPrice(BaseModel):
+    what: str
+    usd: float
+    each: str
+    source: str
+    at: str | None
+
+
+class Replicas(BaseModel):
+    at_peak: int
+    replicas: int
+    zones: int
+
+
+class WrittenWorkload(BaseModel):
+    name: str
+    written: Annotated[dict[str, Any], Field(description="What its file held.")]
+
+
+class FactsUsed(BaseModel):
+    digest: str
+    compiled: dict[str, str]
+
+
+class AssumedFigure(BaseModel):
+    value: float
+    unit: str
+    assumed: bool
+
+
+class DecisionInShort(BaseModel):
+    id: str
+    at: datetime
+    made_by: str
+    name: str
+    way: Way
+    option: str
+    a_month: float
+    per_million: float | None
+    supersedes: str | None
+    superseded_by: str | None
+
+
+class DecisionList(BaseModel):
+    data: list[DecisionInShort]
+
+
+class Decision(BaseModel):
+    """As it was made: it is never changed, only superseded by another."""
+
+    id: str
+    tenant: str
+    at: datetime
+    made_by: str
+    name: str
+    version: str
+    supersedes: str | None
+    superseded_by: str | None
+    workload: WrittenWorkload
+    aliases: list[str] | None
+    planned_at: str
+    option: Option
+    rank: Count
+    options: Count
+    sized: Replicas | None
+    context: Count
+    horizon_months: Count
+    days_to_deliver: int
+    parts: list[CostPart]
+    predicted: Predicted
+    runners_up: list[RunnerUp]
+    rules: list[JudgedRule]
+    notes: list[str]
+    prices: list[UsedPrice]
+    machine: dict[str, float] | None
+    assumptions: dict[str, AssumedFigure]
+    facts: FactsUsed
 
 
 class CardList(BaseModel):

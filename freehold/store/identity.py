@@ -33,6 +33,8 @@ from freehold.store.tables import (
     api_keys,
     changes,
     cut_offs,
+    decision_checks,
+    decisions,
     limits,
     policies,
     role_grants,
@@ -150,6 +152,7 @@ class Identity(AuditTable):
             found = _one_tenant(connection, tenant_id)
             for table in (
                 adapters, routes, api_keys, policies, limits, role_grants, sessions, cut_offs,
+                decisions, decision_checks,
             ):  # fmt: skip
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             connection.execute(delete(tenants).where(tenants.c.id == tenant_id))

@@ -28,6 +28,7 @@ from freehold.store import statements
 from freehold.store.audit import AuditTable, body_of_request
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.base import ClaimState, Entries
+from freehold.store.decisions import DecisionTable
 from freehold.store.events import EventTable
 from freehold.store.holds import HoldTable
 from freehold.store.identity import Identity
@@ -72,6 +73,7 @@ class SqlStore(
     SubjectTable,
     PatternTable,
     RestraintTable,
+    DecisionTable,
     AuditTable,
     EventTable,
 ):

@@ -367,3 +367,27 @@ key_patterns = Table(
     Column("content", String, nullable=False),
     Column("at_us", BigInteger, nullable=False),
 )
+
+# Decisions as they were made; `content` is what freehold/decide/record.py says.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False, index=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("made_by", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("supersedes", String, unique=True),
+    Column("content", String, nullable=False),
+)
+
+# When each was held against what became of it, and what had departed then, a line each.
+decision_checks = Table(
+    "decision_checks",
+    metadata,
+    Column("decision_id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("begun_at_us", BigInteger, nullable=False),
+    Column("departed", String, nullable=False),
+)

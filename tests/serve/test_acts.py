@@ -106,6 +106,11 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
     ("POST", "/admin/v1/backups"): (
         "/admin/v1/backups", None, ["backup.make"], "installation", [],
     ),
+    ("POST", "/admin/v1/decisions"): (
+        "/admin/v1/decisions",
+        {"workload": {"requests_per_day": 9, "prompt": 9, "answer": 9, "models": ["gpt-5-nano"]}},
+        ["decision.record"], "installation", ["option", "workload", "predicted"],
+    ),
 }  # fmt: skip
 
 

@@ -78,6 +78,8 @@ _OVERALL = {
     ("GET", "/admin/v1/whoami"), ("GET", "/admin/v1/sessions"), ("DELETE", "/admin/v1/sessions"),
     ("DELETE", "/admin/v1/sessions/{session_id}"),
     ("GET", "/admin/v1/backups"), ("POST", "/admin/v1/backups"),
+    ("POST", "/admin/v1/decide"), ("GET", "/admin/v1/decisions"), ("POST", "/admin/v1/decisions"),
+    ("GET", "/admin/v1/decisions/{decision}"),
 }  # fmt: skip
 # For whom no key is asked: a login of somebody elsewhere, and the end of a session.
 _PROVEN = {("POST", "/admin/v1/sessions"), ("DELETE", "/admin/v1/sessions/current")}

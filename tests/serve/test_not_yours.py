@@ -25,6 +25,7 @@ from freehold.serve import app
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
+from tests.store.making import a_decision
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -54,6 +55,19 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("GET", "/admin/v1/models"): {},
     ("GET", "/admin/v1/backups"): {},
     ("POST", "/admin/v1/backups"): {},
+    ("POST", "/admin/v1/decide"): {},
+    ("GET", "/admin/v1/decisions"): {
+        "tenant": ("/admin/v1/decisions" + _OWNED, None),
+        "tenant id": ("/admin/v1/decisions" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/decisions"): {
+        "tenant": ("/admin/v1/decisions", {"workload": {}, "tenant": "{}"}),
+        "decision": ("/admin/v1/decisions", {"workload": {}, "supersede": "{}"}),
+    },
+    ("GET", "/admin/v1/decisions/{decision}"): {
+        "decision": ("/admin/v1/decisions/{}", None),
+        "tenant": ("/admin/v1/decisions/dec_x" + _OWNED, None),
+    },
     ("GET", "/admin/v1/tenants"): {},
     ("POST", "/admin/v1/tenants"): {"tenant": ("/admin/v1/tenants", {"name": "{}"})},
     ("GET", "/admin/v1/tenants/{tenant}"): {
@@ -236,6 +250,9 @@ _THEIR_SESSION = Session(
 )  # fmt: skip
 
 
+_THEIR_DECISION = "dec_" + "7" * 26
+
+
 class House:
     """Two tenants: `mine` asks, `theirs` has one of each kind."""
 
@@ -251,6 +268,7 @@ class House:
             "tenant id": "ten_absent", "limit": "lim_" + "0" * 26,
             "policy": "absent-rule", "request": "req_" + "0" * 26,
             "person": "per_" + "a" * 26, "session": "ses_" + "0" * 26, "group": "absent-team",
+            "decision": "dec_" + "0" * 26,
         }  # fmt: skip
 
     async def ask(self, method: str, request: Request, name: str) -> tuple[int, str]:
@@ -271,6 +289,7 @@ class House:
         return repr([
             store.tenant(_THEIRS), store.keys(_THEIRS), store.records(_THEIRS, 100),
             store.policies(_THEIRS), store.limits(_THEIRS), store.sessions(_THEIRS, 1),
+            store.decisions(_THEIRS),
             *(store.role_grants(_THEIRS, each) for each in Environment),
             *(store.routes(_THEIRS, each) for each in Environment),
             *(store.adapters(_THEIRS, each, 100) for each in Environment),
@@ -289,6 +308,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         world.gateway.store.set_limit(_THEIRS, Limit(
             "lim_SECRET", _THEIRS, None, None, Measure.TOKENS, Period.TOTAL, 10**9, True, 1
         ))  # fmt: skip
+        world.gateway.store.add_decision(_THEIRS, a_decision(_THEIR_DECISION, _THEIRS))
         await world.gateway.access.refresh()
         mine, theirs = _key(world, "ten_mine", "my-key"), _key(world, _THEIRS, "secret-key")
         headers = {"authorization": f"Bearer {theirs}"}
@@ -313,6 +333,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             "policy": "secret-rule",
             "request": done.headers["x-freehold-request-id"], "group": "secret-team",
             "person": _THEIR_SESSION.person_id, "session": _THEIR_SESSION.id,
+            "decision": _THEIR_DECISION,
         })  # fmt: skip
 
 
@@ -338,6 +359,7 @@ async def test_the_table_names_every_operation_and_nothing_else(house: House) ->
             "tenant": "tenant",
             "name": "policy",
             "session_id": "session",
+            "decision": "decision",
         }
         for parameter, kind in named.items():
             assert f"{{{parameter}}}" not in path or kind in kinds, path

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
+from freehold.core.decision import Decision
 from freehold.core.limit import Limit, Measure, Period
 from freehold.core.policy import Policy
 from freehold.core.subject import SubjectKey
@@ -103,6 +104,13 @@ def a_limit(tenant: str, **fields: Any) -> Limit:
     return replace(made, **fields)
 
 
+def a_decision(decision_id: str, tenant: str = "ten_a", **fields: Any) -> Decision:
+    made = Decision(
+        decision_id, tenant, 5, f"key of {tenant}", f"of {tenant}", "0.1.0", {"option": tenant}
+    )
+    return replace(made, **fields)
+
+
 def furnish(store: SqlStore, tenant: str) -> None:
     store.add_tenant(tenant, f"house of {tenant}", 1)
     store.add_key(a_key(f"key_{tenant}", tenant))
@@ -111,6 +119,7 @@ def furnish(store: SqlStore, tenant: str) -> None:
     store.add_adapters(tenant, [adapter(tenant, f"a {tenant}", id=f"adp_{tenant}")])
     store.put_policy(Policy("nights", f"of {tenant}", tenant))
     store.set_limit(tenant, a_limit(tenant))
+    store.add_decision(tenant, a_decision(f"dec_{tenant}", tenant))
     store.add_subject_key(SubjectKey(f"dk_{tenant}", tenant, "somebody", b"wrapped", 1))
     used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
 

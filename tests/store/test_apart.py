@@ -14,6 +14,7 @@ from freehold.core.tenant import IsolationClass
 from freehold.store.holds import Wanted
 from freehold.store.sql import SqlStore
 from tests.store.making import (
+    a_decision,
     a_key,
     a_limit,
     a_route,
@@ -90,6 +91,13 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "set_limit": lambda store, tenant: store.set_limit(tenant, a_limit(tenant, amount=5)),
     "remove_limit": lambda store, tenant: store.remove_limit(tenant, Environment.DEV, "lim_ten_a"),
     "spent": lambda store, tenant: store.spent(tenant, a_limit("ten_a"), Window(0, None)),
+    "add_decision": lambda store, tenant: store.add_decision(
+        tenant, a_decision(f"dec_{uuid4()}", tenant)
+    ),
+    "decisions": lambda store, tenant: store.decisions(tenant),
+    "decision": lambda store, tenant: store.decision(tenant, "dec_ten_a"),
+    "begin_check": lambda store, tenant: store.begin_check(tenant, "dec_ten_a", 9, 9),
+    "departed": lambda store, tenant: store.departed(tenant, "dec_ten_a", ["volume"]),
     "remove_policy": lambda store, tenant: store.remove_policy(tenant, "nights"),
     "tenant": lambda store, tenant: store.tenant(tenant),
     "holdings": lambda store, tenant: store.holdings(tenant, 1),
@@ -103,7 +111,8 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 _UNSCOPED = {
     "access_number", "acted", "add_events", "add_key", "add_session", "add_subject_key",
     "add_tenant", "apply", "audit_found", "audit_heads", "audit_page", "audit_trail", "beat",
-    "billed_here", "claim", "close", "deliver_later", "delivered", "due_deliveries",
+    "billed_here", "claim", "close", "current_decisions", "deliver_later", "delivered",
+    "due_deliveries",
     "every_cut_off", "every_event", "every_limit", "every_policy", "every_role_grant",
     "every_subject_key", "fact", "first_fact", "forget_events", "forget_patterns", "grant_role",
     "is_own", "keep_patterns", "key_by_hash", "limits_mark", "living_sessions", "own", "put_back",
@@ -127,7 +136,7 @@ def test_every_method_is_listed_with_or_without_a_tenant() -> None:
 
 def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "usage", "records", "tenant", "holdings",
-             "standing", "policies", "audit_records", "limits", "spent")  # fmt: skip
+             "standing", "policies", "audit_records", "limits", "spent", "decision")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 

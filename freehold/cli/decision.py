@@ -1,0 +1,202 @@
+"""`freehold decide FILE --record`, and what became of decisions that were recorded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from freehold.cli import reach
+from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
+from freehold.cli.owner import TenantOption, chosen_tenant
+from freehold.config import load
+from freehold.config.home import Home
+
+_PATH = "/admin/v1/decisions"
+_Id = Annotated[str, typer.Argument(metavar="ID", help="As `freehold decide list` shows it.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A decision to be recorded."""
+
+    file: Path
+    option: str | None = None
+    aliases: tuple[str, ...] = ()
+    supersede: str | None = None
+    tenant: str | None = None
+
+
+def recorded(home: Home, wanted: Wanted) -> dict[str, Any]:
+    """Planned by the gateway that runs, with its facts, or here where none does."""
+    from freehold.config.lined import read
+    from freehold.config.workload import read_workload
+
+    read_workload(wanted.file)  # so that what is wrong in it is told with its line
+    body: dict[str, Any] = {
+        "workload": read(wanted.file).content,
+        "name": wanted.file.stem,
+        "option": wanted.option,
+        "aliases": list(wanted.aliases),
+        "supersede": wanted.supersede,
+        "tenant": wanted.tenant,
+    }
+    gateway = reach.running(home)
+    if gateway is not None:
+        found: dict[str, Any] = gateway.call("POST", _PATH, body)
+        return found
+    from freehold.operate.planning import JOBS
+    from freehold.serve.admin import validated
+    from freehold.serve.admin_decisions import (
+        NewDecision,
+        new_decision,
+        record_asked,
+        shown_decision,
+    )
+
+    asked = validated(NewDecision, body)
+    with reach.offline(home) as (store, keyring, _):
+        tenant_id = chosen_tenant(store, wanted.tenant).id
+        now_us = keyring.clock.wall_us()
+        content = JOBS["record"](home.path, record_asked(asked, now_us))
+        new = new_decision(content, tenant_id, "local", now_us, wanted.supersede)
+        store.add_decision(tenant_id, new)
+        return shown_decision(new)
+
+
+def show_recorded(made: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(made)
+        return
+    console.print(f"Recorded as {made['id']}, to be checked with `freehold decide check`.")
+    _show(made)
+
+
+def list_decisions(tenant: TenantOption = None, as_json: Json = False) -> None:
+    """List the decisions that were recorded, newest first."""
+    with errors_in_a_sentence(as_json):
+        found = _list(load.home(), tenant)
+    if as_json:
+        print_json(found)
+        return
+    table(
+        ["id", "at", "workload", "decided for", "a month", "by", "superseded by"],
+        [
+            [
+                each["id"],
+                each["at"][:16],
+                each["name"],
+                each["option"],
+                f"{each['a_month']:,.2f}",
+                each["made_by"],
+                each["superseded_by"],
+            ]
+            for each in found
+        ],
+        "No decision is recorded: `freehold decide FILE --record` makes one.",
+    )
+
+
+def show(decision_id: _Id, tenant: TenantOption = None, as_json: Json = False) -> None:
+    """Show a recorded decision: what was chosen and predicted, and what that rests on."""
+    with errors_in_a_sentence(as_json):
+        found = one(load.home(), decision_id, tenant)
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _list(home: Home, tenant: str | None) -> list[dict[str, Any]]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=_of(tenant))["data"]
+        return found
+    from freehold.serve.admin_decisions import decision_in_short
+
+    with reach.offline(home) as (store, _, _):
+        mine = chosen_tenant(store, tenant).id
+        return [decision_in_short(each) for each in store.decisions(mine)]
+
+
+def one(home: Home, decision_id: str, tenant: str | None) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        path = f"{_PATH}/{reach.quoted(decision_id)}"
+        found: dict[str, Any] = gateway.call("GET", path, query=_of(tenant))
+        return found
+    from freehold.serve.admin_decisions import shown_decision
+    from freehold.store.decisions import no_decision
+
+    with reach.offline(home) as (store, _, _):
+        decision = store.decision(chosen_tenant(store, tenant).id, decision_id)
+        if decision is None:
+            raise no_decision(decision_id)
+        return shown_decision(decision)
+
+
+def _of(tenant: str | None) -> dict[str, Any]:
+    return {} if tenant is None else {"tenant": tenant}
+
+
+def _show(made: dict[str, Any]) -> None:
+    """What was decided, in lines."""
+    option, predicted = made["option"], made["predicted"]
+    rank = f"option {made['rank']:,} of {made['options']:,}"
+    _line(f"{made['name']}: {option['id']} ({option['way'].replace('_', ' ')}), {rank}.")
+    _line(f"Decided by {made['made_by']} at {made['at'][:16]} with Freehold {made['version']}.")
+    for name, field in (("Supersedes", "supersedes"), ("Superseded by", "superseded_by")):
+        if made[field]:
+            _line(f"{name} {made[field]}.")
+    aliases = made["aliases"]
+    _line(f"Requests of it: {'those to ' + ', '.join(aliases) if aliases else 'all'}.")
+    console.print()
+    for name, value in _predictions(predicted, made["horizon_months"]):
+        _line(f"  {name}: {value}")
+    console.print("\nWhat it costs:")
+    for part in made["parts"]:
+        once = f" and {part['once']:,.0f} once" if part["once"] else ""
+        _line(f"  {part['a_month']:,.2f} a month{once}, {part['name']}: {part['formula']}")
+    if made["runners_up"]:
+        console.print("\nThe best of the other ways:")
+    for each in made["runners_up"]:
+        _line(
+            f"  {each['way'].replace('_', ' ')}: {each['a_month']:,.2f} a month, "
+            f"{each['over_horizon']:,.0f} in {made['horizon_months']} months, {each['id']}"
+        )
+    if made["rules"]:
+        console.print("\nRules:")
+    for each in made["rules"]:
+        _line(f"  {each['verdict']}: {each['rule']}: {each['why']}")
+    console.print("\nIt rests on:")
+    for each in made["prices"]:
+        at = f", {each['at']}" if each["at"] else ""
+        _line(f"  {each['usd']:,.6g} USD per {each['each']}: {each['what']} ({each['source']}{at})")
+    facts = made["facts"]
+    dates = ", ".join(f"{part} of {at}" for part, at in facts["compiled"].items())
+    _line(f"  facts {facts['digest'][:19]}: {dates}")
+    for note in made["notes"]:
+        _line(f"  {note}")
+
+
+def _predictions(found: dict[str, Any], months: int) -> list[tuple[str, str]]:
+    """Those that are known."""
+    told = [
+        ("requests a day", found["requests_a_day"], "{:,.0f}"),
+        ("tokens of a prompt", found["prompt_tokens"], "{:,.0f}"),
+        ("tokens of an answer", found["answer_tokens"], "{:,.0f}"),
+        ("a month", found["a_month"], "{:,.2f}"),
+        (f"in {months} months", found["over_horizon"], "{:,.0f}"),
+        ("a million tokens, everything counted", found["per_million"], "{:,.4f}"),
+        ("a million tokens, machines alone, busy or not", found["per_million_reserved"], "{:,.4f}"),
+        ("tokens/s of answers in the busiest hour", found["tokens_a_second_busy"], "{:,.1f}"),
+        ("tokens/s of answers that it can make", found["tokens_a_second_full"], "{:,.1f}"),
+        ("busy in that hour", found["utilization_busy"], "{:.0%}"),
+        ("first token, p95, ms", found["ttft_p95_ms"], "{:,.0f}"),
+        ("each token after it, p95, ms", found["tpot_p95_ms"], "{:,.1f}"),
+    ]
+    return [(name, form.format(value)) for name, value, form in told if value is not None]
+
+
+def _line(text: str) -> None:
+    console.print(plain(text), soft_wrap=True)

@@ -1,0 +1,195 @@
+"""What is kept of a decision: the option that was chosen, what was predicted of it, and what
+all that rests on, in plain values that no later version has to understand to show."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from decimal import Decimal
+from typing import Any
+
+from freehold.core.facts import Source
+from freehold.core.plan import Way, Workload
+from freehold.decide import cost, demand, machines
+from freehold.decide.assumptions import Assumptions
+from freehold.decide.cost import Offer, Sized
+from freehold.decide.money import MILLION, MONTH_HOURS, exact, whole
+from freehold.decide.money import a_month as monthly
+from freehold.decide.money import once as at_once
+from freehold.decide.options import context_needed
+from freehold.decide.plain import ranked_as_plain
+from freehold.decide.planner import Plan, Ranked
+from freehold.decide.sizing import times_of
+
+VERSION = 1
+
+
+def content(
+    chosen: Ranked, found: Plan, workload: Workload, assumptions: Assumptions
+) -> dict[str, Any]:
+    """Of one of the plan's options. Whoever keeps it adds the workload as it was written and
+    which facts it was planned with."""
+    told = ranked_as_plain(chosen)
+    sized = chosen.sized
+    return {
+        "v": VERSION,
+        **{name: told[name] for name in ("option", "days_to_deliver", "parts", "rules", "notes")},
+        "rank": found.ranked.index(chosen) + 1,
+        "options": len(found.ranked),
+        "sized": sized and asdict(sized),
+        "context": context_needed(workload),
+        "horizon_months": workload.horizon_months,
+        "predicted": predicted(chosen, workload, assumptions),
+        "runners_up": [_runner_up(each, workload) for each in runners_up(chosen, found)],
+        "prices": list(_prices(chosen.offer, assumptions)),
+        "machine": _machine(chosen, workload, assumptions),
+        "assumptions": {
+            name: {"value": float(each.value), "unit": each.unit, "assumed": each.assumed}
+            for name, each in sorted(assumptions.figures.items())
+        },
+    }
+
+
+def runners_up(chosen: Ranked, found: Plan) -> tuple[Ranked, ...]:
+    """The cheapest of each way beside the one that was chosen."""
+    best: dict[Way, Ranked] = {}
+    for each in found.ranked:
+        if each.option.id != chosen.option.id:
+            best.setdefault(each.option.way, each)
+    return tuple(best.values())
+
+
+def predicted(each: Ranked, workload: Workload, assumptions: Assumptions) -> dict[str, Any]:
+    """Volumes are those of the first month, which `growth_a_month` raises; costs for a million
+    tokens, read and written, are those of the whole horizon. `reserved` counts what machines
+    cost alone, which they do whether they are busy or not."""
+    months = workload.horizon_months
+    tokens = tokens_a_month(workload)
+    hosted = machines_a_month(each, workload, assumptions)
+    return {
+        "requests_a_day": workload.requests_a_day,
+        "growth_a_month": workload.growth_a_month,
+        "prompt_tokens": float(demand.mean(workload.prompt)),
+        "answer_tokens": float(demand.mean(workload.answer)),
+        "tokens_a_month": float(tokens),
+        "a_month": float(monthly(each.cost.parts)),
+        "once": float(at_once(each.cost.parts)),
+        "over_horizon": float(each.over_horizon),
+        "machines_a_month": None if hosted is None else float(hosted),
+        "per_million": per_million(each.over_horizon / months, tokens),
+        "per_million_reserved": None if hosted is None else per_million(hosted, tokens),
+        **_speeds(each, workload),
+    }
+
+
+def tokens_a_month(workload: Workload) -> Decimal:
+    """Of the mean month of the horizon: requests × (prompt + answer)."""
+    length = demand.mean(workload.prompt) + demand.mean(workload.answer)
+    return demand.requests_a_month(workload) * length
+
+
+def per_million(a_month: Decimal | float, tokens: Decimal | float) -> float | None:
+    """None where there are no tokens to share it out among."""
+    return float(round(exact(a_month) / exact(tokens) * MILLION, 6)) if tokens else None
+
+
+def machines_a_month(each: Ranked, workload: Workload, assumptions: Assumptions) -> Decimal | None:
+    """What is bought at once is shared out over the horizon; None where nothing is hosted."""
+    if each.sized is None:
+        return None
+    parts = cost.hosted(each.offer, workload, assumptions, each.sized)
+    return whole(parts, workload.horizon_months) / workload.horizon_months
+
+
+def _speeds(each: Ranked, workload: Workload) -> dict[str, Any]:
+    """Tokens of answers a second: what the busiest hour asks for, and what the replicas that
+    are there make when there is always another request. Waits are at the 95th percentile, in
+    the busiest hour of the last month, which the replicas are for."""
+    answer = float(demand.mean(workload.answer))
+    busy, full = float(demand.peak(workload)) * answer / 3600, None
+    offer, sized, told = each.offer, each.sized, each.predicted
+    if offer.model is not None and offer.accelerator is not None and sized is not None:
+        times = times_of(each.option, offer.model, offer.accelerator, workload)
+        if times is not None:
+            _, of_one = times.full_load(float(demand.mean(workload.prompt)), answer)
+            full = of_one * sized.replicas
+    return {
+        "tokens_a_second_busy": busy,
+        "tokens_a_second_full": full,
+        "utilization_busy": full and busy / full,
+        "ttft_p95_ms": told and told.ttft_ms,
+        "tpot_p95_ms": told and told.tpot_ms,
+        "basis": told and told.basis.value,
+    }
+
+
+def _runner_up(each: Ranked, workload: Workload) -> dict[str, Any]:
+    option, months = each.option, workload.horizon_months
+    return {
+        "way": option.way.value,
+        "id": option.id,
+        "model": option.model,
+        "a_month": float(monthly(each.cost.parts)),
+        "over_horizon": float(each.over_horizon),
+        "per_million": per_million(each.over_horizon / months, tokens_a_month(workload)),
+    }
+
+
+def _prices(offer: Offer, assumptions: Assumptions) -> Iterable[dict[str, Any]]:
+    """Those of what was chosen, in dollars, each with where it is from."""
+    if offer.rent is not None:
+        rent = offer.rent
+        yield _price(f"{rent.instance} at {rent.provider}", rent.usd_per_hour, "hour", rent.source)
+    if offer.api is not None:
+        api = offer.api
+        for what, value in (
+            ("prompts", api.input_usd),
+            ("cached prompts", api.cached_usd),
+            ("answers", api.output_usd),
+        ):
+            if value is not None:
+                name = f"{what} of {api.model} at {api.provider}"
+                yield _price(name, value, "million tokens", api.source)
+    if offer.accelerator is not None and offer.rent is None:
+        figure = assumptions.price(offer.accelerator.id)
+        if figure is not None:
+            why = Source("assumed" if figure.assumed else "yours", None, figure.why)
+            yield _price(offer.accelerator.id, float(figure.value), "accelerator", why)
+
+
+def _price(what: str, value: float, each: str, source: Source) -> dict[str, Any]:
+    at = source.at.isoformat() if source.at else None
+    return {"what": what, "usd": value, "each": each, "source": source.where, "at": at}
+
+
+def _machine(chosen: Ranked, workload: Workload, assumptions: Assumptions) -> dict[str, Any] | None:
+    """What the machines cost, as `prices.machine` of the settings has it; None where there
+    are none. `busy` is the share of the time in which answers are made, on the average of a
+    week."""
+    sized, offer, option = chosen.sized, chosen.offer, chosen.option
+    if sized is None or offer.accelerator is None:
+        return None
+    dollar, economics = assumptions.value("for_a_dollar"), workload.economics
+    made: dict[str, Any] = {"busy": _busy(sized, workload)}
+    if offer.rent is not None:
+        parts = cost.hosted(offer, workload, assumptions, sized)
+        return made | {"per_hour": float(round(monthly(parts) / MONTH_HOURS, 6))}
+    kit = machines.bought(offer.accelerator.id, sized.replicas * option.accelerators_a_replica)
+    price = assumptions.price(offer.accelerator.id)
+    server = assumptions.value(f"{kit.server}_price")
+    whole_price = (kit.accelerators * price.value + kit.servers * server) * dollar if price else 0
+    drawn = machines.kilowatt_hours(option, offer.accelerator, sized.replicas, assumptions)
+    at_plug = exact(economics.power_per_kwh) * exact(economics.power_usage_effectiveness)
+    hosting = next((each.a_month for each in chosen.cost.parts if each.name == "Hosting"), 0.0)
+    return made | {
+        "purchase": 0.0 if cost.is_at_hand(option) else float(whole_price),
+        "lifetime_years": round(economics.amortization_months / 12, 4),
+        "watts": float(round(drawn / MONTH_HOURS * 1000, 1)) if offer.accelerator.power_w else 0.0,
+        "per_kwh": float(at_plug),
+        "per_month": hosting,
+    }
+
+
+def _busy(sized: Sized, workload: Workload) -> float:
+    hours = demand.hourly(workload)
+    mean = float(sum(hours) / (max(hours) * len(hours)))
+    share = mean * workload.economics.utilization_ceiling * sized.at_peak / sized.replicas
+    return round(min(max(share, 0.0001), 1.0), 4)

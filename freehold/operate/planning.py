@@ -1,0 +1,150 @@
+"""Planning as jobs: plain values in, plain values out, so that a process of its own can do it
+for a gateway, which answers requests meanwhile. It reads facts and the probed machine, and
+neither the store nor the settings' secrets.
+
+`python -m freehold.operate.planning` does one: JSON on its standard input, JSON on its output.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from freehold.catalog.facts import facts_digest, load_facts
+from freehold.config.workload import workload_from
+from freehold.core.errors import Code, UserError
+from freehold.core.facts import Facts
+from freehold.core.names import like
+from freehold.core.plan import Workload
+from freehold.decide import record
+from freehold.decide.assumptions import Assumptions
+from freehold.decide.options import canonical
+from freehold.decide.plain import plan_as_plain
+from freehold.decide.planner import Plan, Ranked, plan
+from freehold.decide.sizing import Sizing
+
+_NICE = 10  # whoever waits for an answer goes first
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    workload: Workload
+    facts: Facts
+    assumptions: Assumptions
+    sizing: Sizing
+    plan: Plan
+
+
+def planned(home: Path, workload: Workload, today: date) -> Planned:
+    """Raises `UserError`: `MODEL_NOT_FOUND` for a model that nobody knows."""
+    facts, assumptions = load_facts(home), Assumptions().of(workload)
+    check_models(workload, facts)
+    sizing = Sizing(facts)
+    found = plan(workload, facts, sizing, start=today, assumptions=assumptions)
+    return Planned(workload, facts, assumptions, sizing, found)
+
+
+def check_models(workload: Workload, facts: Facts) -> None:
+    known = {*facts.models, *(api.model for api in facts.apis)}
+    names = set(map(canonical, known))
+    for name in workload.models:
+        if canonical(name) not in names:
+            raise UserError(
+                Code.MODEL_NOT_FOUND,
+                f"No model {name[:80]!r} is in the facts, of weights or of an API"
+                f"{like(name, sorted(known))}.",
+                param="models",
+            )
+
+
+def _planned_of(home: Path, asked: Mapping[str, Any]) -> Planned:
+    workload = workload_from(asked["workload"], asked["name"])
+    return planned(home, workload, date.fromisoformat(asked["today"]))
+
+
+def plan_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    found = planned(
+        home, workload_from(asked["workload"], asked["name"]), date.fromisoformat(asked["today"])
+    )
+    return plan_as_plain(found.plan, found.workload, asked["top"])
+
+
+def record_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a decision: of the option that is asked for, by its rank or its id."""
+    found = planned(
+        home, workload_from(asked["workload"], asked["name"]), date.fromisoformat(asked["today"])
+    )
+    return recorded(home, found, asked)
+
+
+def recorded(home: Path, found: Planned, asked: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = _chosen(found.plan, asked.get("option"))
+    made = record.content(chosen, found.plan, found.workload, found.assumptions)
+    compiled = {part: at.isoformat() for part, at in sorted(found.facts.compiled.items())}
+    return {
+        **made,
+        "workload": {"name": found.workload.name, "written": asked["workload"]},
+        "aliases": asked.get("aliases") or None,
+        "planned_at": asked["today"],
+        "facts": {"digest": facts_digest(home), "compiled": compiled},
+    }
+
+
+def _chosen(found: Plan, option: str | None) -> Ranked:
+    """Raises `UserError`: `CONFLICT` where nothing passes, `NOT_FOUND` for no option of it."""
+    if not found.ranked:
+        raise UserError(
+            Code.CONFLICT,
+            "Nothing passes, so that there is nothing to decide for: `freehold decide FILE` says "
+            "what keeps options out.",
+        )
+    if option is None:
+        return found.ranked[0]
+    if option.isdecimal():
+        number = int(option)
+        if 1 <= number <= len(found.ranked):
+            return found.ranked[number - 1]
+        raise UserError(
+            Code.NOT_FOUND,
+            f"There is no option {number}: {len(found.ranked):,} are possible, 1 is the first.",
+            param="option",
+        )
+    for each in found.ranked:
+        if each.option.id == option:
+            return each
+    why = next((each.why for each in found.rejected if each.what == option), None)
+    raise UserError(
+        Code.NOT_FOUND,
+        f"No possible option has the id {option[:120]!r}"
+        f"{f' ({why})' if why else ''}: name one that `freehold decide FILE --json` lists, or "
+        "its rank.",
+        param="option",
+    )
+
+
+JOBS: Mapping[str, Callable[[Path, Mapping[str, Any]], dict[str, Any]]] = {
+    "plan": plan_job,
+    "record": record_job,
+}
+
+
+def main() -> None:
+    os.nice(_NICE)
+    told = json.loads(sys.stdin.buffer.read())
+    try:
+        answer = {"done": JOBS[told["job"]](Path(told["home"]), told["asked"])}
+    except UserError as error:
+        answer = {
+            "refused": {
+                "code": error.code.value, "message": error.message, "param": error.param,
+            }
+        }  # fmt: skip
+    sys.stdout.buffer.write(json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""`freehold decide --record`: a decision is kept as it was made, on a home that is served and on
+one that rests."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+
+_WORKLOAD = "requests_per_day: 20k\nprompt: 800\nanswer: 250\nmodels: [gpt-5-nano, qwen3-0.6b]\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    found = tmp_path / "help desk.yaml"
+    found.write_text(_WORKLOAD)
+    return found
+
+
+def _recorded(run: Run, file: Path, *more: str) -> dict[str, Any]:
+    told = run("decide", str(file), "--record", "--json", *more)
+    assert told.exit_code == 0, told.output
+    found: dict[str, Any] = json.loads(told.stdout)
+    return found
+
+
+def test_a_recorded_decision_is_shown_and_listed_as_it_was_made(run: Run, file: Path) -> None:
+    made = _recorded(run, file)
+    assert made["id"].startswith("dec_")
+    assert made["rank"] == 1
+    assert made["option"]["id"] == "api/OpenAI/gpt-5-nano"
+    assert made["workload"]["written"]["requests_per_day"] == "20k"
+    assert made["name"] == "help desk"
+    predicted = made["predicted"]
+    assert predicted["requests_a_day"] == 20_000
+    assert predicted["a_month"] == pytest.approx(sum(each["a_month"] for each in made["parts"]))
+    tokens = 20_000 * 1050 * 365 / 12
+    assert predicted["per_million"] == pytest.approx(
+        predicted["over_horizon"] / 12 / tokens * 1e6, rel=1e-5
+    )
+    assert predicted["per_million_reserved"] is None, "nothing is hosted"
+    assert {each["what"] for each in made["prices"]} >= {"prompts of gpt-5-nano at OpenAI"}
+    assert made["facts"]["digest"].startswith("sha256:")
+    assert made["rules"]
+    assert made["assumptions"]["team_share.api"]["assumed"]
+    shown = json.loads(run("decide", "show", made["id"], "--json").stdout)
+    assert shown == made
+    listed = json.loads(run("decide", "list", "--json").stdout)
+    assert listed[0]["id"] == made["id"]
+    told = run("decide", "show", made["id"]).stdout
+    assert "option 1 of" in told
+    assert "requests a day: 20,000" in told
+
+
+def test_an_option_is_chosen_by_its_rank_or_id_and_hosting_is_costed_as_reserved(
+    run: Run, file: Path
+) -> None:
+    plan = json.loads(run("decide", str(file), "--top", "500", "--json").stdout)
+    own = next(each for each in plan["ranked"] if each["option"]["way"] == "owned")
+    made = _recorded(run, file, "--option", own["option"]["id"])
+    assert made["option"]["id"] == own["option"]["id"]
+    again = _recorded(run, file, "--option", str(made["rank"]))
+    assert again["option"] == made["option"]
+    predicted = made["predicted"]
+    assert predicted["machines_a_month"] > 0
+    assert predicted["per_million_reserved"] == pytest.approx(
+        predicted["machines_a_month"] / predicted["tokens_a_month"] * 1e6, rel=1e-5
+    )
+    assert predicted["tokens_a_second_full"] > predicted["tokens_a_second_busy"] > 0
+    assert predicted["ttft_p95_ms"] > 0
+    assert predicted["tpot_p95_ms"] > 0
+    assert "api" in {each["way"] for each in made["runners_up"]}
+    assert made["machine"]["purchase"] > 0
+    assert 0 < made["machine"]["busy"] <= 1
+
+
+def test_a_decision_is_superseded_by_a_new_one_and_never_changed(run: Run, file: Path) -> None:
+    old = _recorded(run, file)
+    new = _recorded(run, file, "--supersede", old["id"], "--alias", "bot")
+    assert (new["supersedes"], new["aliases"]) == (old["id"], ["bot"])
+    shown = json.loads(run("decide", "show", old["id"], "--json").stdout)
+    assert shown == old | {"superseded_by": new["id"]}
+    twice = run("decide", str(file), "--record", "--supersede", old["id"])
+    assert twice.exit_code == 1
+    assert new["id"] in twice.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--record", "--option", "x"), "No possible option has the id 'x'"),
+        (("--record", "--option", "99999999"), "There is no option 99999999"),
+        (("--record", "--supersede", "dec_x"), "There is no decision 'dec_x'"),
+        (("--record", "--tenant", "nobody"), "There is no tenant 'nobody'"),
+        (("--alias", "x"), "add it"),
+    ],
+)
+def test_what_cannot_be_recorded_is_told_in_a_sentence(
+    run: Run, file: Path, words: tuple[str, ...], said: str
+) -> None:
+    told = run("decide", str(file), *words)
+    assert told.exit_code == 1
+    assert said in told.output
+
+
+def test_a_file_with_a_mistake_is_told_with_its_line(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(_WORKLOAD + "region: 5\n")
+    told = run("decide", str(file), "--record")
+    assert told.exit_code == 1
+    assert "line 5" in told.output
+
+
+def test_nothing_that_passes_is_nothing_to_decide_for(
+    offline: Run, tmp_path: Path, commands: Callable[[Path], Run]
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(_WORKLOAD + "rules: {least_mmlu: 99}\n")
+    told = offline("decide", str(file), "--record")
+    assert told.exit_code == 1
+    assert "Nothing passes" in told.output
