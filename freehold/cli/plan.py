@@ -15,6 +15,7 @@ from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
     from freehold.core.plan import Part, Workload
+    from freehold.decide.nearest import Nothing
     from freehold.decide.planner import Plan, Ranked, Rejected
 
 _REASONS = 8  # of those that keep most options out
@@ -44,7 +45,7 @@ def plan_(
     from freehold.config.workload import read_workload
     from freehold.decide.plain import plan_as_plain
     from freehold.decide.weighed import weighed
-    from freehold.operate.planning import planned
+    from freehold.operate.planning import nearest_to, planned
 
     with errors_in_a_sentence(as_json):
         if not record and (alias or supersede or tenant):
@@ -58,18 +59,19 @@ def plan_(
         workload = read_workload(file)
         start = datetime.now(UTC).date()
         found = planned(load.home().path, workload, start)
+        nothing = nearest_to(found, start)
     if as_json:
         more = weighed(found.plan, workload, found.facts, found.sizing, start=start).as_plain()
-        print_json(plan_as_plain(found.plan, workload, top) | more)
-    else:
+        print_json(plan_as_plain(found.plan, workload, top, nothing) | more)
+    elif nothing is None:
         _show(found.plan, workload, top)
+    else:
+        _show_nothing(nothing, found.plan, workload)
+    if nothing is not None:
+        raise typer.Exit(1)
 
 
 def _show(found: "Plan", workload: "Workload", top: int) -> None:
-    if not found.ranked:
-        console.print(f"{plain(workload.name)}: nothing passes. What keeps options out:")
-        _show_reasons(found.rejected)
-        return
     best, months = found.ranked[0], workload.horizon_months
     console.print(f"{plain(workload.name)}: {plain(_told(best))}.", soft_wrap=True)
     for note in best.notes:
@@ -96,6 +98,14 @@ def _show(found: "Plan", workload: "Workload", top: int) -> None:
     if workload.carbon is not None:
         console.print(f"  {plain(_emitted(best))}", soft_wrap=True)
     console.print()
+    _show_reasons(found.rejected)
+
+
+def _show_nothing(nothing: "Nothing", found: "Plan", workload: "Workload") -> None:
+    console.print(f"{plain(workload.name)}: {plain(nothing.conflict)}", soft_wrap=True)
+    for near in nothing.near:
+        console.print(f"  {plain(near.sentence)}", soft_wrap=True)
+    console.print("What keeps options out:")
     _show_reasons(found.rejected)
 
 

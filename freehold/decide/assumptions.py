@@ -70,6 +70,7 @@ DEFAULTS: Mapping[str, Figure] = _figures(
         "api_availability": ("0.998", "of the time", "put in what your contract says"),
         "api_ttft_ms": ("1000", "ms", "at the 95th percentile; measure yours"),
         "api_tpot_ms": ("25", "ms a token", "at the 95th percentile; measure yours"),
+        "api_context_tokens": ("32000", "tokens", "where none is published; look yours up"),
         # Regions.
         "regional_surcharge.OpenAI": (
             "0.1",

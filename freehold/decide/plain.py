@@ -6,19 +6,34 @@ from typing import Any
 
 from freehold.core.plan import Judged, Workload
 from freehold.decide.money import a_month
+from freehold.decide.nearest import Near, Nothing
 from freehold.decide.planner import Plan, Ranked
 
 
-def plan_as_plain(found: Plan, workload: Workload, top: int) -> dict[str, Any]:
+def plan_as_plain(
+    found: Plan, workload: Workload, top: int, nothing: Nothing | None = None
+) -> dict[str, Any]:
+    """`nothing` is what is nearest where no option is left."""
     return {
         "workload": workload.name,
         "options": len(found.ranked),
         "horizon_months": workload.horizon_months,
+        "conflict": nothing.conflict if nothing else None,
+        "nearest": [_near(each) for each in nothing.near] if nothing else [],
         "ranked": [ranked_as_plain(each) for each in found.ranked[:top]],
         "rejected": [
             {"what": each.what, "why": each.why, "judged": judged_as_plain(each.judged)}
             for each in found.rejected
         ],
+    }
+
+
+def _near(each: Near) -> dict[str, Any]:
+    return {
+        "fields": list(each.fields),
+        "instead": list(each.instead),
+        "sentence": each.sentence,
+        "option": ranked_as_plain(each.best),
     }
 
 

@@ -95,6 +95,28 @@ def plan(
     return _Planning(workload, facts, replicas, start, made, at_hand).plan()
 
 
+def is_feasible(
+    workload: Workload,
+    facts: Facts,
+    replicas: Replicas,
+    *,
+    start: date,
+    assumptions: Assumptions | None = None,
+    at_hand: AtHand | None = None,
+) -> bool:
+    """Whether a plan has any option: it ends with the first, and costs none."""
+    made = (assumptions or Assumptions()).of(workload)
+    try:
+        _Planning(workload, facts, replicas, start, made, at_hand, is_enough=True).plan()
+    except _Enough:
+        return True
+    return False
+
+
+class _Enough(Exception):
+    """There is an option."""
+
+
 @dataclass(slots=True)
 class _Planning:
     workload: Workload
@@ -103,6 +125,7 @@ class _Planning:
     start: date
     assumptions: Assumptions
     at_hand: AtHand | None
+    is_enough: bool = False  # to have one
     ranked: list[Ranked] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     _needed: dict[tuple[str, Precision, str], tuple[int, int] | None] = field(default_factory=dict)
@@ -385,6 +408,8 @@ class _Planning:
             why = f"It takes {takes.days} days until it serves, and {deadline} are left."
             self._leave_out(offer.option.id, why)
             return
+        if self.is_enough:
+            raise _Enough
         found = cost.cost(offer, self.workload, around, sized)
         whole = found.over(self.workload.horizon_months)
         notes = notes_on(offer, self.start)

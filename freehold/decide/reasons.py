@@ -19,9 +19,11 @@ def api_cannot(offer: Offer, workload: Workload, assumptions: Assumptions) -> st
     work, targets = workload, workload.targets
     if work.tuning is not None or work.tenants_with_adapters:
         return "What models of your own cost there is not among the facts."
-    needed, context = options.context_needed(work), offer.api and offer.api.context_length
-    if context and context < needed:
-        return f"Its context is {context:,} tokens, and {needed:,} are needed."
+    needed, known = options.context_needed(work), _context(offer)
+    usual = assumptions["api_context_tokens"]
+    if (known or usual.value) < needed:
+        told = f"{known:,} tokens" if known else f"{usual}"
+        return f"Its context is {told}, and {needed:,} are needed."
     takes = api_takes(work, assumptions)
     note = " (assumed)" if takes.basis is Basis.ASSUMED else ""
     for name, wanted, has, unit in (
@@ -48,6 +50,11 @@ def api_takes(workload: Workload, assumptions: Assumptions) -> Predicted:
         float(whole),
         None,
     )
+
+
+def _context(offer: Offer) -> int | None:
+    published = offer.api.context_length if offer.api else None
+    return published or (offer.model.context_length if offer.model else None)
 
 
 def mix_cannot(sized: Sized, workload: Workload, assumptions: Assumptions) -> str | None:

@@ -22,9 +22,10 @@ from freehold.core.names import like
 from freehold.core.plan import Workload
 from freehold.decide import record
 from freehold.decide.assumptions import Assumptions
+from freehold.decide.nearest import Nothing, nearest
 from freehold.decide.options import canonical
 from freehold.decide.plain import plan_as_plain
-from freehold.decide.planner import Plan, Ranked, plan
+from freehold.decide.planner import Plan, Ranked, is_feasible, plan
 from freehold.decide.sizing import Sizing
 
 _NICE = 10  # whoever waits for an answer goes first
@@ -48,6 +49,18 @@ def planned(home: Path, workload: Workload, today: date) -> Planned:
     return Planned(workload, facts, assumptions, sizing, found)
 
 
+def nearest_to(found: Planned, today: date) -> Nothing | None:
+    """What would do where nothing does; None where something does."""
+    if found.plan.ranked:
+        return None
+    facts, sizing = found.facts, found.sizing
+    return nearest(
+        found.workload,
+        lambda work: plan(work, facts, sizing, start=today),
+        lambda work: is_feasible(work, facts, sizing, start=today),
+    )
+
+
 def check_models(workload: Workload, facts: Facts) -> None:
     known = {*facts.models, *(api.model for api in facts.apis)}
     names = set(map(canonical, known))
@@ -67,10 +80,9 @@ def _planned_of(home: Path, asked: Mapping[str, Any]) -> Planned:
 
 
 def plan_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
-    found = planned(
-        home, workload_from(asked["workload"], asked["name"]), date.fromisoformat(asked["today"])
-    )
-    return plan_as_plain(found.plan, found.workload, asked["top"])
+    today = date.fromisoformat(asked["today"])
+    found = planned(home, workload_from(asked["workload"], asked["name"]), today)
+    return plan_as_plain(found.plan, found.workload, asked["top"], nearest_to(found, today))
 
 
 def record_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:

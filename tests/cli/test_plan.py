@@ -50,13 +50,31 @@ def test_machines_get_every_option_s_parts_rules_and_reasons(small: Path) -> Non
     assert {each["name"] for each in found["sensitivity"]["effects"]} >= {"Prices of APIs"}
 
 
-def test_where_nothing_passes_it_is_said_what_keeps_all_out(tmp_path: Path) -> None:
+def test_where_nothing_passes_it_is_said_what_excludes_what_and_what_is_nearest(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "w.yaml"
     file.write_text(_SMALL + "rules: {least_mmlu: 99}\n")
     code, told, _ = run(str(file))
-    assert code == 0
-    assert told.startswith("w: nothing passes.")
-    assert "99" in told
+    assert code == 1
+    first, nearest, *reasons = told.splitlines()
+    assert first == "w: Nothing has an MMLU of 99, with all else as it is."
+    assert nearest.startswith("  With an MMLU of 9")
+    assert " instead of 99, " in nearest
+    assert nearest.endswith(" a month.")
+    assert any("left out" in each and "99" in each for each in reasons)
+
+
+def test_machines_get_what_is_nearest_too(tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(_SMALL + "deadline: 30 days\nrules: {certifications: [fedramp]}\n")
+    code, told, _ = run(str(file), "--json")
+    assert code == 1
+    found = json.loads(told)
+    assert found["ranked"] == []
+    assert found["conflict"].endswith("exclude each other.")
+    assert {tuple(each["fields"]) for each in found["nearest"]} >= {("rules.certifications",)}
+    assert all(each["option"]["a_month"] > 0 for each in found["nearest"])
 
 
 def test_a_model_that_nobody_knows_is_told_with_those_that_are_like_it(tmp_path: Path) -> None:

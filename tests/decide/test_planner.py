@@ -151,6 +151,7 @@ def test_models_of_other_sizes_and_versions_are_others():
 
 
 _STRICTER = (
+    lambda rules: replace(rules, commercial_use=True),
     lambda rules: replace(rules, data_class="personal"),
     lambda rules: replace(rules, certifications=frozenset({"iso_27001"})),
     lambda rules: replace(rules, retention_days=0),
@@ -164,7 +165,7 @@ _STRICTER = (
 @settings(max_examples=14, deadline=None)
 @given(st.sets(st.sampled_from(_STRICTER), max_size=3), st.sampled_from(_STRICTER))
 def test_a_stricter_rule_never_adds_an_option(some, another):
-    rules = Rules(users_a_month=1000, may_train_on_data=True)
+    rules = Rules(users_a_month=1000, may_train_on_data=True, commercial_use=False)
     for each in some:
         rules = each(rules)
     loose, strict = (
@@ -172,6 +173,26 @@ def test_a_stricter_rule_never_adds_an_option(some, another):
         for r in (rules, another(rules))
     )
     assert strict <= loose
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sampled_from((0.25, 0.5, 2.0, 8.0)), st.integers(1000, 100_000))
+def test_another_currency_changes_no_rank_and_all_amounts_alike(rate, requests):
+    """Powers of two, of which floats lose nothing."""
+    work = replace(_WORK, requests_a_day=requests, models=("llama-3.1-8b", "gpt-5-mini"))
+    money = replace(
+        work.economics,
+        team_a_month=10_000 * rate,
+        power_per_kwh=work.economics.power_per_kwh * rate,
+    )
+    one = _plan(replace(work, economics=replace(work.economics, team_a_month=10_000)))
+    other = _plan(replace(work, economics=money, assumptions=(("for_a_dollar", rate),)))
+    scaled = {e.option.id: float(e.over_horizon) for e in other.ranked}
+    assert set(scaled) == _ids(one)
+    for each in one.ranked:
+        # Each part is rounded to the cent, twice.
+        off = 0.01 * len(each.cost.parts) * (work.horizon_months + 1)
+        assert abs(scaled[each.option.id] / rate - float(each.over_horizon)) < off * (1 + 1 / rate)
 
 
 @settings(max_examples=10, deadline=None)
