@@ -101,17 +101,21 @@ def _down_more(wanted: float) -> Wish:
     def change(value: float | None) -> Change:
         return lambda w: replace(w, targets=replace(w.targets, availability=value))
 
-    told = f"{shown(wanted * 100, 8)} %"
+    told = _percent(wanted)
     return Wish(
         "targets.availability", 1, f"an availability of {told}",
         [
             *(
-                (f"with an availability of {shown(each * 100, 8)} % instead of {told}", change(each))
+                (f"with an availability of {_percent(each)} instead of {told}", change(each))
                 for each in _NINES if each < wanted
             ),
             (f"without an availability of {told}", change(None)),
         ],
     )  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return f"{shown(share * 100, 8)} %"
 
 
 def _later(wanted: int) -> Wish:
