@@ -14,7 +14,7 @@ from freehold.cli.owner import TenantOption
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
-    from freehold.core.plan import Part, Workload
+    from freehold.core.plan import Part, Predicted, Workload
     from freehold.decide.nearest import Nothing
     from freehold.decide.planner import Plan, Ranked, Rejected
 
@@ -44,6 +44,7 @@ def plan_(
     from freehold.config import load
     from freehold.config.workload import read_workload
     from freehold.decide.plain import plan_as_plain
+    from freehold.decide.rehearsal import Corrected
     from freehold.decide.weighed import weighed
     from freehold.operate.planning import nearest_to, planned
 
@@ -61,7 +62,10 @@ def plan_(
         found = planned(load.home().path, workload, start)
         nothing = nearest_to(found, start)
     if as_json:
-        more = weighed(found.plan, workload, found.facts, found.sizing, start=start).as_plain()
+        again = Corrected(found.sizing, found.plan, workload)
+        more = weighed(
+            found.plan, workload, found.facts, again, start=start, at_hand=found.at_hand
+        ).as_plain()
         print_json(plan_as_plain(found.plan, workload, top, nothing) | more)
     elif nothing is None:
         _show(found.plan, workload, top)
@@ -74,11 +78,22 @@ def plan_(
 def _show(found: "Plan", workload: "Workload", top: int) -> None:
     best, months = found.ranked[0], workload.horizon_months
     console.print(f"{plain(workload.name)}: {plain(_told(best))}.", soft_wrap=True)
+    if best.predicted is not None:
+        console.print(f"  {_answers(best.predicted)}", soft_wrap=True)
     for note in best.notes:
         console.print(f"  {plain(note)}", soft_wrap=True)
     console.print()
     table(
-        ["way", "model", "on", "a month", f"{months} months", "days to deliver"],
+        [
+            "way",
+            "model",
+            "on",
+            "a month",
+            f"{months} months",
+            "days to deliver",
+            "TTFT p95, ms",
+            "which is",
+        ],
         [
             [
                 each.option.way.value,
@@ -87,8 +102,9 @@ def _show(found: "Plan", workload: "Workload", top: int) -> None:
                 f"{_a_month(each.cost.parts):,.0f}",
                 f"{each.over_horizon:,.0f}",
                 each.delivery.days,
+                *_first_token(each.predicted),
             ]
-            for each in found.ranked[:top]
+            for each in _worth_showing(found, top)
         ],
         "",
     )
@@ -109,6 +125,14 @@ def _show_nothing(nothing: "Nothing", found: "Plan", workload: "Workload") -> No
     _show_reasons(found.rejected)
 
 
+def _worth_showing(found: "Plan", top: int) -> list["Ranked"]:
+    """The cheapest, and of each way the cheapest where it is not among them."""
+    from freehold.decide.plain import best_of_each_way
+
+    shown = list(found.ranked[:top])
+    return shown + [each for each in best_of_each_way(found).values() if each not in shown]
+
+
 def _emitted(best: "Ranked") -> str:
     told = best.cost.emitted
     if told is None:
@@ -117,7 +141,12 @@ def _emitted(best: "Ranked") -> str:
 
 
 def _show_reasons(rejected: "Sequence[Rejected]") -> None:
-    counts = Counter(_why(each) for each in rejected)
+    from freehold.decide.at_hand import THIS_MACHINE
+
+    for each in rejected:
+        if each.what == THIS_MACHINE:
+            console.print(f"  {plain(each.what)}: {plain(each.why)}", soft_wrap=True)
+    counts = Counter(_why(each) for each in rejected if each.what != THIS_MACHINE)
     for why, count in counts.most_common(_REASONS):
         console.print(f"  left out {count:,} times: {plain(why)}", soft_wrap=True)
 
@@ -140,18 +169,41 @@ def _told(best: "Ranked") -> str:
     return f"{verb} {_model(best)}, {_on(best)}"
 
 
+def _answers(predicted: "Predicted") -> str:
+    told = [
+        f"{name} {value:,.{places}f}{unit}"
+        for name, value, places, unit in (
+            ("the first token after", predicted.ttft_ms, 0, " ms"),
+            ("each other", predicted.tpot_ms, 1, " ms"),
+            ("all after", predicted.whole_s, 1, " s"),
+        )
+        if value is not None
+    ]
+    rate = "" if predicted.tokens_per_s is None else f"; {predicted.tokens_per_s:,.0f} tokens/s"
+    return f"In the busiest hour, at p95 ({predicted.basis.value}): {', '.join(told)}{rate}."
+
+
+def _first_token(predicted: "Predicted | None") -> tuple[str | None, str | None]:
+    if predicted is None or predicted.ttft_ms is None:
+        return None, None
+    return f"{predicted.ttft_ms:,.0f}", predicted.basis.value
+
+
 def _model(each: "Ranked") -> str:
     option = each.option
     return option.model + (f" in {option.precision.value}" if option.precision else "")
 
 
 def _on(each: "Ranked") -> str:
+    from freehold.decide.at_hand import THIS
+
     option = each.option
     where = [option.provider, option.region, option.term]
     if option.accelerator is not None and each.sized is not None:
         count = each.sized.replicas * option.accelerators_a_replica
-        where.insert(0, f"{count} x {option.accelerator}")
-    return " ".join(word for word in where if word) or "this machine"
+        is_here = option.accelerator == THIS
+        where.insert(0, "this machine" if is_here else f"{count} x {option.accelerator}")
+    return " ".join(word for word in where if word)
 
 
 def _a_month(parts: "Sequence[Part]") -> float:

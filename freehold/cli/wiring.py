@@ -457,7 +457,7 @@ def gateway(
         prices=prices(home, settings, cards, serving),
         routes=changes,
         backups=Backups(home, settings, settings_file or home.settings, backup_failed(events)),
-        decisions=Decisions(home.path),
+        decisions=Decisions(home.path, settings),
         events=events,
         patterns=Patterns(
             store,

@@ -69,6 +69,32 @@ def arrivals(workload: Workload, days: int = 1, first_day: int = 0, seed: int = 
     )
 
 
+def steady(workload: Workload, a_second: float, span_s: float, seed: int = 0) -> Load:
+    """A Poisson process of one rate, the same seed the same. With `bursts` each minute's rate
+    has its level of the gamma variable, at equal steps of its distribution and in any order, so
+    that a few minutes have together what many have. There is one request at least."""
+    dice = np.random.default_rng(seed)
+    minutes = max(round(span_s / MINUTE_S), 1)
+    each_s = span_s / minutes
+    levels = np.full(minutes, a_second * each_s)
+    if workload.bursts:
+        shape = 1 / workload.bursts**2
+        drawn = np.sort(dice.gamma(shape, 1 / shape, (minutes, _STEPS)), axis=None)
+        parts = drawn.reshape(minutes, _STEPS).mean(axis=1)
+        levels *= dice.permutation(parts / parts.mean())
+    counts = dice.poisson(levels)
+    counts[0] += not counts.any()
+    begun = np.repeat(np.arange(minutes) * each_s, counts)
+    at_s = np.sort(begun + dice.random(len(begun)) * each_s)
+    return Load(
+        at_s,
+        _drawn(workload.prompt, len(at_s), dice),
+        _drawn(workload.answer, len(at_s), dice),
+        _tenants(workload.tenants_with_adapters, len(at_s), dice),
+        span_s,
+    )
+
+
 def _drawn(lengths: Lengths, count: int, dice: np.random.Generator) -> NDArray[np.int64]:
     values = np.array(lengths.quantiles, dtype=np.int64)
     chosen: NDArray[np.int64] = values[dice.integers(len(values), size=count)]

@@ -56,6 +56,7 @@ DEFAULTS: Mapping[str, Figure] = _figures(
             "a server for an eight-way board; with eight H100 310,000, as quoted in 2024",
         ),
         "server_w": ("400", "W", "the server beside its cards"),
+        "machine_w": ("150", "W", "a machine without accelerators, as it is"),
         "board_server_w": ("3000", "W", "the server beside its board: fans, switches, network"),
         "power_share": ("0.7", "of rated power", "on the average of a month"),
         "hosting_per_kw": ("150", "USD a kW a month", "space, cooling and line, without power"),

@@ -32,6 +32,7 @@ class Offer:
     rent: RentPrice | None = None
     api: ApiPrice | None = None
     surcharge: Decimal = Decimal(0)  # what the API's provider adds for the region
+    costs: machines.Costs = machines.UNTOLD  # of the machine at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def hosted(
         return ()
     if is_at_hand(option):
         count = option.accelerators_a_replica * sized.replicas
-        return machines.at_hand(offer.accelerator, count, economics, assumptions)
+        return machines.at_hand(offer.accelerator, count, economics, assumptions, offer.costs)
     return machines.owned(option, offer.accelerator, sized.replicas, economics, assumptions)
 
 

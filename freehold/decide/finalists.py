@@ -11,7 +11,8 @@ from freehold.core.facts import Accelerator, Facts, RentPrice
 from freehold.core.plan import Option, Precision, Way, Workload
 from freehold.decide import machines, options
 from freehold.decide.assumptions import Assumptions
-from freehold.decide.planner import AtHand, Plan, Ranked, Replicas, plan
+from freehold.decide.at_hand import AtHand
+from freehold.decide.planner import Plan, Ranked, Replicas, plan
 from freehold.decide.sizing import Needed
 from freehold.decide.surroundings import surroundings
 
@@ -194,7 +195,7 @@ def _here(shapes: frozenset[_Shape], facts: Facts, at_hand: AtHand) -> frozenset
     here: Accelerator = at_hand.accelerator
     return frozenset(
         (name, precision, here.id)
-        for name in {shape[0] for shape in shapes}
+        for name in {shape[0] for shape in shapes} & facts.models.keys()
         for precision in options.precisions(facts.models[name], here)
     )
 

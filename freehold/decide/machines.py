@@ -1,5 +1,6 @@
 """What machines cost: rented by the hour, bought, or there already."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -14,6 +15,21 @@ SPOT = frozenset({"spot", "community_or_spot"})
 _SPOT_RISK = (
     "; spot capacity can be taken away within minutes and may not be there when it is wanted"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What its owner says that it costs, in dollars."""
+
+    per_hour: Decimal | None = None
+    purchase: Decimal | None = None
+    lifetime_months: int = 48
+    watts: Decimal = Decimal(0)
+    per_kwh: Decimal = Decimal(0)
+    a_month: Decimal = Decimal(0)  # housing, support
+
+
+UNTOLD = Costs()
 
 
 def instances(option: Option, rent: RentPrice, replicas: int) -> int | None:
@@ -123,18 +139,76 @@ def owned(
 
 
 def at_hand(
-    accelerator: Accelerator, count: int, economics: Economics, assumptions: Assumptions
+    accelerator: Accelerator,
+    count: int,
+    economics: Economics,
+    assumptions: Assumptions,
+    costs: Costs = UNTOLD,
 ) -> tuple[Part, ...]:
-    """Bought already, whatever is decided: only what it draws is counted."""
-    if accelerator.power_w is None:
-        return (
-            part(
-                "Power of the machine at hand",
-                f"not counted: nobody says what {accelerator.name} draws",
-            ),
+    """What its owner says that it costs; else it was bought already, whatever is decided, and only
+    what it draws is counted."""
+    if costs.per_hour is not None:
+        return (_rented_here(costs.per_hour, assumptions),)
+    bill = () if costs.purchase is None else (_bought_here(costs, economics, assumptions),)
+    return (*bill, *_runs_here(accelerator, count, costs, economics, assumptions))
+
+
+def _rented_here(per_hour: Decimal, assumptions: Assumptions) -> Part:
+    return part(
+        "This machine, rented",
+        f"{shown(MONTH_HOURS)} hours × {shown(per_hour, 6)} USD (as your settings say)",
+        a_month=MONTH_HOURS * per_hour * assumptions.value("for_a_dollar"),
+    )
+
+
+def _bought_here(costs: Costs, economics: Economics, assumptions: Assumptions) -> Part:
+    rate, price, months = (
+        exact(economics.discount_rate),
+        (costs.purchase or Decimal(0)) * assumptions.value("for_a_dollar"),
+        costs.lifetime_months,
+    )
+    return part(
+        "This machine, written off",
+        f"{shown(price)} (as your settings say), as an annuity of {months} months at"
+        f" {shown(rate * 100)} % a year",
+        a_month=annuity(price, rate, months),
+    )
+
+
+def _runs_here(
+    accelerator: Accelerator,
+    count: int,
+    costs: Costs,
+    economics: Economics,
+    assumptions: Assumptions,
+) -> Iterator[Part]:
+    dollar = assumptions.value("for_a_dollar")
+    if costs.a_month:
+        yield part(
+            "Housing and support",
+            f"{shown(costs.a_month)} USD (as your settings say)",
+            a_month=costs.a_month * dollar,
         )
-    kilowatts, drawn = _power(bought(accelerator.id, count), accelerator, assumptions)
-    return (_electricity(kilowatts, drawn, economics, assumptions),)
+    if costs.watts:
+        per_kwh = costs.per_kwh * dollar or exact(economics.power_per_kwh)
+        yield part(
+            "Power",
+            f"{shown(costs.watts)} W × {shown(MONTH_HOURS)} hours × {shown(per_kwh, 4)} a kWh"
+            " (as your settings say)",
+            a_month=costs.watts / 1000 * MONTH_HOURS * per_kwh,
+        )
+    elif accelerator.kind == "cpu":
+        watts = assumptions["machine_w"]
+        drawn = f"{count} × {watts}"
+        yield _electricity(count * watts.value / 1000, drawn, economics, assumptions)
+    elif accelerator.power_w is None:
+        yield part(
+            "Power of the machine at hand",
+            f"not counted: nobody says what {accelerator.name} draws",
+        )
+    else:
+        kilowatts, drawn = _power(bought(accelerator.id, count), accelerator, assumptions)
+        yield _electricity(kilowatts, drawn, economics, assumptions)
 
 
 def kilowatt_hours(

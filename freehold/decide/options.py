@@ -2,6 +2,7 @@
 together. Nothing is judged here but what can't be put together at all."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 
 from freehold.core.facts import Accelerator, ApiPrice, Facts, ModelFacts, RentPrice
@@ -119,7 +120,7 @@ def mixed(base: Offer, replicas: int, peaks: Offer) -> Offer:
         own.accelerators_a_replica, region=own.region,
         details={"base": str(own.way), "peaks": api.model, "replicas": str(replicas)},
     )  # fmt: skip
-    return Offer(option, base.model, base.accelerator, None, peaks.api, peaks.surcharge)
+    return replace(base, option=option, api=peaks.api, surcharge=peaks.surcharge)
 
 
 def why_no_offer(rent: RentPrice, facts: Facts, workload: Workload) -> str | None:

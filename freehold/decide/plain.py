@@ -1,6 +1,6 @@
 """A plan in plain values, as machines are told of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,9 @@ def plan_as_plain(
         "conflict": nothing.conflict if nothing else None,
         "nearest": [_near(each) for each in nothing.near] if nothing else [],
         "ranked": [ranked_as_plain(each) for each in found.ranked[:top]],
+        "best_of_each_way": {
+            way: ranked_as_plain(each) for way, each in best_of_each_way(found).items()
+        },
         "rejected": [
             {"what": each.what, "why": each.why, "judged": judged_as_plain(each.judged)}
             for each in found.rejected
@@ -35,6 +38,13 @@ def _near(each: Near) -> dict[str, Any]:
         "sentence": each.sentence,
         "option": ranked_as_plain(each.best),
     }
+
+
+def best_of_each_way(found: Plan) -> Mapping[str, Ranked]:
+    best: dict[str, Ranked] = {}
+    for each in found.ranked:
+        best.setdefault(each.option.way.value, each)
+    return best
 
 
 def ranked_as_plain(each: Ranked) -> dict[str, Any]:

@@ -69,13 +69,30 @@ def simulate(
     """Each request goes to the replica with the fewest unfinished ones, the first of several.
     Raises `UserError(INVALID_VALUE)` for a load with a request that no replica can hold."""
     _check(load, times)
+    return _told(load, *_served(load, times, replicas, batching, cached_share))
+
+
+def _served(
+    load: Load, times: StepTimes, replicas: int, batching: Batching, cached_share: float
+) -> tuple[Requests, list[Replica], Steps]:
     requests = Requests(
         load.prompt.tolist(), load.answer.tolist(), load.adapter.tolist(), cached_share
     )
     steps = Steps(times, int(load.prompt.max()))
     fleet = [Replica(steps, batching, requests) for _ in range(replicas)]
     _serve(load.at_s.tolist(), fleet)
-    return _told(load, requests, fleet, steps)
+    return requests, fleet, steps
+
+
+def capacity(
+    crowd: Load, times: StepTimes, batching: Batching = USUAL, cached_share: float = 0.0
+) -> float:
+    """Requests a second that a replica ends while many of a crowd still wait: from the first
+    quarter of them to the third."""
+    _check(crowd, times)
+    requests, _, _ = _served(crowd, times, 1, batching, cached_share)
+    done = np.quantile(np.array(requests.done_at), (0.25, 0.75))
+    return float(len(crowd) / 2 / (done[1] - done[0]))
 
 
 def _check(load: Load, times: StepTimes) -> None:

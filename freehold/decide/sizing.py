@@ -7,8 +7,10 @@ from math import ceil
 from freehold.core.facts import Accelerator, Facts, ModelFacts
 from freehold.core.plan import Basis, Option, Precision, Predicted, Workload
 from freehold.decide import demand, fitted
+from freehold.decide.at_hand import AtHand
 from freehold.decide.memory import FORMATS, MXFP4, Format, memory_of
 from freehold.decide.options import context_needed
+from freehold.decide.replica import Batching
 from freehold.decide.simulate import USUAL
 from freehold.decide.throughput import Roofline, efficiency_of, roofline
 
@@ -30,8 +32,8 @@ class Sizing:
     below the ceiling of utilization and within the targets, and how many replicas the peak is.
     What a replica takes does not follow from how many requests there are, so it is kept."""
 
-    def __init__(self, facts: Facts) -> None:
-        self._facts = facts
+    def __init__(self, facts: Facts, at_hand: AtHand | None = None) -> None:
+        self._facts, self._at_hand = facts, at_hand
         self._known: dict[tuple[object, ...], tuple[_Asked, float] | None] = {}
 
     def __call__(self, option: Option, workload: Workload) -> Needed | None:
@@ -48,12 +50,30 @@ class Sizing:
         return Needed(replicas, _predicted(asked, a_second / replicas, workload))
 
     def _takes(self, option: Option, workload: Workload) -> "tuple[_Asked, float] | None":
-        model = self._facts.models[option.model]
-        accelerator = self._facts.accelerators[option.accelerator or ""]
-        times = times_of(option, model, accelerator, workload)
-        asked = None if times is None else _Asked(times, workload)
+        replica = self.replica(option, workload)
+        asked = None if replica is None else _Asked(*replica, workload)
         most = None if asked is None else _most_a_second(asked)
         return None if asked is None or most is None else (asked, most)
+
+    def replica(self, option: Option, workload: Workload) -> tuple[Roofline, Batching] | None:
+        """How long its steps take, and what goes into one; None where it does not fit."""
+        here, name = self._at_hand, option.accelerator or ""
+        stored = here.models if here is not None else ()
+        model = self._facts.models.get(option.model) or next(
+            each for each in stored if each.id == option.model
+        )
+        if here is not None and here.is_measured(name):
+            precision = option.precision or Precision.BF16
+            times = here.times(
+                model,
+                precision,
+                context_needed(workload),
+                workload.tenants_with_adapters,
+                workload.adapter_rank,
+            )
+            return None if times is None else (times, here.batching)
+        times = times_of(option, model, self._facts.accelerators[name], workload)
+        return None if times is None else (times, USUAL)
 
 
 def _asked_of(option: Option, workload: Workload) -> tuple[object, ...]:
@@ -127,7 +147,7 @@ def _kept(model: ModelFacts, precision: Precision) -> Format:
 class _Asked:
     """A workload's requests on one replica."""
 
-    def __init__(self, times: Roofline, workload: Workload) -> None:
+    def __init__(self, times: Roofline, batching: Batching, workload: Workload) -> None:
         self.times, self.targets = times, workload.targets
         prompt = float(demand.mean(workload.prompt))
         self.answer = float(demand.mean(workload.answer))
@@ -138,10 +158,10 @@ class _Asked:
         longest = max(workload.prompt.quantiles)
         new = max(1, round(longest * share))
         self.longest_s = times.prefill_s(new, longest - new)
-        self.chunks = -(-new // USUAL.step_tokens)
+        self.chunks = -(-new // batching.step_tokens)
         self.longest_answer = max(workload.answer.quantiles)
         fits = int(times.kv_tokens // max(prompt + self.answer, 1))
-        self.batch = max(1, min(USUAL.sequences, fits))
+        self.batch = max(1, min(batching.sequences, fits))
         self.ceiling = workload.economics.utilization_ceiling
 
     def step_s(self, batch: float) -> float:

@@ -7,9 +7,10 @@ from typing import Any
 from freehold.core.facts import Facts
 from freehold.core.plan import Workload
 from freehold.decide.assumptions import Assumptions
+from freehold.decide.at_hand import AtHand
 from freehold.decide.breakeven import BreakEven, break_even
 from freehold.decide.finalists import finalists
-from freehold.decide.planner import AtHand, Plan, Replicas
+from freehold.decide.planner import Plan, Replicas
 from freehold.decide.sensitivity import Sensitivity, sensitivity
 
 

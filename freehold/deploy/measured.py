@@ -2,21 +2,24 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from freehold.catalog.shape import facts_of
 from freehold.catalog.store import ModelStore
-from freehold.config.schema import EngineSettings
+from freehold.config.schema import EngineSettings, Settings
 from freehold.core.errors import UserError
-from freehold.core.facts import Accelerator, ModelFacts
+from freehold.core.facts import Accelerator, Facts, ModelFacts
 from freehold.core.model import ModelCard, Task
 from freehold.decide import memory
+from freehold.decide.at_hand import THIS, AtHand, Measurement
+from freehold.decide.machines import UNTOLD, Costs
+from freehold.decide.options import canonical
 from freehold.decide.throughput import Hardware, measured_hardware
 from freehold.deploy.autotune import Record, Records, Trial, Workload
 from freehold.deploy.probe import Machine
 from freehold.deploy.speed import ANSWER_TOKENS, PROMPT_TOKENS, Speeds
 
-THIS = "this"
 _ENGINES = ("openvino", "llama_cpp")
 
 
@@ -70,16 +73,18 @@ class Measurements:
 
     def find(self) -> list[Here]:
         """Of all stored models whose files tell their shape, the newest first."""
-        found: list[Here] = []
+        found = [here for card, shape in self.shapes() for here in self._of(card, shape)]
+        return sorted(found, key=lambda here: -here.measured_at_us)
+
+    def shapes(self) -> Iterator[tuple[ModelCard, ModelFacts]]:
+        """Of stored models that write, where their files tell it."""
         for card in self._store.list():
             if card.task is not Task.CHAT:
                 continue
             try:
-                shape = facts_of(card, self._store)
+                yield card, facts_of(card, self._store)
             except (UserError, OSError):
                 continue  # nothing follows from its speed
-            found += self._of(card, shape)
-        return sorted(found, key=lambda here: -here.measured_at_us)
 
     def _of(self, card: ModelCard, shape: ModelFacts) -> Iterator[Here]:
         for engine in _ENGINES:
@@ -147,4 +152,40 @@ def _from_trial(
         load.prompt_tokens,
         load.answer_tokens,
         kv_bytes,
+    )
+
+
+def at_hand(
+    store: ModelStore, cache: Path, machine: Machine, settings: Settings, facts: Facts
+) -> AtHand:
+    """This machine as a decision sees it: what it measured, what is stored, and what it costs."""
+    told = Measurements(store, cache, machine, settings.engines)
+    known = {canonical(name) for name in facts.models}
+    return AtHand(
+        this_machine(machine),
+        measured=tuple(_measurement(each, settings.engines) for each in told.find()),
+        models=tuple(shape for _, shape in told.shapes() if canonical(shape.id) not in known),
+        costs=_costs(settings),
+    )
+
+
+def _measurement(here: Here, settings: EngineSettings) -> Measurement:
+    kept = format_of(here.card, here.engine, settings)
+    caches_bytes = here.engine == "openvino" and settings.openvino.kv_cache == "u8"
+    return Measurement(here.card.name, here.engine, kept, here.hardware, caches_bytes)
+
+
+def _costs(settings: Settings) -> Costs:
+    """Published prices are in dollars; where nobody says what a dollar is, nothing is told."""
+    own = settings.prices.machine
+    dollar = settings.prices.for_a_dollar or (Decimal(1) if settings.currency == "USD" else None)
+    if dollar is None:
+        return UNTOLD
+    return Costs(
+        None if own.per_hour is None else own.per_hour / dollar,
+        None if own.purchase is None else own.purchase / dollar,
+        max(round(own.lifetime_years * 12), 1),
+        Decimal(str(own.watts)),
+        own.per_kwh / dollar,
+        own.per_month / dollar,
     )

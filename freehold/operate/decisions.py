@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from freehold.config.schema import Settings
 from freehold.core.errors import Code, Fault, FreeholdError, UserError
 
 _MOST_S = 25.0  # what commands wait for an answer is little more
@@ -17,8 +18,12 @@ _KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR", "LANG
 
 
 class Decisions:
-    def __init__(self, home: Path) -> None:
+    """`settings`: what of them a plan needs, of engines and prices."""
+
+    def __init__(self, home: Path, settings: Settings) -> None:
         self._home = home
+        needed = {"engines", "prices", "currency"}
+        self._settings = settings.model_dump(mode="json", include=needed)
         self._turn = asyncio.Lock()
 
     async def work(self, job: str, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,6 +39,7 @@ class Decisions:
             return await self._work(job, asked)
 
     async def _work(self, job: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        asked = {**asked, "settings": self._settings}
         told = json.dumps({"job": job, "home": str(self._home), "asked": asked}).encode()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "freehold.operate.planning",

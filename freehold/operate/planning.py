@@ -1,6 +1,6 @@
 """Planning as jobs: plain values in, plain values out, so that a process of its own can do it
-for a gateway, which answers requests meanwhile. It reads facts and the probed machine, and
-neither the store nor the settings' secrets.
+for a gateway, which answers requests meanwhile. It reads facts, stored models and what this
+machine measured, and neither the database nor the settings' secrets.
 
 `python -m freehold.operate.planning` does one: JSON on its standard input, JSON on its output.
 """
@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from freehold.catalog.facts import facts_digest, load_facts
+from freehold.catalog.store import ModelStore
+from freehold.config import load
+from freehold.config.home import Home
+from freehold.config.schema import Settings
 from freehold.config.workload import workload_from
 from freehold.core.errors import Code, UserError
 from freehold.core.facts import Facts
@@ -22,11 +26,15 @@ from freehold.core.names import like
 from freehold.core.plan import Workload
 from freehold.decide import record
 from freehold.decide.assumptions import Assumptions
+from freehold.decide.at_hand import AtHand
 from freehold.decide.nearest import Nothing, nearest
 from freehold.decide.options import canonical
 from freehold.decide.plain import plan_as_plain
 from freehold.decide.planner import Plan, Ranked, is_feasible, plan
+from freehold.decide.rehearsal import Rehearsal
 from freehold.decide.sizing import Sizing
+from freehold.deploy.measured import at_hand
+from freehold.deploy.probe import read_machine
 
 _NICE = 10  # whoever waits for an answer goes first
 
@@ -37,32 +45,45 @@ class Planned:
     facts: Facts
     assumptions: Assumptions
     sizing: Sizing
+    at_hand: AtHand
     plan: Plan
 
 
-def planned(home: Path, workload: Workload, today: date) -> Planned:
-    """Raises `UserError`: `MODEL_NOT_FOUND` for a model that nobody knows."""
+def planned(
+    home: Path, workload: Workload, today: date, settings: Settings | None = None
+) -> Planned:
+    """Without `settings` they are read. Raises `UserError`: `MODEL_NOT_FOUND` for a model that
+    nobody knows."""
     facts, assumptions = load_facts(home), Assumptions().of(workload)
-    check_models(workload, facts)
-    sizing = Sizing(facts)
-    found = plan(workload, facts, sizing, start=today, assumptions=assumptions)
-    return Planned(workload, facts, assumptions, sizing, found)
+    here = _this_machine(home, settings or load.settings(Home(home).settings), facts)
+    check_models(workload, facts, here)
+    sizing = Sizing(facts, here)
+    found = plan(
+        workload, facts, sizing, start=today, assumptions=assumptions, at_hand=here,
+        simulates=Rehearsal(sizing),
+    )  # fmt: skip
+    return Planned(workload, facts, assumptions, sizing, here, found)
 
 
 def nearest_to(found: Planned, today: date) -> Nothing | None:
     """What would do where nothing does; None where something does."""
     if found.plan.ranked:
         return None
-    facts, sizing = found.facts, found.sizing
+    facts, sizing, here = found.facts, found.sizing, found.at_hand
     return nearest(
         found.workload,
-        lambda work: plan(work, facts, sizing, start=today),
-        lambda work: is_feasible(work, facts, sizing, start=today),
+        lambda work: plan(work, facts, sizing, start=today, at_hand=here),
+        lambda work: is_feasible(work, facts, sizing, start=today, at_hand=here),
     )
 
 
-def check_models(workload: Workload, facts: Facts) -> None:
-    known = {*facts.models, *(api.model for api in facts.apis)}
+def _this_machine(home: Path, settings: Settings, facts: Facts) -> AtHand:
+    return at_hand(ModelStore(home), Home(home).cache, read_machine(), settings, facts)
+
+
+def check_models(workload: Workload, facts: Facts, here: AtHand) -> None:
+    stored = (model.id for model in here.models)
+    known = {*facts.models, *(api.model for api in facts.apis), *stored}
     names = set(map(canonical, known))
     for name in workload.models:
         if canonical(name) not in names:
@@ -75,21 +96,21 @@ def check_models(workload: Workload, facts: Facts) -> None:
 
 
 def _planned_of(home: Path, asked: Mapping[str, Any]) -> Planned:
+    """Of a gateway the settings are told, as the environment that they may come from is not."""
     workload = workload_from(asked["workload"], asked["name"])
-    return planned(home, workload, date.fromisoformat(asked["today"]))
+    told = asked.get("settings")
+    settings = None if told is None else Settings.model_validate(told)
+    return planned(home, workload, date.fromisoformat(asked["today"]), settings)
 
 
 def plan_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
-    today = date.fromisoformat(asked["today"])
-    found = planned(home, workload_from(asked["workload"], asked["name"]), today)
+    found, today = _planned_of(home, asked), date.fromisoformat(asked["today"])
     return plan_as_plain(found.plan, found.workload, asked["top"], nearest_to(found, today))
 
 
 def record_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a decision: of the option that is asked for, by its rank or its id."""
-    found = planned(
-        home, workload_from(asked["workload"], asked["name"]), date.fromisoformat(asked["today"])
-    )
+    found = _planned_of(home, asked)
     return recorded(home, found, asked)
 
 

@@ -778,6 +778,9 @@ class Plan(BaseModel):
     options: Annotated[int, Field(description="How many are possible.")]
     horizon_months: int
     ranked: list[RankedOption]
+    best_of_each_way: Annotated[
+        dict[str, RankedOption], Field(description="Also those that are not among the ranked.")
+    ]
     rejected: list[RejectedOption]
 
 

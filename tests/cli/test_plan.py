@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from freehold.catalog.pull import pull
+from freehold.catalog.store import ModelStore
 from freehold.cli.main import app
+from freehold.deploy.probe import read_machine
+from freehold.deploy.speed import Speed, Speeds
+
+TINY = Path(__file__).parents[1] / "engines/openvino/reference/tiny/llama"
 
 _SMALL = "requests_per_day: 20k\nprompt: 800\nanswer: 250\nregion: de\n"
 
@@ -89,3 +95,40 @@ def test_a_file_that_is_not_there_is_told_in_a_sentence(tmp_path: Path) -> None:
     code, _, said = run(str(tmp_path / "none.yaml"))
     assert code == 1
     assert "cannot be read" in said
+
+
+def test_this_machine_is_an_option_once_something_was_measured_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, file = tmp_path / "home", tmp_path / "w.yaml"
+    monkeypatch.setenv("FREEHOLD_HOME", str(home))
+    monkeypatch.setenv("FREEHOLD_PRICES__MACHINE__PER_HOUR", "0.1")
+    file.write_text(
+        "requests_per_day: 300\nprompt: 100\nanswer: 50\nmodels: [smollm2-360m, tiny]\n"
+    )
+    store = ModelStore(home)
+    reference = f"file:{TINY / 'llama-Q8_0.gguf'}"
+    pull(store, home, reference, progress=lambda *_: None, name="tiny", accept_licence="ours")
+    code, told, _ = run(str(file))
+    assert code == 0
+    assert "this machine: Nothing was measured" in told
+
+    Speeds(home / "cache", read_machine()).keep(
+        store.get("tiny"), "openvino", Speed(8e6, 4e6, 8, 1)
+    )
+    code, told, _ = run(str(file), "--json")
+
+    assert code == 0
+    here = json.loads(told)["best_of_each_way"]["at_hand"]
+    assert here["option"]["model"] == "smollm2-360m"
+    assert here["predicted"]["basis"] == "simulated"
+    assert here["predicted"]["ttft_ms"] > 0
+    assert "computed from those of tiny with openvino" in here["notes"][-1]
+    assert [part["a_month"] for part in here["parts"] if "This machine" in part["name"]] == [73.0]
+
+
+def test_what_the_busiest_hour_is_like_is_told_with_what_that_rests_on(small: Path) -> None:
+    code, told, _ = run(str(small), "--top", "1")
+    assert code == 0
+    assert "In the busiest hour, at p95 (assumed): the first token after 1,000 ms" in told
+    assert "simulated" in told, "the best of the ways that host"

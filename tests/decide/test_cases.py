@@ -8,6 +8,7 @@ import pytest
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Way
 from freehold.decide.planner import Plan, plan
+from freehold.decide.rehearsal import Rehearsal
 from freehold.decide.sizing import Sizing
 from tests.decide.cases import Case, read_cases
 
@@ -19,8 +20,14 @@ each_case = pytest.mark.parametrize("case", _CASES, ids=lambda case: case.name)
 @cache
 def _planned(name: str) -> Plan:
     case = next(each for each in _CASES if each.name == name)
+    sizing = Sizing(_FACTS, case.at_hand)
     return plan(
-        case.workload, _FACTS, Sizing(_FACTS), start=date(2026, 12, 1), at_hand=case.at_hand
+        case.workload,
+        _FACTS,
+        sizing,
+        start=date(2026, 12, 1),
+        at_hand=case.at_hand,
+        simulates=Rehearsal(sizing),
     )
 
 
