@@ -1,6 +1,5 @@
 """`freehold decide`: should this be hosted, and how? From a file that says what is to be served."""
 
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +34,7 @@ app.command("plan")(plan_)
 app.command("simulate")(simulate_)
 app.command("list")(decision.list_decisions)
 app.command("show")(decision.show)
+app.command("check")(decision.check)
 
 _QUESTIONS = {
     "requests_per_day": ("--requests-per-day", "Requests a day, on average (1.5k is 1,500)", None),
@@ -193,10 +193,10 @@ def _learned(trace: Path | None, from_usage: str | None, given: dict[str, str | 
 
         recorded, cached, origin = read_trace(trace), None, str(trace)
     else:
-        from freehold.cli.traffic import used
+        from freehold.cli.traffic import days, used
         from freehold.config.load import home
 
-        recorded, cached = used(home(), _days(from_usage or ""))
+        recorded, cached = used(home(), days(from_usage or ""))
         origin = f"what was used in {from_usage}"
     load = Load(*recorded[:5])
     found = traffic(load, recorded.starts_at_s)
@@ -217,13 +217,6 @@ def _learned(trace: Path | None, from_usage: str | None, given: dict[str, str | 
         learned_from=f"{origin.splitlines()[0]}: {len(load):,} requests in "
         f"{load.span_s / 3600:,.1f} hours, which are in UTC",
     )
-
-
-def _days(span: str) -> int:
-    found = re.fullmatch(r"([1-9][0-9]{0,3})\s*d(ays)?", span.strip())
-    if found is None:
-        raise UserError(Code.INVALID_VALUE, f"{span[:40]!r} is no time such as 30d: write days.")
-    return int(found[1])
 
 
 def _write(file: Path, answers: "Answers") -> "Workload":

@@ -135,6 +135,125 @@ def one(home: Home, decision_id: str, tenant: str | None) -> dict[str, Any]:
         return shown_decision(decision)
 
 
+def check(
+    decision_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="All that are not superseded without.")
+    ] = None,
+    since: Annotated[str, typer.Option(help="Hold it against so many days.")] = "30d",
+    tenant: TenantOption = None,
+    as_json: Json = False,
+) -> None:
+    """Hold decisions against what was measured since, and what would be decided today. Ends with
+    1 where one does not hold any more."""
+    from freehold.cli.traffic import days
+
+    with errors_in_a_sentence(as_json):
+        found = _checked(load.home(), decision_id, days(since), tenant)
+    holds = all(each["holds"] for each in found)
+    if as_json:
+        print_json({"holds": holds, "data": found})
+    else:
+        for each in found:
+            show_check(each)
+        if not found:
+            console.print("No decision is recorded: `freehold decide FILE --record` makes one.")
+    if not holds:
+        raise typer.Exit(1)
+
+
+def _checked(
+    home: Home, decision_id: str | None, days: int, tenant: str | None
+) -> list[dict[str, Any]]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        asked = _of(tenant) | {"days": days}
+        return [
+            gateway.call("POST", f"{_PATH}/{reach.quoted(each)}/check", query=asked)
+            for each in ([decision_id] if decision_id else _current(_list(home, tenant)))
+        ]
+    from freehold.cli.wiring import usage_of
+    from freehold.operate.planning import JOBS
+    from freehold.operate.watched import DAY_US, check_asked, shown_check
+    from freehold.store.decisions import no_decision
+
+    with reach.offline(home, to_look=True) as (store, keyring, _):
+        mine, now_us = chosen_tenant(store, tenant).id, keyring.clock.wall_us()
+        found = [
+            each
+            for each in store.decisions(mine)
+            if each.id == decision_id or (decision_id is None and each.superseded_by is None)
+        ]
+        if decision_id is not None and not found:
+            raise no_decision(decision_id)
+        told = []
+        for each in found:
+            asked = check_asked(each, usage_of(store), now_us - days * DAY_US, now_us)
+            told.append(shown_check(each, asked, JOBS["check"](home.path, asked), now_us))
+        return told
+
+
+def _current(found: list[dict[str, Any]]) -> list[str]:
+    return [each["id"] for each in found if each["superseded_by"] is None]
+
+
+def show_check(found: dict[str, Any]) -> None:
+    holds = "holds" if found["holds"] else "does not hold any more"
+    _line(f"{found['id']} ({found['name']}: {found['option']}) {holds}.")
+    few = "" if found["is_judged"] else ": too little to judge figures by"
+    _line(
+        f"Since {found['since'][:16]} ({found['days']:,.1f} days) it answered "
+        f"{found['requests']:,} requests with {found['tokens_in']:,} tokens in and "
+        f"{found['tokens_out']:,} out{few}."
+    )
+    table(
+        ["", "predicted", "measured", "as predicted"],
+        [
+            [
+                _FIGURES.get(each["name"], each["name"]),
+                _figure(each["name"], each["predicted"]),
+                _figure(each["name"], each["measured"]),
+                {True: "yes", False: "no", None: ""}[each["within"]],
+            ]
+            for each in found["figures"]
+            if each["predicted"] is not None or each["measured"] is not None
+        ],
+        "",
+    )
+    for each in found["departures"]:
+        _line(f"{each['what']} {each['cause']} Next: {each['next_step']}.")
+    if found["a_month"] is not None:
+        _line(f"It costs {found['a_month']:,.2f} a month now. For the same work today:")
+    for each in found["alternatives"]:
+        once = f" and {each['once']:,.0f} once" if each["once"] else ""
+        _line(
+            f"  {each['way'].replace('_', ' ')}: {each['a_month']:,.2f} a month{once}, {each['id']}"
+        )
+    console.print()
+
+
+_FIGURES = {
+    "requests_a_day": "requests a day",
+    "prompt_tokens": "tokens of a prompt",
+    "answer_tokens": "tokens of an answer",
+    "tokens_a_second_busy": "tokens/s in the busiest hour",
+    "ttft_p50_ms": "first token, p50, ms",
+    "ttft_p95_ms": "first token, p95, ms",
+    "tpot_p50_ms": "each token after it, p50, ms",
+    "tpot_p95_ms": "each token after it, p95, ms",
+    "per_million_reserved": "a million tokens, machines alone",
+    "per_million": "a million tokens, all that is paid monthly",
+    "utilization_busy": "busy in the busiest hour",
+}
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if name == "utilization_busy":
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.4g}"
+
+
 def _of(tenant: str | None) -> dict[str, Any]:
     return {} if tenant is None else {"tenant": tenant}
 

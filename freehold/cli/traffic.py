@@ -1,5 +1,6 @@
 """What all tenants asked for, to plan machines by: of a running gateway, or of its store."""
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ from freehold.config.home import Home
 from freehold.config.trace import Row, Trace, trace_of
 from freehold.core.binding import Environment
 from freehold.core.engine import EMBEDDINGS
+from freehold.core.errors import Code, UserError
 from freehold.core.usage import Outcome
 
 _PAGE = 1000
@@ -37,6 +39,13 @@ def used(home: Home, days: int) -> tuple[Trace, float]:
             for each in recorded(store, since_us, until_us)
         )
         return trace_of(rows, origin), shares.cached
+
+
+def days(span: str) -> int:
+    found = re.fullmatch(r"([1-9][0-9]{0,3})\s*d(ays)?", span.strip())
+    if found is None:
+        raise UserError(Code.INVALID_VALUE, f"{span[:40]!r} is no time such as 30d: write days.")
+    return int(found[1])
 
 
 class _Shares:

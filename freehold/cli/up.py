@@ -251,6 +251,7 @@ async def _run(
     gateway.notices.start()
     gateway.patterns.start()
     gateway.backups.start()
+    gateway.decisions.start()
     gateway.peers.start()
     shared = list(gateway.pools.values())
     for pool in shared:
@@ -278,6 +279,7 @@ async def _run(
             await greeting.stop()
         server.end()
         await serving
+        await gateway.decisions.stop()
         await gateway.backups.stop()
         await gateway.patterns.stop()
         await gateway.notices.stop()

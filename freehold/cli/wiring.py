@@ -42,6 +42,7 @@ from freehold.engines.base import LocalModel
 from freehold.operate import pricing
 from freehold.operate.backups import Backups
 from freehold.operate.decisions import Decisions
+from freehold.operate.watched import Usage, Used
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
 from freehold.secure.sessions import Sessions
@@ -349,6 +350,15 @@ def _place(home: Home) -> str:
     return hashlib.sha256(f"{socket.gethostname()}:{home.path}".encode()).hexdigest()[:16]
 
 
+def usage_of(store: SqlStore) -> Usage:
+    """What decisions are held against."""
+
+    def used(since_us: int, until_us: int, aliases: Sequence[str] | None) -> Used:
+        return Used(*fleet.used(store, since_us, until_us, aliases))
+
+    return used
+
+
 def backup_failed(events: Events) -> Callable[[str], None]:
     def told(why: str) -> None:
         text = f"No backup could be made: {why}"
@@ -457,7 +467,7 @@ def gateway(
         prices=prices(home, settings, cards, serving),
         routes=changes,
         backups=Backups(home, settings, settings_file or home.settings, backup_failed(events)),
-        decisions=Decisions(home.path, settings),
+        decisions=Decisions(home.path, settings, store, usage_of(store), ledger, events, clock),
         events=events,
         patterns=Patterns(
             store,

@@ -296,6 +296,10 @@ class BackupSettings(_Section):
     include_models: bool = False
 
 
+class DecisionSettings(_Section):
+    check_every_h: int | None = Field(24, ge=1, le=24 * 31)  # None: only when asked for
+
+
 class WebhookSettings(_Section):
     """Where events are sent to. `secret_file` signs them; `ca_file` is for a certificate
     that this machine would not trust."""
@@ -439,6 +443,7 @@ class Settings(_Section):
     audit: AuditSettings = AuditSettings()
     sessions: SessionSettings = SessionSettings()
     backup: BackupSettings = BackupSettings()
+    decisions: DecisionSettings = DecisionSettings()
     events: EventSettings = EventSettings()
     patterns: PatternSettings = PatternSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()

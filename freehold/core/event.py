@@ -38,6 +38,8 @@ class Kind(StrEnum):
     KEY_STEPPED_DOWN = "key_stepped_down"
     KEY_SUSPENDED = "key_suspended"
     KEY_CONFIRMED = "key_confirmed"
+    DECISION_DEPARTED = "decision_departed"
+    DECISION_HOLDS = "decision_holds"
 
 
 _SEVERITY: Mapping[Kind, Severity] = {
@@ -58,6 +60,8 @@ _SEVERITY: Mapping[Kind, Severity] = {
     Kind.KEY_STEPPED_DOWN: Severity.WARNING,
     Kind.KEY_SUSPENDED: Severity.WARNING,
     Kind.KEY_CONFIRMED: Severity.INFO,
+    Kind.DECISION_DEPARTED: Severity.WARNING,
+    Kind.DECISION_HOLDS: Severity.INFO,
 }
 Detail = str | int | float
 

@@ -17,13 +17,13 @@ from freehold.decide.money import once as at_once
 from freehold.decide.options import context_needed
 from freehold.decide.plain import ranked_as_plain
 from freehold.decide.planner import Plan, Ranked
-from freehold.decide.sizing import times_of
+from freehold.decide.sizing import Sizing
 
 VERSION = 1
 
 
 def content(
-    chosen: Ranked, found: Plan, workload: Workload, assumptions: Assumptions
+    chosen: Ranked, found: Plan, workload: Workload, assumptions: Assumptions, sizing: Sizing
 ) -> dict[str, Any]:
     """Of one of the plan's options. Whoever keeps it adds the workload as it was written and
     which facts it was planned with."""
@@ -37,7 +37,7 @@ def content(
         "sized": sized and asdict(sized),
         "context": context_needed(workload),
         "horizon_months": workload.horizon_months,
-        "predicted": predicted(chosen, workload, assumptions),
+        "predicted": predicted(chosen, workload, assumptions, sizing),
         "runners_up": [_runner_up(each, workload) for each in runners_up(chosen, found)],
         "prices": list(_prices(chosen.offer, assumptions)),
         "machine": _machine(chosen, workload, assumptions),
@@ -57,7 +57,9 @@ def runners_up(chosen: Ranked, found: Plan) -> tuple[Ranked, ...]:
     return tuple(best.values())
 
 
-def predicted(each: Ranked, workload: Workload, assumptions: Assumptions) -> dict[str, Any]:
+def predicted(
+    each: Ranked, workload: Workload, assumptions: Assumptions, sizing: Sizing
+) -> dict[str, Any]:
     """Volumes are those of the first month, which `growth_a_month` raises; costs for a million
     tokens, read and written, are those of the whole horizon. `reserved` counts what machines
     cost alone, which they do whether they are busy or not."""
@@ -76,7 +78,7 @@ def predicted(each: Ranked, workload: Workload, assumptions: Assumptions) -> dic
         "machines_a_month": None if hosted is None else float(hosted),
         "per_million": per_million(each.over_horizon / months, tokens),
         "per_million_reserved": None if hosted is None else per_million(hosted, tokens),
-        **_speeds(each, workload),
+        **_speeds(each, workload, sizing),
     }
 
 
@@ -99,18 +101,19 @@ def machines_a_month(each: Ranked, workload: Workload, assumptions: Assumptions)
     return whole(parts, workload.horizon_months) / workload.horizon_months
 
 
-def _speeds(each: Ranked, workload: Workload) -> dict[str, Any]:
+def _speeds(each: Ranked, workload: Workload, sizing: Sizing) -> dict[str, Any]:
     """Tokens of answers a second: what the busiest hour asks for, and what the replicas that
     are there make when there is always another request. Waits are at the 95th percentile, in
     the busiest hour of the last month, which the replicas are for."""
     answer = float(demand.mean(workload.answer))
     busy, full = float(demand.peak(workload)) * answer / 3600, None
-    offer, sized, told = each.offer, each.sized, each.predicted
-    if offer.model is not None and offer.accelerator is not None and sized is not None:
-        times = times_of(each.option, offer.model, offer.accelerator, workload)
-        if times is not None:
-            _, of_one = times.full_load(float(demand.mean(workload.prompt)), answer)
-            full = of_one * sized.replicas
+    sized, told = each.sized, each.predicted
+    replica = None if sized is None else sizing.replica(each.option, workload)
+    if sized is not None and replica is not None:
+        times, batching = replica
+        prompt = float(demand.mean(workload.prompt))
+        _, of_one = times.full_load(prompt, answer, batching.sequences)
+        full = of_one * sized.replicas
     return {
         "tokens_a_second_busy": busy,
         "tokens_a_second_full": full,
@@ -172,6 +175,8 @@ def _machine(chosen: Ranked, workload: Workload, assumptions: Assumptions) -> di
     if offer.rent is not None:
         parts = cost.hosted(offer, workload, assumptions, sized)
         return made | {"per_hour": float(round(monthly(parts) / MONTH_HOURS, 6))}
+    if cost.is_at_hand(option):
+        return made | _own_costs(offer.costs, dollar)
     kit = machines.bought(offer.accelerator.id, sized.replicas * option.accelerators_a_replica)
     price = assumptions.price(offer.accelerator.id)
     server = assumptions.value(f"{kit.server}_price")
@@ -180,11 +185,26 @@ def _machine(chosen: Ranked, workload: Workload, assumptions: Assumptions) -> di
     at_plug = exact(economics.power_per_kwh) * exact(economics.power_usage_effectiveness)
     hosting = next((each.a_month for each in chosen.cost.parts if each.name == "Hosting"), 0.0)
     return made | {
-        "purchase": 0.0 if cost.is_at_hand(option) else float(whole_price),
+        "purchase": float(whole_price),
         "lifetime_years": round(economics.amortization_months / 12, 4),
         "watts": float(round(drawn / MONTH_HOURS * 1000, 1)) if offer.accelerator.power_w else 0.0,
         "per_kwh": float(at_plug),
         "per_month": hosting,
+    }
+
+
+def _own_costs(costs: machines.Costs, dollar: Decimal) -> dict[str, Any]:
+    """Of the machine at hand, as its owner has told; {} where nothing was."""
+    if costs.per_hour is not None:
+        return {"per_hour": float(costs.per_hour * dollar)}
+    if costs == machines.UNTOLD:
+        return {}
+    return {
+        "purchase": float((costs.purchase or 0) * dollar),
+        "lifetime_years": round(costs.lifetime_months / 12, 4),
+        "watts": float(costs.watts),
+        "per_kwh": float(costs.per_kwh * dollar),
+        "per_month": float(costs.a_month * dollar),
     }
 
 

@@ -4,27 +4,117 @@ requests are answered as fast as before."""
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from freehold.config.schema import Settings
+from freehold.core.clock import Clock
+from freehold.core.decision import Decision
 from freehold.core.errors import Code, Fault, FreeholdError, UserError
+from freehold.core.event import Happening, Kind
+from freehold.operate.watched import DAY_US, Usage, check_asked, shown_check
+from freehold.serve.events import Events
+from freehold.store.ledger import Ledger
+from freehold.store.sql import SqlStore
 
+_logger = logging.getLogger(__name__)
+_LOOK_S, _HOUR_US, _DAYS = 60.0, 3_600_000_000, 30
 _MOST_S = 25.0  # what commands wait for an answer is little more
 _KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR", "LANG")
 
 
 class Decisions:
-    """`settings`: what of them a plan needs, of engines and prices."""
+    """`settings`: what of them a plan needs, of engines and prices. Each decision is checked by
+    itself, too, by one gateway where there are several, hours after the last time as they say."""
 
-    def __init__(self, home: Path, settings: Settings) -> None:
+    def __init__(
+        self,
+        home: Path,
+        settings: Settings,
+        store: SqlStore,
+        usage: Usage,
+        ledger: Ledger,
+        events: Events,
+        clock: Clock,
+    ) -> None:
         self._home = home
         needed = {"engines", "prices", "currency"}
         self._settings = settings.model_dump(mode="json", include=needed)
+        self._every_h = settings.decisions.check_every_h
+        self._store = store
+        self._usage = usage
+        self._ledger = ledger
+        self._events = events
+        self._clock = clock
         self._turn = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._every_h is not None:
+            self._task = asyncio.create_task(self._run(self._every_h))
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, every_h: int) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                await self.look(every_h)
+            except FreeholdError as error:
+                _logger.warning("decisions_not_checked", extra={"reason": error.message})
+
+    async def look(self, every_h: int) -> None:
+        """Checks those that nobody did for so long, and tells what changed since."""
+        now_us = self._clock.wall_us()
+        due_us = now_us - every_h * _HOUR_US
+        for each in await asyncio.to_thread(self._store.decisions_due, due_us):
+            mine = each.tenant_id, each.id
+            if await asyncio.to_thread(self._store.begin_check, *mine, due_us, now_us):
+                try:
+                    await self._look_at(each, now_us)
+                except FreeholdError as error:
+                    _logger.warning(
+                        "decision_not_checked", extra={"reason": f"{each.id}: {error.message}"}
+                    )
+
+    async def _look_at(self, decision: Decision, now_us: int) -> None:
+        since_us = now_us - _DAYS * DAY_US
+        asked = await asyncio.to_thread(self._measure, decision, since_us, now_us)
+        async with self._turn:
+            checked = await self._work("check", asked)
+        departures = checked["departures"]
+        found = [f"{each['kind']} {each['subject']}".strip() for each in departures]
+        new, over = await asyncio.to_thread(
+            self._store.departed, decision.tenant_id, decision.id, found
+        )
+        if new:
+            told = [w["what"] for name, w in zip(found, departures, strict=True) if name in new]
+            self._tell(Kind.DECISION_DEPARTED, decision, _sentence(decision, told), len(found))
+        elif over and not found:
+            text = f"The decision {decision.id} ({decision.name}) holds again."
+            self._tell(Kind.DECISION_HOLDS, decision, text, 0)
+
+    def _tell(self, kind: Kind, decision: Decision, text: str, departures: int) -> None:
+        self._events.over(kind, decision.id)  # it is news, as something else departed
+        details = {"departures": departures, "option": decision.content["option"]["id"]}
+        self._events.tell(Happening(kind, text, decision.id, details=details))
+
+    async def check(self, decision: Decision, days: int) -> dict[str, Any]:
+        """What became of it in the last days. Raises as `work`."""
+        now_us = self._clock.wall_us()
+        asked = await asyncio.to_thread(self._measure, decision, now_us - days * DAY_US, now_us)
+        return shown_check(decision, asked, await self.work("check", asked), now_us)
+
+    def _measure(self, decision: Decision, since_us: int, now_us: int) -> dict[str, Any]:
+        self._ledger.flush()
+        return check_asked(decision, self._usage, since_us, now_us)
 
     async def work(self, job: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Raises `UserError`: `OVERLOADED` while another plan is made, or when one takes too
@@ -63,6 +153,14 @@ class Decisions:
                     process.kill()
                 await process.wait()
         return _answered(said)
+
+
+def _sentence(decision: Decision, told: Sequence[str]) -> str:
+    more = f" {len(told) - 1} more: see" if len(told) > 1 else " See"
+    return (
+        f"The decision {decision.id} ({decision.name}) does not hold any more. {told[0]}{more} "
+        f"`freehold decide check {decision.id}`."
+    )
 
 
 def _answered(said: bytes) -> dict[str, Any]:

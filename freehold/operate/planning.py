@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,13 @@ from freehold.core.facts import Facts
 from freehold.core.names import like
 from freehold.core.plan import Workload
 from freehold.decide import record
+from freehold.decide.again import alternatives, cost_again, judged_again, price_ratio
 from freehold.decide.assumptions import Assumptions
 from freehold.decide.at_hand import AtHand
+from freehold.decide.check import check
+from freehold.decide.checked import Now
+from freehold.decide.drift import LEAST_DAYS
+from freehold.decide.measured import as_measured, read
 from freehold.decide.nearest import Nothing, nearest
 from freehold.decide.options import canonical
 from freehold.decide.plain import plan_as_plain
@@ -54,10 +59,18 @@ def planned(
 ) -> Planned:
     """Without `settings` they are read. Raises `UserError`: `MODEL_NOT_FOUND` for a model that
     nobody knows."""
-    facts, assumptions = load_facts(home), Assumptions().of(workload)
-    here = _this_machine(home, settings or load.settings(Home(home).settings), facts)
+    facts, here = _known(home, settings)
     check_models(workload, facts, here)
-    sizing = Sizing(facts, here)
+    return _planned_with(facts, here, workload, today)
+
+
+def _known(home: Path, settings: Settings | None) -> tuple[Facts, AtHand]:
+    facts = load_facts(home)
+    return facts, _this_machine(home, settings or load.settings(Home(home).settings), facts)
+
+
+def _planned_with(facts: Facts, here: AtHand, workload: Workload, today: date) -> Planned:
+    assumptions, sizing = Assumptions().of(workload), Sizing(facts, here)
     found = plan(
         workload, facts, sizing, start=today, assumptions=assumptions, at_hand=here,
         simulates=Rehearsal(sizing),
@@ -98,9 +111,12 @@ def check_models(workload: Workload, facts: Facts, here: AtHand) -> None:
 def _planned_of(home: Path, asked: Mapping[str, Any]) -> Planned:
     """Of a gateway the settings are told, as the environment that they may come from is not."""
     workload = workload_from(asked["workload"], asked["name"])
+    return planned(home, workload, date.fromisoformat(asked["today"]), _settings_of(asked))
+
+
+def _settings_of(asked: Mapping[str, Any]) -> Settings | None:
     told = asked.get("settings")
-    settings = None if told is None else Settings.model_validate(told)
-    return planned(home, workload, date.fromisoformat(asked["today"]), settings)
+    return None if told is None else Settings.model_validate(told)
 
 
 def plan_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +132,7 @@ def record_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def recorded(home: Path, found: Planned, asked: Mapping[str, Any]) -> dict[str, Any]:
     chosen = _chosen(found.plan, asked.get("option"))
-    made = record.content(chosen, found.plan, found.workload, found.assumptions)
+    made = record.content(chosen, found.plan, found.workload, found.assumptions, found.sizing)
     compiled = {part: at.isoformat() for part, at in sorted(found.facts.compiled.items())}
     return {
         **made,
@@ -125,6 +141,30 @@ def recorded(home: Path, found: Planned, asked: Mapping[str, Any]) -> dict[str, 
         "planned_at": asked["today"],
         "facts": {"digest": facts_digest(home), "compiled": compiled},
     }
+
+
+def check_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A decision beside what was measured, and what would be decided today: with what came,
+    where enough was watched to tell, else with what was planned."""
+    content, today = asked["content"], date.fromisoformat(asked["today"])
+    written, found = content["workload"], read(asked["measured"])
+    workload = workload_from(written["written"], written["name"])
+    is_enough = found.requests > 0 and found.days >= LEAST_DAYS
+    came = as_measured(workload, found) if is_enough else workload
+    facts, here = _known(home, _settings_of(asked))
+    # What was decided for is there: nothing has to be delivered in time any more.
+    again = _planned_with(facts, here, replace(came, deadline_days=None), today)
+    now = Now(
+        judged_again(content["option"], workload, facts, here.models),
+        alternatives(again.plan, content["option"]["id"]),
+        price_ratio(content, facts, here.models),
+        cost_again(content, came, facts, again.assumptions, today),
+        {part: (today - at).days for part, at in facts.compiled.items()},
+    )
+    wanted = {"ttft_ms": workload.targets.ttft_ms, "tpot_ms": workload.targets.tpot_ms}
+    ceiling, months = workload.economics.utilization_ceiling, asked["months"]
+    checked = check(asked["id"], content, found, months, now, wanted, ceiling)
+    return asdict(checked)
 
 
 def _chosen(found: Plan, option: str | None) -> Ranked:
@@ -162,6 +202,7 @@ def _chosen(found: Plan, option: str | None) -> Ranked:
 JOBS: Mapping[str, Callable[[Path, Mapping[str, Any]], dict[str, Any]]] = {
     "plan": plan_job,
     "record": record_job,
+    "check": check_job,
 }
 
 

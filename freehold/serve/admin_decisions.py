@@ -49,6 +49,12 @@ class NewDecision(PlanRequest):
     tenant: Reference | None = None
 
 
+class CheckQuery(TenantQuery):
+    """What came in so many days is held against it, from the decision on at most."""
+
+    days: Annotated[int, Field(ge=1, le=3660)] = 30
+
+
 class DecisionsAdmin:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -87,10 +93,18 @@ class DecisionsAdmin:
     async def get(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        await reply_json(send, shown_decision(await self._found(scope, principal)))
+        named = query(TenantQuery, scope).tenant
+        await reply_json(send, shown_decision(await self._found(scope, principal, named)))
 
-    async def _found(self, scope: Scope, principal: Principal) -> Decision:
-        tenant_id = self._tenant(scope, principal, query(TenantQuery, scope).tenant)
+    async def check(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        asked = query(CheckQuery, scope)
+        found = await self._found(scope, principal, asked.tenant)
+        await reply_json(send, await self._gateway.decisions.check(found, asked.days))
+
+    async def _found(self, scope: Scope, principal: Principal, named: str | None) -> Decision:
+        tenant_id = self._tenant(scope, principal, named)
         decision_id = scope["path_params"]["decision"]
         found = await asyncio.to_thread(self._gateway.store.decision, tenant_id, decision_id)
         if found is None:

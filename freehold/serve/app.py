@@ -174,6 +174,12 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("GET", "/admin/v1/decisions", Action.READ_DECISIONS, decisions.listing),
         Operation("POST", "/admin/v1/decisions", Action.CHANGE_DECISIONS, decisions.record),
         Operation("GET", "/admin/v1/decisions/{decision}", Action.READ_DECISIONS, decisions.get),
+        Operation(
+            "POST",
+            "/admin/v1/decisions/{decision}/check",
+            Action.READ_DECISIONS,
+            decisions.check,
+        ),
     ]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from freehold.config.schema import Settings
     from freehold.core.binding import Binding
     from freehold.core.clock import Clock
+    from freehold.core.decision import Decision
     from freehold.core.errors import Fault
     from freehold.core.model import ModelCard
     from freehold.core.usage import Settlement
@@ -64,6 +65,18 @@ class Decisions(Protocol):
         """Plans beside the gateway: see `operate/planning.py` for the jobs. Raises
         `UserError(OVERLOADED)` while another plan is made."""
         ...
+
+    async def check(self, decision: Decision, days: int) -> dict[str, Any]:
+        """What became of it in the last days. Raises as `work`."""
+        ...
+
+    async def look(self, every_h: int) -> None:
+        """Checks those that nobody did for so long, and tells what changed since."""
+        ...
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 @dataclass(slots=True)

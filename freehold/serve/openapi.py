@@ -11,7 +11,7 @@ import freehold
 from freehold.core.errors import Code
 from freehold.serve import bodies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
-from freehold.serve.admin_decisions import DecideRequest, NewDecision
+from freehold.serve.admin_decisions import CheckQuery, DecideRequest, NewDecision
 from freehold.serve.admin_events import EventsQuery
 from freehold.serve.admin_keys import KeyChange, KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
@@ -409,6 +409,12 @@ _OTHERS = [
     _Entry(
         "get", "/admin/v1/decisions/{decision}", "get_decision", "administration",
         "A decision as it was made", replies.Decision, _WITH_QUERY | _OWNED, query=TenantQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/decisions/{decision}/check", "check_decision", "administration",
+        "Hold a decision against what was measured since, and what would be decided today",
+        replies.DecisionCheck,
+        _WITH_QUERY | _OWNED | {Code.FILE_INVALID, Code.OVERLOADED}, query=CheckQuery,
     ),
 ]  # fmt: skip
 

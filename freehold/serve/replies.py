@@ -773,10 +773,21 @@ class RejectedOption(BaseModel):
     judged: list[JudgedRule]
 
 
+class NearOption(BaseModel):
+    """What would do, if these fields were other than was asked."""
+
+    fields: list[str]
+    instead: list[str]
+    sentence: str
+    option: RankedOption
+
+
 class Plan(BaseModel):
     workload: str
     options: Annotated[int, Field(description="How many are possible.")]
     horizon_months: int
+    conflict: Annotated[str | None, Field(description="Why nothing does it, where nothing does.")]
+    nearest: list[NearOption]
     ranked: list[RankedOption]
     best_of_each_way: Annotated[
         dict[str, RankedOption], Field(description="Also those that are not among the ranked.")
@@ -894,6 +905,53 @@ class Decision(BaseModel):
     machine: dict[str, float] | None
     assumptions: dict[str, AssumedFigure]
     facts: FactsUsed
+
+
+class CheckedFigure(BaseModel):
+    """`within` is null where nothing was predicted or measured, or too little was watched."""
+
+    name: str
+    predicted: float | None
+    measured: float | None
+    least: float | None
+    most: float | None
+    within: bool | None
+
+
+class DepartureFound(BaseModel):
+    kind: Annotated[str, Field(description="volume, cost, api_cheaper, rules, ...")]
+    subject: str
+    what: str
+    cause: str
+    next_step: str
+
+
+class AlternativeNow(BaseModel):
+    way: Way
+    id: str
+    a_month: float
+    once: float
+
+
+class DecisionCheck(BaseModel):
+    id: str
+    name: str
+    option: str
+    at: datetime
+    since: datetime
+    days: float
+    requests: Count
+    tokens_in: Count
+    tokens_out: Count
+    holds: bool
+    is_judged: Annotated[bool, Field(description="Whether enough was watched to judge figures.")]
+    figures: list[CheckedFigure]
+    departures: list[DepartureFound]
+    a_month: Annotated[float | None, Field(description="What is paid for it now.")]
+    alternatives: Annotated[
+        list[AlternativeNow],
+        Field(description="The best of each way, planned today for what was measured."),
+    ]
 
 
 class CardList(BaseModel):

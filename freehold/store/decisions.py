@@ -51,14 +51,16 @@ class DecisionTable(AuditTable):
             row = connection.execute(_found().where(_is(tenant_id, decision_id))).mappings().first()
             return _decision(row) if row else None
 
-    def current_decisions(self) -> Sequence[Decision]:
-        """All tenants', without those that later ones superseded: to check by itself, and to
-        show to nobody."""
+    def decisions_due(self, due_us: int) -> Sequence[Decision]:
+        """All tenants' that no later one superseded and that nobody began to check since: to
+        check by itself, and to show to nobody."""
+        checked = decision_checks.c.decision_id == decisions.c.id
+        late = select(decision_checks.c.decision_id).where(
+            checked, decision_checks.c.begun_at_us > due_us
+        )
+        wanted = _found().where(_LATER.c.id.is_(None), ~late.exists()).order_by(decisions.c.id)
         with self._reading(EVERY_TENANT) as connection:
-            rows = connection.execute(
-                _found().where(_LATER.c.id.is_(None)).order_by(decisions.c.id)
-            )
-            return [_decision(row) for row in rows.mappings()]
+            return [_decision(row) for row in connection.execute(wanted).mappings()]
 
     def begin_check(self, tenant_id: str, decision_id: str, due_us: int, now_us: int) -> bool:
         """Whether it is for the caller to check it now: nobody began to since `due_us`."""

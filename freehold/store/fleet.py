@@ -5,7 +5,7 @@ of them together asked for, to plan machines by."""
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, func, select, update
 
 from freehold.core.binding import Environment, Route
 from freehold.core.engine import EMBEDDINGS
@@ -16,6 +16,11 @@ from freehold.store.identity import tenant_of
 from freehold.store.routing import route_of
 from freehold.store.sql import SqlStore
 from freehold.store.tables import adapters, requests, routes, tenants
+
+_HOUR_US = 3_600_000_000
+_SAMPLE = 10_000
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
 
 
 def wanted_adapters(store: SqlStore, base_digest: str, tenant_id: str | None = None) -> set[str]:
@@ -126,3 +131,55 @@ def recorded(store: SqlStore, since_us: int, until_us: int) -> Iterator[Recorded
     with store._reading(EVERY_TENANT) as connection:
         for row in connection.execution_options(yield_per=10_000).execute(found):
             yield Recorded(*row)
+
+
+class UsedHour(NamedTuple):
+    """What was answered in an hour, which are counted from 1970 on."""
+
+    hour: int
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int
+
+
+class Answered(NamedTuple):
+    """One of those, for lengths and times."""
+
+    tokens_in: int
+    tokens_out: int
+    ttft_us: int | None
+    duration_us: int | None
+
+
+class Used(NamedTuple):
+    hours: list[UsedHour]
+    sample: list[Answered]
+
+
+def used(
+    store: SqlStore, since_us: int, until_us: int, aliases: Collection[str] | None = None
+) -> Used:
+    """What all tenants asked of models that write, and got: by the hour, and some ten thousand
+    of them, chosen by chance where there are more."""
+    hour = (requests.c.created_at_us // _HOUR_US).label("hour")
+    sums = [func.sum(requests.c[name]) for name in ("tokens_in", "tokens_out", "tokens_cached")]
+    those = [
+        requests.c.tenant_id.in_(select(tenants.c.id)),  # which there is an index for
+        requests.c.created_at_us >= since_us,
+        requests.c.created_at_us < until_us,
+        requests.c.outcome == Outcome.OK,
+        requests.c.endpoint != EMBEDDINGS,
+    ]
+    if aliases is not None:
+        those.append(requests.c.alias.in_(aliases))
+    columns = [requests.c[name] for name in Answered._fields]
+    with store._reading(EVERY_TENANT) as connection:
+        by_hour = select(hour, func.count(), *sums).where(*those).group_by(hour).order_by(hour)
+        hours = [UsedHour(*map(int, row)) for row in connection.execute(by_hour)]
+        if (count := sum(each.requests for each in hours)) > _SAMPLE:
+            # The last two characters of an id are chance.
+            shares = _PAIRS[: max(1, len(_PAIRS) * _SAMPLE // count)]
+            those.append(func.substr(requests.c.id, 29, 2).in_(shares))
+        sample = connection.execute(select(*columns).where(*those).limit(4 * _SAMPLE))
+        return Used(hours, [Answered(*row) for row in sample])

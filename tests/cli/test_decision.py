@@ -122,3 +122,49 @@ def test_nothing_that_passes_is_nothing_to_decide_for(
     told = offline("decide", str(file), "--record")
     assert told.exit_code == 1
     assert "Nothing passes" in told.output
+
+
+def test_a_check_of_what_was_just_decided_holds_and_says_how_little_it_knows(
+    run: Run, file: Path
+) -> None:
+    made = _recorded(run, file, "--alias", "nobody's")
+    told = run("decide", "check", made["id"], "--json")
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert found["holds"]
+    (checked,) = found["data"]
+    assert (checked["id"], checked["requests"], checked["is_judged"]) == (made["id"], 0, False)
+    assert {each["name"] for each in checked["figures"]} >= {"requests_a_day", "ttft_p95_ms"}
+    assert "holds." in run("decide", "check", made["id"]).stdout
+
+
+def test_a_check_of_what_does_not_hold_ends_with_one(
+    offline: Run, file: Path, tmp_path: Path
+) -> None:
+    """By facts of the home that say something else now."""
+    made = _recorded(offline, file)
+    facts = tmp_path / "home" / "facts"
+    facts.mkdir()
+    (facts / "api_prices.yaml").write_text(
+        "models:\n  - {provider: OpenAI, model: gpt-5-nano, input_usd_per_mtok: 900}\n"
+    )
+    told = offline("decide", "check", made["id"], "--json")
+    assert told.exit_code == 1, told.output
+    (checked,) = json.loads(told.stdout)["data"]
+    kinds = {each["kind"] for each in checked["departures"]}
+    assert kinds == {"other_cheaper"}
+    said = offline("decide", "check")
+    assert said.exit_code == 1
+    assert "does not hold any more" in said.stdout
+    assert "Next: decide again" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(("dec_x",), "There is no decision"), (("--since", "5h"), "write days")]
+)
+def test_a_check_of_nothing_is_told_in_a_sentence(
+    run: Run, words: tuple[str, ...], said: str
+) -> None:
+    told = run("decide", "check", *words)
+    assert told.exit_code == 1
+    assert said in told.output

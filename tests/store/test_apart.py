@@ -111,7 +111,7 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 _UNSCOPED = {
     "access_number", "acted", "add_events", "add_key", "add_session", "add_subject_key",
     "add_tenant", "apply", "audit_found", "audit_heads", "audit_page", "audit_trail", "beat",
-    "billed_here", "claim", "close", "current_decisions", "deliver_later", "delivered",
+    "billed_here", "claim", "close", "decisions_due", "deliver_later", "delivered",
     "due_deliveries",
     "every_cut_off", "every_event", "every_limit", "every_policy", "every_role_grant",
     "every_subject_key", "fact", "first_fact", "forget_events", "forget_patterns", "grant_role",

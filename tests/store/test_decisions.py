@@ -17,14 +17,14 @@ def test_a_decision_comes_back_as_it_was_made_and_the_newest_first(store: SqlSto
     assert store.decision("ten_a", "dec_3") is None
 
 
-def test_one_that_is_superseded_says_by_which_and_is_current_no_more(store: SqlStore) -> None:
+def test_one_that_is_superseded_says_by_which_and_is_not_checked_any_more(store: SqlStore) -> None:
     store.add_decision("ten_a", a_decision("dec_1"))
     store.add_decision("ten_b", a_decision("dec_2", "ten_b"))
     store.add_decision("ten_a", a_decision("dec_3", supersedes="dec_1"))
     old = store.decision("ten_a", "dec_1")
     assert old is not None
     assert old.superseded_by == "dec_3"
-    assert [each.id for each in store.current_decisions()] == ["dec_2", "dec_3"]
+    assert [each.id for each in store.decisions_due(0)] == ["dec_2", "dec_3"]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,8 @@ def test_a_check_is_begun_once_until_it_is_due_again(store: SqlStore) -> None:
     store.add_decision("ten_a", a_decision("dec_1"))
     assert store.begin_check("ten_a", "dec_1", due_us=0, now_us=100)
     assert not store.begin_check("ten_a", "dec_1", due_us=50, now_us=150)
+    assert store.decisions_due(50) == []
+    assert [each.id for each in store.decisions_due(100)] == ["dec_1"]
     assert store.begin_check("ten_a", "dec_1", due_us=100, now_us=200)
     assert not store.begin_check("ten_b", "dec_1", due_us=10**9, now_us=10**9)
     assert not store.begin_check("ten_a", "dec_2", due_us=10**9, now_us=10**9)

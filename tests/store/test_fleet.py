@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 
+import pytest
+
 from freehold.core.binding import Environment
+from freehold.core.ids import new_id
 from freehold.core.tenant import IsolationClass
+from freehold.core.usage import Outcome
 from freehold.store import fleet
 from freehold.store.sql import SqlStore
 from tests.store.making import (
     a_route,
     adapter,
+    used,
 )
 
 
@@ -68,3 +73,34 @@ def test_routes_that_people_set_follow_their_base_to_where_it_is_served(store: S
     assert found == {
         "gone": ("fake", ""), "kept": ("fake", "pool ten_a"), "m": ("new engine", "new pool"),
     }  # fmt: skip
+
+
+def test_what_all_tenants_used_is_counted_by_the_hour_and_for_some_aliases(
+    store: SqlStore,
+) -> None:
+    for tenant in ("ten_a", "ten_b"):
+        store.add_tenant(tenant, tenant, 1)
+    hour_us = 3_600_000_000
+    used(store, "req_1", "ten_a", created_at_us=hour_us + 1, alias="bot")
+    used(store, "req_2", "ten_b", created_at_us=2 * hour_us - 1, alias="other")
+    used(store, "req_3", "ten_b", created_at_us=3 * hour_us, alias="bot", tokens_out=40)
+    used(store, "req_4", "ten_b", created_at_us=3 * hour_us, outcome=Outcome.CLIENT_GONE)
+    used(store, "req_5", "ten_b", created_at_us=3 * hour_us, endpoint="embeddings")
+    every = fleet.used(store, 0, 10**12)
+    assert every.hours == [(1, 2, 6, 14, 2), (3, 1, 3, 40, 1)]
+    assert sorted(every.sample) == [(3, 7, 10, 20), (3, 7, 10, 20), (3, 40, 10, 20)]
+    bots = fleet.used(store, 0, 3 * hour_us, ["bot"])
+    assert (bots.hours, bots.sample) == ([(1, 1, 3, 7, 1)], [(3, 7, 10, 20)])
+    assert fleet.used(store, 0, 1) == ([], [])
+
+
+def test_of_many_requests_some_are_chosen_by_chance(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "_SAMPLE", 20)
+    store.add_tenant("ten_a", "a", 1)
+    for _ in range(200):
+        used(store, new_id("req"), created_at_us=1)
+    found = fleet.used(store, 0, 10)
+    assert found.hours[0][1] == 200
+    assert 2 <= len(found.sample) <= 60
