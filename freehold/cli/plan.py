@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freehold.cli.decision import Wanted, recorded, show_recorded
+from freehold.cli.option_words import a_month, model_of, place_of, told
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
 from freehold.cli.owner import TenantOption
 from freehold.core.errors import Code, UserError
@@ -24,6 +25,9 @@ _REASONS = 8  # of those that keep most options out
 def plan_(
     file: Annotated[Path, typer.Argument(help="As `freehold decide init` wrote it.")],
     top: Annotated[int, typer.Option(min=1, help="So many options.")] = 10,
+    html: Annotated[
+        Path | None, typer.Option(help="Write it as a page, too, over what is there.")
+    ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Keep the decision, to be checked later.")
     ] = False,
@@ -41,6 +45,7 @@ def plan_(
     as_json: Json = False,
 ) -> None:
     """Rank every way to serve a workload, with what it costs, and say why others are left out."""
+    from freehold.cli.decision_page import check_place, page, write_page
     from freehold.config import load
     from freehold.config.workload import read_workload
     from freehold.decide.plain import plan_as_plain
@@ -53,31 +58,42 @@ def plan_(
             raise UserError(
                 Code.INVALID_VALUE, "--alias, --supersede and --tenant are of --record: add it."
             )
+        if html is not None:
+            check_place(html)
         if record:
             wanted = Wanted(file, option, tuple(alias or ()), supersede, tenant)
             show_recorded(recorded(load.home(), wanted), as_json)
-            return
+            if html is None:
+                return
         workload = read_workload(file)
         start = datetime.now(UTC).date()
         found = planned(load.home().path, workload, start)
         nothing = nearest_to(found, start)
-    if as_json:
-        again = Corrected(found.sizing, found.plan, workload)
-        more = weighed(
-            found.plan, workload, found.facts, again, start=start, at_hand=found.at_hand
-        ).as_plain()
-        print_json(plan_as_plain(found.plan, workload, top, nothing) | more)
+        more = None
+        if as_json or html is not None:
+            again = Corrected(found.sizing, found.plan, workload)
+            more = weighed(
+                found.plan, workload, found.facts, again, start=start, at_hand=found.at_hand
+            )
+        if html is not None and more is not None:
+            write_page(html, page(more, workload, found.facts, start, nothing))
+    if record:
+        return
+    if as_json and more is not None:
+        print_json(plan_as_plain(found.plan, workload, top, nothing) | more.as_plain())
     elif nothing is None:
         _show(found.plan, workload, top)
     else:
         _show_nothing(nothing, found.plan, workload)
+    if html is not None and not as_json:
+        console.print(f"\n{plain(html)} has all of it, to be opened in a browser.")
     if nothing is not None:
         raise typer.Exit(1)
 
 
 def _show(found: "Plan", workload: "Workload", top: int) -> None:
     best, months = found.ranked[0], workload.horizon_months
-    console.print(f"{plain(workload.name)}: {plain(_told(best))}.", soft_wrap=True)
+    console.print(f"{plain(workload.name)}: {plain(told(best))}.", soft_wrap=True)
     if best.predicted is not None:
         console.print(f"  {_answers(best.predicted)}", soft_wrap=True)
     for note in best.notes:
@@ -97,9 +113,9 @@ def _show(found: "Plan", workload: "Workload", top: int) -> None:
         [
             [
                 each.option.way.value,
-                _model(each),
-                _on(each),
-                f"{_a_month(each.cost.parts):,.0f}",
+                model_of(each),
+                place_of(each),
+                f"{a_month(each.cost.parts):,.0f}",
                 f"{each.over_horizon:,.0f}",
                 each.delivery.days,
                 *_first_token(each.predicted),
@@ -157,18 +173,6 @@ def _why(each: "Rejected") -> str:
     return each.why if judged is None else f"{judged.rule}: {judged.why}"
 
 
-def _told(best: "Ranked") -> str:
-    verb = {
-        "api": "buy",
-        "managed": "use an endpoint in your cloud for",
-        "rented": "rent machines for",
-        "owned": "buy machines for",
-        "at_hand": "host here",
-        "mixed": "host the base load, and buy the peaks of",
-    }[best.option.way.value]
-    return f"{verb} {_model(best)}, {_on(best)}"
-
-
 def _answers(predicted: "Predicted") -> str:
     told = [
         f"{name} {value:,.{places}f}{unit}"
@@ -187,27 +191,6 @@ def _first_token(predicted: "Predicted | None") -> tuple[str | None, str | None]
     if predicted is None or predicted.ttft_ms is None:
         return None, None
     return f"{predicted.ttft_ms:,.0f}", predicted.basis.value
-
-
-def _model(each: "Ranked") -> str:
-    option = each.option
-    return option.model + (f" in {option.precision.value}" if option.precision else "")
-
-
-def _on(each: "Ranked") -> str:
-    from freehold.decide.at_hand import THIS
-
-    option = each.option
-    where = [option.provider, option.region, option.term]
-    if option.accelerator is not None and each.sized is not None:
-        count = each.sized.replicas * option.accelerators_a_replica
-        is_here = option.accelerator == THIS
-        where.insert(0, "this machine" if is_here else f"{count} x {option.accelerator}")
-    return " ".join(word for word in where if word)
-
-
-def _a_month(parts: "Sequence[Part]") -> float:
-    return float(sum(part.a_month for part in parts))
 
 
 def _cost(part: "Part") -> str:

@@ -3,6 +3,7 @@ replace. A formula that uses one says "assumed" until they did."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from decimal import Decimal
 from difflib import get_close_matches
 
@@ -30,6 +31,7 @@ def _figures(rows: Mapping[str, tuple[str, str, str]]) -> dict[str, Figure]:
 _STREET = "street price of a card in 2026, to be replaced by your own quotation"
 _BOARD = "an eighth of an eight-way board, to be replaced by your own quotation"
 
+AS_OF = date(2026, 11, 26)  # when they were put together
 DEFAULTS: Mapping[str, Figure] = _figures(
     {
         "for_a_dollar": ("1", "of your currency", "the plan is in dollars unless you say more"),

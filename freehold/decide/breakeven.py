@@ -10,7 +10,7 @@ from freehold.decide.finalists import Finalists, a_month, best_by_way, scaled
 from freehold.decide.money import shown
 
 _PER_DECADE, _DECADES = 4, 2  # points, each way from the workload's own volume
-_HALVINGS = 7  # of a step between points, to half a percent
+_HALVINGS = 6  # of a step between points, to a percent
 _FIGURES = 3  # that a crossing is told in
 # Crossings that are told even where a third way is cheaper than both.
 _ASKED = frozenset({Way.API, Way.RENTED, Way.OWNED})

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
+from math import lcm
 
 from freehold.core.plan import Lengths, Workload
 from freehold.decide.money import MONTH_DAYS, exact, shown
@@ -59,9 +60,12 @@ def peak(workload: Workload) -> Fraction:
 
 
 @lru_cache(maxsize=16)
-def _levels(workload: Workload) -> tuple[tuple[Fraction, int], ...]:
-    """Demand of an hour, and how many hours of the week have it: most are alike."""
-    return tuple(Counter(hourly(workload)).items())
+def _levels(workload: Workload) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Demand of an hour and how many hours of the week have it, most of which are alike: whole
+    numbers, of the parts of a request that are told first."""
+    hours = hourly(workload)
+    parts = lcm(*(each.denominator for each in hours))
+    return parts, tuple(Counter(int(each * parts) for each in hours).items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +81,11 @@ class Split:
 def split(workload: Workload, capacity_an_hour: Fraction) -> Split:
     """Σ min(d_h, C) ÷ Σ d_h over the 168 hours of a week: the load-duration curve by which
     power stations are chosen for base and peak."""
-    demand = _levels(workload)
-    whole = sum((each * hours for each, hours in demand), Fraction(0))
-    kept = sum((min(each, capacity_an_hour) * hours for each, hours in demand), Fraction(0))
-    own = kept / whole
-    above = sum(hours for each, hours in demand if each > capacity_an_hour)
+    parts, demand = _levels(workload)
+    limit, scale = capacity_an_hour.numerator * parts, capacity_an_hour.denominator
+    whole = sum(each * hours for each, hours in demand) * scale
+    own = Fraction(sum(min(each * scale, limit) * hours for each, hours in demand), whole)
+    above = sum(hours for each, hours in demand if each * scale > limit)
     return Split(own, 1 - own, above)
 
 
@@ -89,6 +93,7 @@ def split(workload: Workload, capacity_an_hour: Fraction) -> Split:
 def replica_hours(workload: Workload, replicas: int) -> Decimal:
     """Hours of replicas a month where as many run in each hour as its demand needs: an hour
     that has a share of the peak's demand needs that share of its replicas, rounded up."""
-    most = peak(workload)
-    needed = sum(-((-each * replicas) // most) * hours for each, hours in _levels(workload))
-    return Decimal(int(needed)) * MONTH_DAYS / 7
+    _, demand = _levels(workload)
+    most = max(each for each, _ in demand)
+    needed = sum(-((-each * replicas) // most) * hours for each, hours in demand)
+    return Decimal(needed) * MONTH_DAYS / 7

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal, localcontext
+from functools import lru_cache
 
 from freehold.core.plan import Part
 
@@ -56,9 +57,14 @@ def whole(parts: Iterable[Part], months: int) -> Decimal:
 def annuity(price: Decimal, yearly_rate: Decimal, months: int) -> Decimal:
     """What is paid each month, at its end, for `price` now: P·i / (1 − (1 + i)^−n), the formula
     of every loan, where (1 + i)^12 is one year's rate. Without interest: P / n."""
-    if yearly_rate == 0:
-        return price / months
     with localcontext() as context:
         context.prec = 40
-        rate = (1 + yearly_rate) ** (Decimal(1) / YEAR_MONTHS) - 1
-        return price * rate / (1 - (1 + rate) ** -months)
+        return price * _share(yearly_rate, months)
+
+
+@lru_cache(maxsize=64)
+def _share(yearly_rate: Decimal, months: int) -> Decimal:
+    if yearly_rate == 0:
+        return Decimal(1) / months
+    rate = (1 + yearly_rate) ** (Decimal(1) / YEAR_MONTHS) - 1
+    return rate / (1 - (1 + rate) ** -months)

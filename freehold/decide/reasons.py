@@ -72,13 +72,18 @@ def mix_cannot(sized: Sized, workload: Workload, assumptions: Assumptions) -> st
     return None
 
 
+def is_old(at: date | None, today: date) -> bool:
+    """Of a fact: it counts as old, too, where nobody says when it was read."""
+    return at is None or (today - at).days > _STALE_DAYS
+
+
 def notes_on(offer: Offer, start: date) -> tuple[str, ...]:
     """What to know before it is taken."""
     notes = []
     for price in (offer.rent, offer.api):
-        at = price.source.at if price is not None else None
-        if price is not None and (at is None or (start - at).days > _STALE_DAYS):
-            notes.append(f"The price is of {at or 'an unknown day'}: ask for today's.")
+        if price is not None and is_old(price.source.at, start):
+            at = price.source.at or "an unknown day"
+            notes.append(f"The price is of {at}: ask for today's.")
     if offer.api is not None and offer.api.provider in KNOWN_AS:
         by = KNOWN_AS[offer.api.provider]
         notes.append(f"Prices are those of {offer.api.provider}, and terms those of {by}.")
