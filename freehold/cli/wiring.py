@@ -18,7 +18,7 @@ from freehold.catalog.own_weights import copied, forget_others, own_cache
 from freehold.catalog.store import ModelStore
 from freehold.cli import at_rest
 from freehold.config.home import Home
-from freehold.config.schema import EventSettings, Settings
+from freehold.config.schema import EventSettings, ModelPrice, Settings
 from freehold.config.trust import outgoing
 from freehold.core.binding import Environment, Route
 from freehold.core.clock import Clock, SystemClock
@@ -42,6 +42,7 @@ from freehold.engines.base import LocalModel
 from freehold.operate import pricing
 from freehold.operate.backups import Backups
 from freehold.operate.decisions import Decisions
+from freehold.operate.published import look_up
 from freehold.operate.watched import Usage, Used
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
@@ -225,17 +226,7 @@ def prices(
     machine = read_machine()
     made = Prices(pricing.machine_cost(settings.prices, settings.currency, machine))
     given = {each.model: each for each in settings.prices.models}
-    rate = pricing.for_a_dollar(settings.prices, settings.currency)
-    for upstream in settings.upstreams:
-        for model in upstream.models:
-            own = given.get(model.alias)
-            price = (
-                pricing.of_settings(own)
-                if own is not None
-                else pricing.published(upstream.base_url, model.upstream_name, rate)
-            )
-            if price is not None:
-                made.put(upstream.name, model.upstream_name, price)
+    _put_upstreams(made, settings, given)
     speeds = Speeds(home.cache, machine)
     for card in cards:
         if card.name in given:
@@ -243,6 +234,22 @@ def prices(
         elif (speed := speeds.find(card, serving[card.name].engine)) is not None:
             _price_here(made, card, speed)
     return made
+
+
+def _put_upstreams(made: Prices, settings: Settings, given: Mapping[str, ModelPrice]) -> None:
+    bought = [(upstream, model) for upstream in settings.upstreams for model in upstream.models]
+    rate = pricing.for_a_dollar(settings.prices, settings.currency)
+    asked = [(up.base_url, model.upstream_name) for up, model in bought if model.alias not in given]
+    listed = look_up(asked, rate)
+    for upstream, model in bought:
+        own = given.get(model.alias)
+        price = (
+            listed.get((upstream.base_url, model.upstream_name))
+            if own is None
+            else pricing.of_settings(own)
+        )
+        if price is not None:
+            made.put(upstream.name, model.upstream_name, price)
 
 
 def _price_here(made: Prices, card: ModelCard, speed: Speed) -> None:

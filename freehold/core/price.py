@@ -1,9 +1,15 @@
 """What tokens cost, and what a request did."""
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
 
 MILLION = 1_000_000
+
+
+def micro(amount: Decimal) -> int:
+    """Micro-units, rounded up."""
+    return int((amount * MILLION).to_integral_value(ROUND_CEILING))
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,11 @@ class Response:
             self._broken = self._broken or BrokenAnswer("an early end")
         self.wake()
 
+    def let_go(self) -> None:
+        """Nothing more is fed. Parser and answer name each other: only Python's search for
+        cycles would find them, after a thousand requests."""
+        self._parser = None
+
     def _break(self, why: str) -> None:
         self._broken = self._broken or BrokenAnswer(why)
         self._connection.abort()
@@ -232,9 +237,10 @@ class Connection(asyncio.Protocol):
             return
         answer.feed(data)
         if self._is_to_lead_on:
-            self._answer = None if answer.has_head else answer
+            if answer.has_head:
+                self._let_go(answer)
         elif answer.is_whole:
-            self._answer = None
+            self._let_go(answer)
             if answer.is_last or self._is_sending or self._when_free is None:
                 self.abort()
             else:
@@ -244,8 +250,13 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None:
             self._answer.end(exc)
+            self._let_go(self._answer)
         if self._when_lost is not None:
             self._when_lost(self)
+
+    def _let_go(self, answer: Response) -> None:
+        answer.let_go()
+        self._answer = None
 
     def pause_writing(self) -> None:
         self._is_full = True

@@ -1,24 +1,13 @@
-"""Where prices come from: the settings, published lists, and what an own machine costs.
-
-Nothing here asks the network: published prices are those of the installed version of
-genai-prices.
-"""
+"""Where prices come from: the settings, and what an own machine costs."""
 
 import math
-from datetime import UTC, datetime
-from decimal import ROUND_CEILING, Decimal
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from decimal import Decimal
 
 from freehold.config.schema import MachineSettings, ModelPrice, PriceSettings
-from freehold.core.price import MILLION, Price, Rates
+from freehold.core.price import MILLION, Price, Rates, micro
 from freehold.deploy.probe import Machine as Probed
 from freehold.deploy.speed import Speed
 from freehold.serve.prices import Machine
-
-if TYPE_CHECKING:
-    from genai_prices.types import ModelPrice as ModelPrices
-    from genai_prices.types import TieredPrices
 
 _HOURS_A_YEAR, _HOURS_A_MONTH = Decimal("8766"), Decimal("730.5")
 # What a processor with its 4 GiB is rented for where nobody said what the machine costs:
@@ -44,7 +33,7 @@ def machine_cost(settings: PriceSettings, currency: str, machine: Probed) -> Mac
 
 
 def _told(per_hour: Decimal, busy: float, source: str, *, is_assumed: bool = False) -> Machine:
-    return Machine(_micro(per_hour), busy, source, is_assumed)
+    return Machine(micro(per_hour), busy, source, is_assumed)
 
 
 def _owned(costs: MachineSettings) -> Decimal:
@@ -70,56 +59,4 @@ def of_machine(machine: Machine, speed: Speed) -> Price:
 
 def of_settings(given: ModelPrice) -> Price:
     cached = given.input if given.cached is None else given.cached
-    return Price(Rates(_micro(given.input), _micro(given.output), _micro(cached)), (), "settings")
-
-
-def published(url: str, model: str, rate: Decimal | None) -> Price | None:
-    """What the provider at this address asks for its model; None where that is not known."""
-    if rate is None:
-        return None
-    # Half a second to import, and only who has upstreams needs it.
-    from genai_prices.data_snapshot import get_snapshot
-
-    try:
-        _, found = get_snapshot().find_provider_model(model, None, None, url)
-    except LookupError:
-        return None
-    return _converted(found.get_prices(datetime.now(UTC)), rate)
-
-
-def _converted(prices: "ModelPrices", rate: Decimal) -> Price | None:
-    from genai_prices.types import TieredPrices
-
-    base = _rates(prices, 0, rate)
-    if base is None:
-        return None
-    tiered = [each for each in vars(prices).values() if isinstance(each, TieredPrices)]
-    starts = sorted({tier.start for each in tiered for tier in each.tiers})
-    steps = tuple(
-        (start, step) for start in starts if (step := _rates(prices, start, rate)) is not None
-    )
-    return Price(base, steps, f"genai-prices {version('genai-prices')}")
-
-
-def _rates(prices: "ModelPrices", tokens_in: int, rate: Decimal) -> Rates | None:
-    """For a request with so many tokens in."""
-    read = _at(prices.input_mtok, tokens_in)
-    if read is None:
-        return None
-    made, cached = _at(prices.output_mtok, tokens_in), _at(prices.cache_read_mtok, tokens_in)
-    values = read, made or Decimal(0), read if cached is None else cached
-    return Rates(*(_micro(value * rate) for value in values))
-
-
-def _at(price: "Decimal | TieredPrices | None", tokens_in: int) -> Decimal | None:
-    if price is None or isinstance(price, Decimal):
-        return price
-    chosen = price.base
-    for tier in price.tiers:
-        if tier.start <= tokens_in:
-            chosen = tier.price
-    return chosen
-
-
-def _micro(amount: Decimal) -> int:
-    return int((amount * MILLION).to_integral_value(ROUND_CEILING))
+    return Price(Rates(micro(given.input), micro(given.output), micro(cached)), (), "settings")

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
-
 from freehold.config.schema import ProviderSettings
 from freehold.core.acts import Acting, Via, acting_as
 from freehold.core.errors import Code, UserError
@@ -117,6 +115,8 @@ class Login:
         attempt: Attempt,
         replaces: str | None,
     ) -> tuple[Session, Secret]:
+        import aiohttp  # 6 MB, and only who logs in needs it
+
         about = await provider.about()
         if about.token is None or settings.client_id is None:
             raise _failed("the provider does not say where codes are exchanged")

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import orjson
 
 from freehold.core.clock import Clock
@@ -21,7 +20,7 @@ from freehold.serve.admin import rfc3339
 from freehold.store.base import Due, EventStore
 
 _logger = logging.getLogger(__name__)
-_TIMEOUT = aiohttp.ClientTimeout(total=10)
+_TIMEOUT_S = 10
 _FIRST_S, _MOST_S = 5.0, 3600.0
 _GIVES_UP_AFTER = 30  # more than a day
 _AT_ONCE = 20
@@ -83,6 +82,8 @@ class Sender:
             await asyncio.to_thread(self._store.deliver_later, due.event.id, due.webhook, at_us)
 
     async def _is_taken(self, webhook: Webhook, event: Event) -> bool:
+        import aiohttp  # 6 MB, and only who has webhooks needs it
+
         body = orjson.dumps(shown_event(event))
         at_s = self._clock.wall_us() // 1_000_000
         headers = {
@@ -92,9 +93,10 @@ class Sender:
             "x-freehold-signature": signature(webhook.secret, at_s, body),
         }
         tls = webhook.tls if webhook.tls is not None else True
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         try:
             async with (
-                aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False) as session,
+                aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
                 session.post(
                     webhook.url, data=body, headers=headers, ssl=tls, allow_redirects=False
                 ) as answer,

@@ -27,7 +27,8 @@ from freehold.core.errors import Code, Fault, UserError
 from freehold.core.ids import new_id
 from freehold.core.subject import Owner, Sealed, SubjectKey
 from freehold.store.backend import EVERY_TENANT, Whose
-from freehold.store.database import Database
+from freehold.store.database import Database, parts
+from freehold.store.packed import packed
 from freehold.store.tables import audit, subject_keys
 
 Witness = Callable[[Sequence[Record]], None]
@@ -208,7 +209,7 @@ class AuditTable(Database):
             for each in changing.changes:
                 body = _act(who, each)
                 body["personal"] = self._personal(connection, body["id"], who, each)
-                made.append((each.stream, orjson.dumps(body)))
+                made.append((each.stream, packed(body)))
             self._record(connection, made, is_once=True)
 
     def _personal(
@@ -249,7 +250,8 @@ class AuditTable(Database):
                     retry_after_s=2,
                 ) from None
         self._owe(records)
-        connection.execute(insert(audit), [_row(record) for record in records])
+        for some in parts(records):
+            connection.execute(insert(audit), [_row(record) for record in some])
 
     def _following(
         self, connection: Connection, stream: str, bodies: Sequence[bytes], is_once: bool
@@ -330,7 +332,7 @@ def body_of_request(row: Any) -> Made:
         "content": row["content"],
         "personal": orjson.Fragment(row["personal"]) if row["personal"] else None,
     }
-    return stream_of(row["tenant_id"], row["environment"]), orjson.dumps(body)
+    return stream_of(row["tenant_id"], row["environment"]), packed(body)
 
 
 def _act(who: Acting, change: Change | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from freehold.core.session import Session
 from freehold.core.subject import SubjectKey
 from freehold.core.tenant import Holding, IsolationClass, Tenant
 from freehold.core.usage import IdempotencyClaim, StoredReply, UsageRow
+from freehold.store.packed import packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,22 +315,26 @@ class Entries:
     was made and that is done, `a` what was said, to be kept with its audit record.
     """
 
-    reservations: list[list[Any]] = field(default_factory=list)
-    marks: dict[str, list[Any]] = field(default_factory=dict)  # the last of each request
-    settlements: dict[str, list[Any]] = field(default_factory=dict)  # the first of each
+    reservations: list[bytes] = field(default_factory=list)
+    marks: dict[str, bytes] = field(default_factory=dict)  # the last of each request
+    settlements: dict[str, bytes] = field(default_factory=dict)  # the first of each
     claims: list[list[Any]] = field(default_factory=list)
     contents: list[list[Any]] = field(default_factory=list)
     added: int = 0
 
-    def add(self, entry: list[Any]) -> None:
-        """Raises `ValueError` for a kind that this version does not know."""
+    def add(self, entry: list[Any], text: bytes | None = None) -> None:
+        """`text` is the entry in JSON, where somebody wrote it already: of what comes with each
+        request that is kept, a fifth of the list. Raises `ValueError` for a kind that
+        this version does not know."""
         kind = entry[0]
-        if kind == "r":
-            self.reservations.append(entry)
-        elif kind == "s":
-            self.settlements.setdefault(entry[1], entry)
-        elif kind == "m":
-            self.marks[entry[1]] = entry
+        if kind in ("r", "s", "m"):
+            text = packed(entry) if text is None else text
+            if kind == "r":
+                self.reservations.append(text)
+            elif kind == "s":
+                self.settlements.setdefault(entry[1], text)
+            else:
+                self.marks[entry[1]] = text
         elif kind in ("c", "d"):
             self.claims.append(entry)
         elif kind == "a":

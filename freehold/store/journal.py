@@ -18,13 +18,19 @@ from typing import Any
 
 import orjson
 
+from freehold.store.packed import packed
+
 _log = logging.getLogger(__name__)
 _SEGMENT_BYTES, _ROOM_BYTES = 4 * 1024 * 1024, 512 * 1024
 _SUFFIX, _DAMAGED = ".journal", ".damaged"
 
 
 def line(entry: Sequence[Any]) -> bytes:
-    content = orjson.dumps(entry)
+    return checked(packed(entry))
+
+
+def checked(content: bytes) -> bytes:
+    """The line of an entry that is written in JSON."""
     return b"%08x %b\n" % (zlib.crc32(content), content)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import orjson
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -25,9 +24,10 @@ from freehold.core.binding import Environment
 from freehold.core.price import read_price
 from freehold.core.usage import IdempotencyClaim, Outcome, StoredReply, UsageRow
 from freehold.store import statements
-from freehold.store.audit import AuditTable, body_of_request
+from freehold.store.audit import AuditTable, Made, body_of_request
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.base import ClaimState, Entries
+from freehold.store.database import parts
 from freehold.store.decisions import DecisionTable
 from freehold.store.events import EventTable
 from freehold.store.holds import HoldTable
@@ -60,6 +60,10 @@ _KEEP = text(
 
 
 _AT_ONCE = 10_000
+_COUNTED = (
+    "id", "tenant_id", "environment", "account", "key_id", "created_at_us", "tokens_in",
+    "tokens_out", "cost",
+)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -101,9 +105,9 @@ class SqlStore(
                 (statements.reserve(words), entries.reservations),
                 (statements.mark(words), list(entries.marks.values())),
             ):
-                if rows:
-                    given = orjson.dumps(rows).decode()
-                    connection.execute(statement, {"rows": given, "gateway": self.gateway})
+                for some in parts(rows):
+                    given = {"rows": _array(some), "gateway": self.gateway}
+                    connection.execute(statement, given)
             for _, *content, sealed in entries.contents:
                 kept = dict(zip(_CONTENT, content, strict=True))
                 connection.execute(_KEEP, {**kept, "sealed": base64.b64decode(sealed)})
@@ -115,15 +119,19 @@ class SqlStore(
                 elif words.peers is None:  # else it was made before the request was let in
                     _put_claim(connection, entry)
 
-    def _settle(self, connection: Connection, settlements: Mapping[str, Sequence[Any]]) -> None:
+    def _settle(self, connection: Connection, settlements: Mapping[str, bytes]) -> None:
         """And leaves the audit record of each, in the order in which they were settled."""
-        given = orjson.dumps(list(settlements.values())).decode()
         statement = statements.settle(self._backend.words)
-        rows = connection.execute(statement, {"rows": given}).mappings()
-        settled = {row["id"]: row for row in rows}
+        settled: dict[str, Mapping[str, Any]] = {}
+        made: list[Made] = []
+        for ids in parts(list(settlements)):
+            given = {"rows": _array([settlements[id] for id in ids])}
+            rows = {row["id"]: row for row in connection.execute(statement, given).mappings()}
+            ours = [rows[id] for id in ids if id in rows]
+            made += map(body_of_request, ours)
+            settled |= {row["id"]: {name: row[name] for name in _COUNTED} for row in ours}
         add_spent(connection, settled.values())
         self._end_holds(connection, settled.values())
-        made = [body_of_request(settled[id]) for id in settlements if id in settled]
         self._record(connection, made, is_once=False)
         late = [id for id in settlements if id not in settled]
         if late and self.gateway is not None:
@@ -304,6 +312,10 @@ class SqlStore(
                 {str(name): value for name, value in row.items() if name not in _SEALED}
                 for row in rows
             ]
+
+
+def _array(written: Sequence[bytes]) -> str:
+    return (b"[%b]" % b",".join(written)).decode()
 
 
 def _priced(connection: Connection, orphans: Sequence[RowMapping]) -> list[dict[str, Any]]:

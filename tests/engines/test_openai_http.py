@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import gc
 import gzip
 import itertools
 import tracemalloc
@@ -22,6 +23,7 @@ from freehold.core.engine import CHAT, EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.core.secret import Secret
 from freehold.engines import openai_http
+from freehold.engines.http1 import Response
 from freehold.engines.openai_http import OpenAIHttp, SseAnswer
 
 _MB = 2**20
@@ -142,6 +144,21 @@ async def test_a_stream_is_read_to_its_end(tmp_path: Path) -> None:
     said = _STREAM + b": hello\n\nevent: x\n" + _event("one ") + _event("two") + _DONE
     async with _engine(tmp_path, said) as (client, _):
         assert _texts(await _stream(client)) == "one two"
+
+
+async def test_answers_that_ended_need_no_search_for_cycles_to_go(tmp_path: Path) -> None:
+    async with _engine(tmp_path, _STREAM + _event() + _DONE) as (client, engine):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await _stream(client)
+            await asyncio.sleep(0.05)  # until the connections of the last are lost
+            left = [each for each in gc.get_objects() if isinstance(each, Response)]
+        finally:
+            gc.enable()
+        assert len(left) <= 1
+        assert engine.connections == 20
 
 
 @settings(deadline=None)

@@ -55,23 +55,3 @@ def test_tokens_pay_for_the_time_in_which_nobody_asks() -> None:
     # 0.002 a second of busy time: a million tokens read take 1,000 s, made 10,000.
     assert price.rates == Rates(2_000_000, 20_000_000, 200_000)
     assert pricing.of_machine(machine, Speed(1000, None, 8, 0)).rates.output == 0
-
-
-def test_published_prices_are_found_by_address_with_their_tiers() -> None:
-    small = pricing.published("https://api.openai.com/v1", "gpt-4o-mini", Decimal(1))
-    assert small is not None
-    assert small.rates == Rates(150_000, 600_000, 75_000)
-    assert small.source.startswith("genai-prices ")
-    halved = pricing.published("https://api.openai.com/v1", "gpt-4o-mini", Decimal("0.5"))
-    assert halved is not None
-    assert halved.rates.output == 300_000
-    long = pricing.published("https://api.anthropic.com/v1", "claude-sonnet-4-5", Decimal(1))
-    assert long is not None
-    assert [start for start, _ in long.tiers] == [200_000]
-    assert long.cost(200_000, 0, 0) == 2 * long.cost(199_999, 0, 0) + 6
-
-
-def test_who_is_not_listed_has_no_price() -> None:
-    assert pricing.published("https://llm.example.com/v1", "gpt-4o-mini", Decimal(1)) is None
-    assert pricing.published("https://api.openai.com/v1", "no-such-model", Decimal(1)) is None
-    assert pricing.published("https://api.openai.com/v1", "gpt-4o-mini", None) is None
