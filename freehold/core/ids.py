@@ -13,7 +13,26 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 def new_id(prefix: str) -> str:
     """`prefix` and 26 characters: 48 bits of milliseconds, then 80 random bits."""
-    number = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+    return _written(prefix, _number())
+
+
+class RisingIds:
+    """Each comes after the one before, also within a millisecond and when the clock was set
+    back. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def new(self, prefix: str) -> str:
+        self._last = max(self._last + 1, _number())
+        return _written(prefix, self._last)
+
+
+def _number() -> int:
+    return (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+
+
+def _written(prefix: str, number: int) -> str:
     pairs = [_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)]
     return f"{prefix}_{''.join(pairs)}"
 

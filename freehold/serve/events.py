@@ -15,7 +15,7 @@ from typing import Protocol
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
 from freehold.core.event import Event, Happening, Kind
-from freehold.core.ids import new_id
+from freehold.core.ids import RisingIds
 from freehold.store.base import EventStore
 
 _logger = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class Events:
         self._told_at_s: OrderedDict[tuple[Kind, str | None], float] = OrderedDict()
         self._told_directly: dict[str, set[str]] = {}
         self._lock = threading.Lock()
+        self._ids = RisingIds()  # by which they are listed
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
@@ -60,7 +61,7 @@ class Events:
         with self._lock:
             if not self._is_news(what):
                 return
-            event = Event(new_id("evt"), self._clock.wall_us(), what.severity, what)
+            event = Event(self._ids.new("evt"), self._clock.wall_us(), what.severity, what)
             self._new.append(event)
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake.set)

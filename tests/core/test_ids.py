@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.core.ids import is_digest, new_id
+from freehold.core.ids import RisingIds, is_digest, new_id
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -58,3 +58,13 @@ def test_a_digest_is_known_by_its_form(digits: str) -> None:
 @pytest.mark.parametrize("other", ["", "sha256:", "sha256:" + "A" * 64, "sha256:" + "\u0660" * 64])
 def test_what_only_looks_like_a_digest_is_none(other: str) -> None:
     assert not is_digest(other)
+
+
+def test_rising_ids_come_one_after_the_other_within_a_millisecond_and_when_the_clock_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = RisingIds()
+    made = [ids.new("evt") for _ in range(1000)]
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    made += [ids.new("evt") for _ in range(10)]
+    assert made == sorted(set(made))
