@@ -35,6 +35,7 @@ app.command("simulate")(simulate_)
 app.command("list")(decision.list_decisions)
 app.command("show")(decision.show)
 app.command("check")(decision.check)
+app.command("deploy")(decision.deploy)
 
 _QUESTIONS = {
     "requests_per_day": ("--requests-per-day", "Requests a day, on average (1.5k is 1,500)", None),
@@ -80,7 +81,7 @@ def init(
         "peak": peak,
     }
     with errors_in_a_sentence(as_json):
-        _check_new(file)
+        decision.check_new(file)
         if trace is not None or from_usage is not None:
             answers = _learned(trace, from_usage, given)
         else:
@@ -123,13 +124,6 @@ def _told(workload: "Workload") -> str:
         f"{workload.prompt.mean:,.0f} tokens of prompt and {workload.answer.mean:,.0f} of answer "
         "on average."
     )
-
-
-def _check_new(file: Path) -> None:
-    if file.exists() or file.is_symlink():
-        raise UserError(
-            Code.CONFLICT, f"{file} is there already: name another file, or move it away."
-        )
 
 
 def _asked(given: dict[str, str | None], *, may_ask: bool) -> "Answers":
@@ -230,7 +224,7 @@ def _write(file: Path, answers: "Answers") -> "Workload":
         with file.open("x", encoding="utf-8") as new:
             new.write(text)
     except FileExistsError:
-        _check_new(file)
+        decision.check_new(file)
         raise
     except OSError as error:
         raise UserError(

@@ -11,6 +11,7 @@ from freehold.cli.output import Json, console, errors_in_a_sentence, plain, prin
 from freehold.cli.owner import TenantOption, chosen_tenant
 from freehold.config import load
 from freehold.config.home import Home
+from freehold.core.errors import Code, UserError
 
 _PATH = "/admin/v1/decisions"
 _Id = Annotated[str, typer.Argument(metavar="ID", help="As `freehold decide list` shows it.")]
@@ -64,12 +65,113 @@ def recorded(home: Home, wanted: Wanted) -> dict[str, Any]:
         return shown_decision(new)
 
 
-def show_recorded(made: dict[str, Any], as_json: bool) -> None:
+def decide_for(
+    home: Home, wanted: Wanted, record: bool, deployment: Path | None, as_json: bool
+) -> None:
+    """Keeps the decision, or writes it as settings, or both."""
+    if deployment is not None:
+        check_new(deployment)
+    made = recorded(home, wanted) if record else None
+    told = None
+    if deployment is not None:
+        if made is None:
+            told = _deployment_of_plan(home, wanted)
+        else:
+            told = _deployment(home, made["id"], wanted.tenant)
+        _write(deployment, told)
     if as_json:
-        print_json(made)
+        print_json(made if told is None else (made or {}) | {"deployment": told})
         return
-    console.print(f"Recorded as {made['id']}, to be checked with `freehold decide check`.")
-    _show(made)
+    if made is not None:
+        console.print(f"Recorded as {made['id']}, to be checked with `freehold decide check`.")
+        _show(made)
+    if deployment is not None and told is not None:
+        _show_deployment(deployment, told)
+
+
+def _deployment_of_plan(home: Home, wanted: Wanted) -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    from freehold.catalog.store import ModelStore
+    from freehold.config.lined import read
+    from freehold.config.workload import read_workload
+    from freehold.operate.deploying import as_plain, deployment
+    from freehold.operate.planning import JOBS
+
+    read_workload(wanted.file)
+    asked = {
+        "workload": read(wanted.file).content,
+        "name": wanted.file.stem,
+        "option": wanted.option,
+        "today": datetime.now(UTC).date().isoformat(),
+    }
+    stored = [each.name for each in ModelStore(home.path).list()]
+    return as_plain(deployment(JOBS["record"](home.path, asked), None, stored), None)
+
+
+def deploy(
+    decision_id: _Id,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Must not exist.")],
+    tenant: TenantOption = None,
+    as_json: Json = False,
+) -> None:
+    """Write a recorded decision as settings for `freehold up -f`."""
+    with errors_in_a_sentence(as_json):
+        check_new(out)
+        told = _deployment(load.home(), decision_id, tenant)
+        _write(out, told)
+    if as_json:
+        print_json({"file": str(out), **told})
+    else:
+        _show_deployment(out, told)
+
+
+def _deployment(home: Home, decision_id: str, tenant: str | None) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        path = f"{_PATH}/{reach.quoted(decision_id)}/deployment"
+        found: dict[str, Any] = gateway.call("GET", path, query=_of(tenant))
+        return found
+    from freehold.catalog.store import ModelStore
+    from freehold.operate.deploying import as_plain, deployment
+    from freehold.store.decisions import no_decision
+
+    with reach.offline(home, to_look=True) as (store, _, _):
+        decision = store.decision(chosen_tenant(store, tenant).id, decision_id)
+    if decision is None:
+        raise no_decision(decision_id)
+    stored = [each.name for each in ModelStore(home.path).list()]
+    return as_plain(deployment(decision.content, decision.id, stored), decision.id)
+
+
+def check_new(file: Path) -> None:
+    if file.exists() or file.is_symlink():
+        raise UserError(
+            Code.CONFLICT, f"{file} is there already: name another file, or move it away."
+        )
+
+
+def _write(file: Path, told: dict[str, Any]) -> None:
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(told["text"])
+    except FileExistsError:
+        check_new(file)
+        raise
+    except OSError as error:
+        raise UserError(
+            Code.FILE_INVALID, f"{file} cannot be written ({error.strerror}): name another place."
+        ) from None
+
+
+def _show_deployment(file: Path, told: dict[str, Any]) -> None:
+    _line(f"{file} is written. Before it is served:")
+    for number, step in enumerate(told["steps"], 1):
+        _line(f"  {number}. {step}")
+    if told["not_expressed"]:
+        console.print("What settings cannot say, and the file says in words:")
+    for each in told["not_expressed"]:
+        _line(f"  {each}")
 
 
 def list_decisions(tenant: TenantOption = None, as_json: Json = False) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from freehold.cli.decision import Wanted, recorded, show_recorded
+from freehold.cli.decision import Wanted, decide_for
 from freehold.cli.option_words import a_month, model_of, place_of, told
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
 from freehold.cli.owner import TenantOption
@@ -42,6 +42,9 @@ def plan_(
         str | None, typer.Option(help="The recorded decision whose place it takes.")
     ] = None,
     tenant: TenantOption = None,
+    deployment: Annotated[
+        Path | None, typer.Option(help="Write the option as settings for `freehold up -f`.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Rank every way to serve a workload, with what it costs, and say why others are left out."""
@@ -58,11 +61,16 @@ def plan_(
             raise UserError(
                 Code.INVALID_VALUE, "--alias, --supersede and --tenant are of --record: add it."
             )
+        if option and not record and deployment is None:
+            raise UserError(
+                Code.INVALID_VALUE, "--option is of --record or --deployment: add one of them."
+            )
         if html is not None:
             check_place(html)
-        if record:
+        decides = record or deployment is not None
+        if decides:
             wanted = Wanted(file, option, tuple(alias or ()), supersede, tenant)
-            show_recorded(recorded(load.home(), wanted), as_json)
+            decide_for(load.home(), wanted, record, deployment, as_json)
             if html is None:
                 return
         workload = read_workload(file)
@@ -77,7 +85,7 @@ def plan_(
             )
         if html is not None and more is not None:
             write_page(html, page(more, workload, found.facts, start, nothing))
-    if record:
+    if decides:
         return
     if as_json and more is not None:
         print_json(plan_as_plain(found.plan, workload, top, nothing) | more.as_plain())

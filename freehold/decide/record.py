@@ -27,20 +27,21 @@ def content(
 ) -> dict[str, Any]:
     """Of one of the plan's options. Whoever keeps it adds the workload as it was written and
     which facts it was planned with."""
-    told = ranked_as_plain(chosen)
-    sized = chosen.sized
+    told, sized = ranked_as_plain(chosen), chosen.sized
+    told_before = predicted(chosen, workload, assumptions, sizing)
     return {
         "v": VERSION,
         **{name: told[name] for name in ("option", "days_to_deliver", "parts", "rules", "notes")},
         "rank": found.ranked.index(chosen) + 1,
         "options": len(found.ranked),
         "sized": sized and asdict(sized),
+        "accelerator": _accelerator(chosen.offer),
         "context": context_needed(workload),
         "horizon_months": workload.horizon_months,
-        "predicted": predicted(chosen, workload, assumptions, sizing),
+        "predicted": told_before,
         "runners_up": [_runner_up(each, workload) for each in runners_up(chosen, found)],
         "prices": list(_prices(chosen.offer, assumptions)),
-        "machine": _machine(chosen, workload, assumptions),
+        "machine": _machine(chosen, workload, assumptions, told_before["utilization_busy"]),
         "assumptions": {
             name: {"value": float(each.value), "unit": each.unit, "assumed": each.assumed}
             for name, each in sorted(assumptions.figures.items())
@@ -163,15 +164,17 @@ def _price(what: str, value: float, each: str, source: Source) -> dict[str, Any]
     return {"what": what, "usd": value, "each": each, "source": source.where, "at": at}
 
 
-def _machine(chosen: Ranked, workload: Workload, assumptions: Assumptions) -> dict[str, Any] | None:
+def _machine(
+    chosen: Ranked, workload: Workload, assumptions: Assumptions, busiest: float | None
+) -> dict[str, Any] | None:
     """What the machines cost, as `prices.machine` of the settings has it; None where there
-    are none. `busy` is the share of the time in which answers are made, on the average of a
-    week."""
+    are none. `busy` is the share of what they can that is asked of them, on the average of a
+    week; `busiest` that of its busiest hour."""
     sized, offer, option = chosen.sized, chosen.offer, chosen.option
     if sized is None or offer.accelerator is None:
         return None
     dollar, economics = assumptions.value("for_a_dollar"), workload.economics
-    made: dict[str, Any] = {"busy": _busy(sized, workload)}
+    made: dict[str, Any] = {"busy": _busy(sized, workload, busiest)}
     if offer.rent is not None:
         parts = cost.hosted(offer, workload, assumptions, sized)
         return made | {"per_hour": float(round(monthly(parts) / MONTH_HOURS, 6))}
@@ -208,8 +211,16 @@ def _own_costs(costs: machines.Costs, dollar: Decimal) -> dict[str, Any]:
     }
 
 
-def _busy(sized: Sized, workload: Workload) -> float:
+def _busy(sized: Sized, workload: Workload, busiest: float | None) -> float:
     hours = demand.hourly(workload)
     mean = float(sum(hours) / (max(hours) * len(hours)))
-    share = mean * workload.economics.utilization_ceiling * sized.at_peak / sized.replicas
-    return round(min(max(share, 0.0001), 1.0), 4)
+    if busiest is None:
+        busiest = workload.economics.utilization_ceiling * sized.at_peak / sized.replicas
+    return round(min(max(mean * busiest, 0.0001), 1.0), 4)
+
+
+def _accelerator(offer: Offer) -> dict[str, Any] | None:
+    found = offer.accelerator
+    if found is None:
+        return None
+    return {"kind": found.kind, "has_bf16": found.bf16_tflops is not None}

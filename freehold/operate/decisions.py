@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from freehold.catalog.store import ModelStore
 from freehold.config.schema import Settings
 from freehold.core.clock import Clock
 from freehold.core.decision import Decision
@@ -111,6 +112,13 @@ class Decisions:
         now_us = self._clock.wall_us()
         asked = await asyncio.to_thread(self._measure, decision, now_us - days * DAY_US, now_us)
         return shown_check(decision, asked, await self.work("check", asked), now_us)
+
+    def deployment(self, decision: Decision) -> dict[str, Any]:
+        """The settings that it is served with. May block."""
+        from freehold.operate.deploying import as_plain, deployment
+
+        stored = [each.name for each in ModelStore(self._home).list()]
+        return as_plain(deployment(decision.content, decision.id, stored), decision.id)
 
     def _measure(self, decision: Decision, since_us: int, now_us: int) -> dict[str, Any]:
         self._ledger.flush()

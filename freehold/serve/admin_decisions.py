@@ -103,6 +103,12 @@ class DecisionsAdmin:
         found = await self._found(scope, principal, asked.tenant)
         await reply_json(send, await self._gateway.decisions.check(found, asked.days))
 
+    async def deployment(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        found = await self._found(scope, principal, query(TenantQuery, scope).tenant)
+        await reply_json(send, await asyncio.to_thread(self._gateway.decisions.deployment, found))
+
     async def _found(self, scope: Scope, principal: Principal, named: str | None) -> Decision:
         tenant_id = self._tenant(scope, principal, named)
         decision_id = scope["path_params"]["decision"]

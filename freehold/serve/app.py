@@ -175,6 +175,12 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("POST", "/admin/v1/decisions", Action.CHANGE_DECISIONS, decisions.record),
         Operation("GET", "/admin/v1/decisions/{decision}", Action.READ_DECISIONS, decisions.get),
         Operation(
+            "GET",
+            "/admin/v1/decisions/{decision}/deployment",
+            Action.READ_DECISIONS,
+            decisions.deployment,
+        ),
+        Operation(
             "POST",
             "/admin/v1/decisions/{decision}/check",
             Action.READ_DECISIONS,

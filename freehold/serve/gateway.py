@@ -70,6 +70,10 @@ class Decisions(Protocol):
         """What became of it in the last days. Raises as `work`."""
         ...
 
+    def deployment(self, decision: Decision) -> dict[str, Any]:
+        """The settings that it is served with. May block."""
+        ...
+
     async def look(self, every_h: int) -> None:
         """Checks those that nobody did for so long, and tells what changed since."""
         ...

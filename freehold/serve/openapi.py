@@ -411,6 +411,11 @@ _OTHERS = [
         "A decision as it was made", replies.Decision, _WITH_QUERY | _OWNED, query=TenantQuery,
     ),
     _Entry(
+        "get", "/admin/v1/decisions/{decision}/deployment", "get_deployment", "administration",
+        "A decision as settings for `freehold up -f`", replies.DecisionDeployment,
+        _WITH_QUERY | _OWNED | {Code.FILE_INVALID}, query=TenantQuery,
+    ),
+    _Entry(
         "post", "/admin/v1/decisions/{decision}/check", "check_decision", "administration",
         "Hold a decision against what was measured since, and what would be decided today",
         replies.DecisionCheck,

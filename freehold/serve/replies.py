@@ -847,6 +847,11 @@ class WrittenWorkload(BaseModel):
     written: Annotated[dict[str, Any], Field(description="What its file held.")]
 
 
+class AcceleratorUsed(BaseModel):
+    kind: str
+    has_bf16: bool
+
+
 class FactsUsed(BaseModel):
     digest: str
     compiled: dict[str, str]
@@ -893,6 +898,7 @@ class Decision(BaseModel):
     rank: Count
     options: Count
     sized: Replicas | None
+    accelerator: AcceleratorUsed | None
     context: Count
     horizon_months: Count
     days_to_deliver: int
@@ -905,6 +911,16 @@ class Decision(BaseModel):
     machine: dict[str, float] | None
     assumptions: dict[str, AssumedFigure]
     facts: FactsUsed
+
+
+class DecisionDeployment(BaseModel):
+    """`text` is the file for `freehold up -f`, `settings` what it holds."""
+
+    decision: str
+    text: str
+    settings: dict[str, Any]
+    steps: Annotated[list[str], Field(description="What is to be done before the start.")]
+    not_expressed: Annotated[list[str], Field(description="What the settings cannot say.")]
 
 
 class CheckedFigure(BaseModel):

@@ -3,12 +3,17 @@ one that rests."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from freehold.cli import reach
+from freehold.config.home import Home
 from tests.cli.conftest import Run
+from tests.installation import start, stock_tiny
 
 _WORKLOAD = "requests_per_day: 20k\nprompt: 800\nanswer: 250\nmodels: [gpt-5-nano, qwen3-0.6b]\n"
 
@@ -168,3 +173,62 @@ def test_a_check_of_nothing_is_told_in_a_sentence(
     told = run("decide", "check", *words)
     assert told.exit_code == 1
     assert said in told.output
+
+
+def test_a_decision_is_written_as_settings_from_a_plan_or_a_record(
+    run: Run, file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.yaml"
+    told = run("decide", str(file), "--deployment", str(out))
+    assert told.exit_code == 0, told.output
+    assert "/run/secrets/openai_api_key" in told.stdout
+    assert "a plan that was not recorded" in out.read_text()
+    again = run("decide", str(file), "--deployment", str(out))
+    assert again.exit_code == 1
+    assert "is there already" in again.output
+    made = _recorded(run, file, "--deployment", str(tmp_path / "both.yaml"))
+    assert made["deployment"]["decision"] == made["id"]
+    other = tmp_path / "other.yaml"
+    told = run("decide", "deploy", made["id"], str(other), "--json")
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["text"] == other.read_text()
+    assert other.read_text() == (tmp_path / "both.yaml").read_text()
+    absent = run("decide", "deploy", "dec_x", str(tmp_path / "x.yaml"))
+    assert (absent.exit_code, (tmp_path / "x.yaml").exists()) == (1, False)
+
+
+def test_what_was_decided_is_started_from_its_file_and_answers(
+    offline: Run, file: Path, tmp_path: Path
+) -> None:
+    """For a small model on the machine at hand, served by the fake engine."""
+    home = tmp_path / "home"
+    stock_tiny(home)
+    made = _recorded(offline, file)
+    with reach.offline(Home(home)) as (store, _, tenant_id):
+        kept = store.decision(tenant_id, made["id"])
+        assert kept is not None
+        option = kept.content["option"] | {
+            "way": "at_hand", "id": "at_hand/tiny", "model": "tiny", "provider": None,
+            "precision": "int8", "accelerator": "this", "accelerators_a_replica": 1,
+        }  # fmt: skip
+        content = dict(kept.content) | {
+            "option": option, "sized": {"at_peak": 1, "replicas": 1, "zones": 1},
+            "accelerator": {"kind": "cpu", "has_bf16": False},
+            "machine": {"busy": 0.25, "per_hour": 0.5},
+        }  # fmt: skip
+        store.add_decision(tenant_id, replace(kept, id="dec_here", content=content))
+    out = tmp_path / "here.yaml"
+    assert offline("decide", "deploy", "dec_here", str(out)).exit_code == 0
+    running = start(home, "-f", str(out), "--engine", "fake")
+    try:
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
+        headers = {"authorization": f"Bearer {running.key}"}
+        answer = httpx2.post(
+            f"{running.url}/v1/chat/completions", json=body, headers=headers, timeout=60,
+            trust_env=False,
+        )  # fmt: skip
+        assert answer.status_code == 200, answer.text
+        prices = json.loads(offline("price", "list", "--json").stdout)
+        assert prices["machine"]["per_hour"] == 500_000
+    finally:
+        running.stop()

@@ -80,6 +80,7 @@ _OVERALL = {
     ("GET", "/admin/v1/backups"), ("POST", "/admin/v1/backups"),
     ("POST", "/admin/v1/decide"), ("GET", "/admin/v1/decisions"), ("POST", "/admin/v1/decisions"),
     ("GET", "/admin/v1/decisions/{decision}"), ("POST", "/admin/v1/decisions/{decision}/check"),
+    ("GET", "/admin/v1/decisions/{decision}/deployment"),
 }  # fmt: skip
 # For whom no key is asked: a login of somebody elsewhere, and the end of a session.
 _PROVEN = {("POST", "/admin/v1/sessions"), ("DELETE", "/admin/v1/sessions/current")}

@@ -68,6 +68,10 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "decision": ("/admin/v1/decisions/{}", None),
         "tenant": ("/admin/v1/decisions/dec_x" + _OWNED, None),
     },
+    ("GET", "/admin/v1/decisions/{decision}/deployment"): {
+        "decision": ("/admin/v1/decisions/{}/deployment", None),
+        "tenant": ("/admin/v1/decisions/dec_x/deployment" + _OWNED, None),
+    },
     ("POST", "/admin/v1/decisions/{decision}/check"): {
         "decision": ("/admin/v1/decisions/{}/check", None),
         "tenant": ("/admin/v1/decisions/dec_x/check" + _OWNED, None),
