@@ -2,38 +2,40 @@
 
 `python bench/simulate.py` simulates a month of a million requests. Then `freehold up` serves
 the default model with the shared-base engine; how long its steps take is measured through the
-gateway, one stream and many; and Poisson arrivals at three rates are sent to it and put
-through the simulation with those times, request by request the same.
+gateway, one stream and many, before and after each part of a load; and Poisson arrivals at three
+rates are sent to it and put through the simulation with those times, request by request the same.
 """
 
 import argparse
 import asyncio
 import json
-import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
 import machine
 import numpy as np
+from numpy.typing import NDArray
 from served import Served, served
 
 from freehold.core.plan import Lengths, Workload
 from freehold.decide.arrivals import Load, arrivals
 from freehold.decide.replica import Batching
-from freehold.decide.simulate import simulate
+from freehold.decide.simulate import answered, capacity, simulate
 
 _PORT = 18087
 _STREAMS = 32
 _CHUNK = 256  # of the shared-base engine's scheduler
 _SHARES = (0.3, 0.5, 0.7)  # of what the simulation says is the most
-_SECONDS = 24.0
+_PARTS, _REQUESTS, _SECONDS = 2, 30, 16.0  # of each rate; of each part, within so long
+_READ = (13, 212, 57, 131, 174, 30, 243, 95, 187, 74, 150, 226)
 _SHORT, _USUAL, _LONG = 16, 130, 250  # prompts; of the load they have between 16 and 250
-_ANSWER = 32  # of those whose steps are measured
+_ANSWER = 24  # of those whose steps are measured
 _NO_END = {"0": -100, "2": -100}  # SmolLM2's end tokens: every answer has all its tokens
+_BATCHING = Batching(_STREAMS, _CHUNK, mixes=False)
 _OFFICE = (0.2,) * 8 + (2.0,) * 10 + (0.5,) * 6
 
 
@@ -150,17 +152,19 @@ def _between(points: Sequence[tuple[int, float]], at: int) -> float:
     return float(np.interp(at, [x for x, _ in points], [y for _, y in points]))
 
 
-async def _measure(client: Client) -> Measured:
-    """Of single prompts, as they come to an idle engine; and of steps at a usual context."""
-    reads = []
-    for tokens in (8, 32, 64, 128, 256):
-        seen = [await client.ask(tokens, 2) for _ in range(5)]
-        length = round(statistics.median(each.tokens_in for each in seen))
-        reads.append((length, statistics.fmean(each.ttft_s for each in seen)))
-    writes = [(count, await _step_s(client, count, _USUAL)) for count in (1, 4, 8, 16, 32)]
-    shorter, longer = await _step_s(client, 8, _SHORT), await _step_s(client, 8, _LONG)
-    look_s = max(longer - shorter, 0) / (8 * (_LONG - _SHORT))
+async def _measure(client: Client, look_s: float) -> Measured:
+    """Of single prompts, as they come to an idle engine, as a line; and of steps at a usual
+    context. Lengths are all kinds, as some are read faster than their neighbours."""
+    seen = [await client.ask(tokens, 2) for tokens in _READ]
+    slope, begin = np.polyfit([s.tokens_in for s in seen], [s.ttft_s for s in seen], 1)
+    reads = [(tokens, float(begin + slope * tokens)) for tokens in (1, _CHUNK)]
+    writes = [(count, await _step_s(client, count, _USUAL)) for count in (1, 8, 24)]
     return Measured(tuple(reads), tuple(writes), _USUAL + _ANSWER // 2, look_s)
+
+
+async def _look_s(client: Client) -> float:
+    shorter, longer = await _step_s(client, 8, _SHORT), await _step_s(client, 8, _LONG)
+    return max(longer - shorter, 0) / (8 * (_LONG - _SHORT))
 
 
 def _mean(one: Measured, other: Measured) -> Measured:
@@ -175,7 +179,7 @@ def _mean(one: Measured, other: Measured) -> Measured:
         both(one.reads, other.reads),
         both(one.writes, other.writes),
         one.usual,
-        (one.look_s + other.look_s) / 2,
+        one.look_s,
     )
 
 
@@ -188,28 +192,55 @@ async def _step_s(client: Client, count: int, tokens: int) -> float:
 
 
 async def _compare(served: Served) -> list[machine.Row]:
+    """Each rate in parts, with the steps measured before and after each: the machine is not the
+    same all the time."""
     rows = []
-    batching = Batching(_STREAMS, _CHUNK, mixes=False)
     connector = aiohttp.TCPConnector(limit=0)
     headers = {"authorization": f"Bearer {served.key}"}
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         client = Client(served, session)
         await client.at_once(4, 32, 16)  # the first are slower
-        before = await _measure(client)
-        all_at_once = _load(2000, 1e6, 5)
-        most = simulate(all_at_once, before, 1, batching)
-        most_a_second = 2000 * most.tokens_per_s / int(all_at_once.answer.sum())
+        look_s = await _look_s(client)
+        rate = _most_a_second(await _measure(client, look_s))
+        await _send(client, _load(20, rate / 2, 1))  # and so are the first mixes of steps
+        before = await _measure(client, look_s)
         for share in _SHARES:
-            rate = most_a_second * share
-            planned = _load(round(_SECONDS * rate), rate, round(share * 10))
-            seen = await _send(client, planned)
-            after = await _measure(client)
-            print(after, flush=True)
-            rows += _beside(
-                f"{share:.0%} of the most", planned, seen, _mean(before, after), batching
-            )
-            before = after
+            parts = []
+            for number in range(_PARTS):
+                asked = rate * share
+                seed = round(share * 100) + number
+                count = round(min(_SECONDS * asked, _REQUESTS))
+                seen = await _send(client, _load(count, asked, seed))
+                after = await _measure(client, look_s)
+                parts.append(Part(seen, _mean(before, after)))
+                before = after
+            rows += _beside(f"{share:.0%} of the most", parts)
     return rows
+
+
+def _most_a_second(times: Measured) -> float:
+    return capacity(replace(_load(400, 1.0, 5), at_s=np.zeros(400)), times, _BATCHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Of a load, and the steps of that time."""
+
+    seen: list[Seen]
+    times: Measured
+
+    @property
+    def load(self) -> Load:
+        """As it was sent, with the lengths that were counted; `seen` is in the same order."""
+        self.seen.sort(key=lambda each: each.sent)
+        sent = np.array([each.sent for each in self.seen])
+        return Load(
+            sent - sent[0],
+            np.array([each.tokens_in for each in self.seen]),
+            np.array([each.tokens_out for each in self.seen]),
+            np.full(len(sent), -1),
+            float(sent[-1] - sent[0]),
+        )
 
 
 def _load(count: int, a_second: float, seed: int) -> Load:
@@ -236,47 +267,52 @@ async def _send(client: Client, load: Load) -> list[Seen]:
     return list(seen)
 
 
-def _beside(
-    case: str, planned: Load, seen: list[Seen], times: Measured, batching: Batching
-) -> list[machine.Row]:
-    """The same requests as they were sent: their times, and the lengths that were counted."""
-    sent = np.array([each.sent for each in seen])
-    order = np.argsort(sent, kind="stable")
-    real = Load(
-        (sent - sent.min())[order],
-        np.array([each.tokens_in for each in seen])[order],
-        np.array([each.tokens_out for each in seen])[order],
-        planned.adapter,
-        float(sent.max() - sent.min()),
-    )
-    told = simulate(real, times, 1, batching)
-    tpot = [
-        (each.chunks[-1] - each.chunks[0]) / (each.tokens_out - 1) * 1000
-        for each in seen
-        if each.tokens_out > 1
-    ]
-    end = max(each.chunks[-1] for each in seen) - sent.min()
-    figures = {
-        "p95 TTFT, ms": (
-            np.percentile([s.ttft_s for s in seen], 95) * 1000,
-            told.ttft_s.p95 * 1000,
-        ),
-        "p50 TTFT, ms": (
-            np.percentile([s.ttft_s for s in seen], 50) * 1000,
-            told.ttft_s.p50 * 1000,
-        ),
-        "p95 TPOT, ms": (np.percentile(tpot, 95), told.tpot_ms.p95),
-        "tokens/s": (real.answer.sum() / end, told.tokens_per_s),
-    }
-    rows = []
-    for metric, (measured, simulated) in figures.items():
+def _beside(case: str, parts: Sequence[Part]) -> list[machine.Row]:
+    """All parts of a rate together, beside the simulation of the same requests."""
+    real: list[Figures] = []
+    told: list[Figures] = []
+    for part in parts:
+        load = part.load
+        sent = part.seen[0].sent
+        first, last = (np.array([each.chunks[at] for each in part.seen]) - sent for at in (0, -1))
+        real.append(Figures(load, first, last))
+        told.append(Figures(load, *answered(load, part.times, 1, _BATCHING)))
+    rows = [machine.Row("machine", version("freehold"), case, "requests", _requests(parts))]
+    for metric, measured in _figures(real).items():
+        simulated = _figures(told)[metric]
         for system, value in (("machine", measured), ("simulated", simulated)):
-            rows.append(machine.Row(system, version("freehold"), case, metric, float(value)))
-        ratio = float(simulated / measured)
+            rows.append(machine.Row(system, version("freehold"), case, metric, value))
+        ratio = simulated / measured
         rows.append(
             machine.Row("freehold", version("freehold"), case, f"{metric}, simulated/real", ratio)
         )
     return rows
+
+
+def _requests(parts: Sequence[Part]) -> float:
+    return float(sum(len(part.seen) for part in parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """When first and last tokens came, since the first request was sent."""
+
+    load: Load
+    first: NDArray[np.float64]
+    last: NDArray[np.float64]
+
+
+def _figures(parts: Sequence[Figures]) -> dict[str, float]:
+    ttft = np.concatenate([each.first - each.load.at_s for each in parts]) * 1000
+    tpot = np.concatenate([(e.last - e.first) / (e.load.answer - 1) for e in parts]) * 1000
+    tokens = sum(int(each.load.answer.sum()) for each in parts)
+    return {
+        "p95 TTFT, ms": float(np.percentile(ttft, 95)),
+        "p50 TTFT, ms": float(np.percentile(ttft, 50)),
+        "p95 TPOT, ms": float(np.percentile(tpot, 95)),
+        "p50 TPOT, ms": float(np.percentile(tpot, 50)),
+        "tokens/s": tokens / sum(float(each.last.max()) for each in parts),
+    }
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from freehold.decide.steps import Steps
 @dataclass(frozen=True, slots=True)
 class Batching:
     """How an engine makes its batches. `step_tokens` are read and written in a step at most.
-    `mixes`: both in one pass; else in turns, where each pays in full and only what is read
-    counts. An adapter that is not
+    `mixes`: both in one pass; else in turns, a step of prompts and then one of answers, where only
+    what is read counts. An adapter that is not
     among the last `adapter_places` used costs `adapter_switch_s`."""
 
     sequences: int = 256
@@ -61,6 +61,7 @@ class Replica:
         "_context",
         "_finishing",
         "_kv_free",
+        "_owes_turn",
         "_reading",
         "_requests",
         "_step",
@@ -85,6 +86,7 @@ class Replica:
         self._kv_free = steps.kv_tokens
         self._switch_s = 0.0
         self._blocked = False  # what waits can join only once something ends
+        self._owes_turn = False  # it has just read, and what is written comes next
         self.at = self.busy_s = self.kv_token_s = self.sequence_s = 0.0
 
     def add(self, number: int, at: float) -> None:
@@ -99,7 +101,7 @@ class Replica:
         while self.at < until and self.load:
             if self._waiting and not self._blocked:
                 self._admit()
-            if self._reading:
+            if self._reading and not self._owes_turn:
                 self._read()
             else:
                 self._write(until)
@@ -159,10 +161,16 @@ class Replica:
             ended.append(number)
         # As one prompt with as many pairs, as the time of attention goes by them.
         before = max(pairs / total - total / 2, 0.0)
-        both = self._steps.mixed_s if batching.mixes else self._steps.turns_s
-        lasted = both(total, before, writing, self._context) + self._switch_s
+        if batching.mixes:
+            lasted = self._steps.mixed_s(total, before, writing, self._context)
+        else:
+            lasted = self._steps.prefill_s(total, before)
+        lasted += self._switch_s
         self._switch_s = 0.0
-        self._pass(lasted, 1)
+        if batching.mixes:
+            self._pass(lasted, 1)
+        else:
+            self._spend(lasted)
         for number in ended:
             requests.first_at[number] = self.at
             if requests.answer[number] > 1:
@@ -171,10 +179,13 @@ class Replica:
                 heappush(self._finishing, (self._step + requests.answer[number] - 1, number))
             else:
                 self._end(number)
+        self._owes_turn = not batching.mixes and self._writing > 0
 
     def _write(self, until: float) -> None:
-        """As many steps as begin before `until` and end with the first request that does."""
-        count = self._finishing[0][0] - self._step
+        """As many steps as begin before `until` and end with the first request that does; one
+        where prompts wait for their turn."""
+        count = 1 if self._reading else self._finishing[0][0] - self._step
+        self._owes_turn = False
         begin, slope = self._steps.line(self._writing, self._context)
         first_s = begin + slope * self._context
         lasted = self._span(count, first_s, slope)
@@ -195,11 +206,15 @@ class Replica:
         linear = first_s - half
         return max(ceil((sqrt(linear * linear + 4 * half * seconds) - linear) / (2 * half)), 1)
 
-    def _pass(self, lasted: float, count: int) -> None:
+    def _spend(self, lasted: float) -> None:
         self.at += lasted
         self.busy_s += lasted
         self.kv_token_s += lasted * (self._steps.kv_tokens - self._kv_free)
         self.sequence_s += lasted * (self._writing + len(self._reading))
+
+    def _pass(self, lasted: float, count: int) -> None:
+        """Steps in which each that writes has a token."""
+        self._spend(lasted)
         self._step += count
         self._context += count * self._writing
         finishing = self._finishing

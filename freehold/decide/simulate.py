@@ -84,6 +84,15 @@ def _served(
     return requests, fleet, steps
 
 
+def answered(
+    load: Load, times: StepTimes, replicas: int = 1, batching: Batching = USUAL
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """When each request has its first token, and its last."""
+    _check(load, times)
+    requests, _, _ = _served(load, times, replicas, batching, 0.0)
+    return np.array(requests.first_at), np.array(requests.done_at)
+
+
 def capacity(
     crowd: Load, times: StepTimes, batching: Batching = USUAL, cached_share: float = 0.0
 ) -> float:

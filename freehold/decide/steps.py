@@ -49,7 +49,3 @@ class Steps:
             return reading
         writing = self.decode_s(sequences, context)
         return max(reading, writing, reading + writing - self._once)
-
-    def turns_s(self, tokens: int, before: float, sequences: int, context: int) -> float:
-        reading = self.prefill_s(tokens, before)
-        return reading + self.decode_s(sequences, context) if sequences else reading

@@ -45,6 +45,8 @@ class PlainReplica:
     waiting: list[Sequence] = field(default_factory=list)
     running: list[Sequence] = field(default_factory=list)
     adapters: list[int] = field(default_factory=list)
+    switched: int = 0
+    owes_turn: bool = False
     first_at: dict[int, float] = field(default_factory=dict)
     done_at: dict[int, float] = field(default_factory=dict)
 
@@ -53,11 +55,15 @@ class PlainReplica:
         return len(self.waiting) + len(self.running)
 
     def step(self) -> None:
-        switched = self._admit()
+        self.switched += self._admit()
         writing = [each for each in self.running if not each.unread]
         room = self.batching.step_tokens
         if self.batching.mixes:
             room = max(room - len(writing), 1)
+        elif self.owes_turn:
+            room = 0
+        else:
+            writing = writing if all(not each.unread for each in self.running) else []
         read = 0
         pairs = 0.0
         finished_reading = []
@@ -70,7 +76,10 @@ class PlainReplica:
                 read += taken
                 if not each.unread:
                     finished_reading.append(each)
-        self.at += self._lasts(read, pairs, writing) + switched * self.batching.adapter_switch_s
+        self.at += self._lasts(read, pairs, writing)
+        if read:
+            self.at += self.switched * self.batching.adapter_switch_s
+            self.switched = 0
         for each in finished_reading:
             self.first_at[each.number] = self.at
         for each in [*writing, *finished_reading]:
@@ -78,6 +87,8 @@ class PlainReplica:
             if each.written == each.answer:
                 self.done_at[each.number] = self.at
                 self.running.remove(each)
+        still = any(not each.unread for each in self.running)
+        self.owes_turn = not self.batching.mixes and read > 0 and still
 
     def _admit(self) -> int:
         switched = 0
@@ -103,8 +114,6 @@ class PlainReplica:
         if not writing:
             return reading_s
         writing_s = self.times.decode_s(len(writing), context)
-        if not self.batching.mixes:
-            return reading_s + writing_s
         once = min(self.times.prefill_s(1, 0), self.times.decode_s(1, 1))
         return max(reading_s, writing_s, reading_s + writing_s - once)
 

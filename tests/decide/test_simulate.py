@@ -118,8 +118,8 @@ def test_more_replicas_are_never_slower(seed: int, a_second: float, replicas: in
     load = load_of(300, a_second, seed)
     few = simulate(load, Linear(), replicas)
     more = simulate(load, Linear(), replicas * 2)
-    # Who gets which replica changes, so a single request may fare a little worse.
-    assert more.ttft_s.p95 <= few.ttft_s.p95 * 1.05
+    # Who gets which replica changes, so single requests may fare worse by a step or two.
+    assert more.ttft_s.p95 <= few.ttft_s.p95 * 1.05 + 2 * Linear().step
     assert more.whole_s.p95 <= few.whole_s.p95 * 1.02
 
 
