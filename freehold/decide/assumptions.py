@@ -82,9 +82,10 @@ DEFAULTS: Mapping[str, Figure] = _figures(
         ),
         # Training.
         "training_mfu": (
-            "0.35",
+            "0.25",
             "of peak",
-            "LoRA on Qwen-7B, an A100, 2,048 tokens: 16,384 tokens in 5.2 s (Qwen README)",
+            "LoRA by PEFT with activations computed again: 0.18 (3 B) and 0.24 (8 B) on an H200 "
+            "(bench/gpu_steps.py), 0.35 on an A100 (Qwen-7B, README of QwenLM/Qwen)",
         ),
         "activations_share": ("0.2", "of the rest", "batch and sequence decide"),
         # People.

@@ -69,12 +69,12 @@ def test_training_uses_the_hours_in_which_own_machines_are_idle():
 
 
 def test_training_that_own_machines_have_no_hours_for_is_rented():
-    # 1,000 runs of 6 × 8e9 × 1e7 × 0.754 × 1.346 ÷ (121e12 × 0.35) = 3.19 hours.
+    # 1,000 runs of 6 × 8e9 × 1e7 × 0.754 × 1.346 ÷ (121e12 × 0.25) = 4.47 hours.
     work = replace(_PEAKY, tuning=Tuning(1000, 10_000_000, method="qlora"))
     offer = hosted(Way.OWNED)
     found = cost(offer, work, around(training=(offer.accelerator, RENT)), Sized(3, 3))
     hours = Decimal("4.8e17") * Decimal("32.5") / Decimal("43.1") * 7 / Decimal("5.2")
-    hours /= Decimal("121e12") * Decimal("0.35") * 3600
+    hours /= Decimal("121e12") * Decimal("0.25") * 3600
     expected = round(hours * 1000 * Decimal("0.8"), 2)
     assert Decimal(str(_amount(found, "Training (qlora)"))) == expected
 
