@@ -15,6 +15,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 22, 44  # margins, for ticks and titles
 _ROW, _BAR = 38, 14
 _SMALLEST = 0.3  # of a hundred: a part that is thinner would not be seen
 _BARS = 12
+_FEW_DECADES = 500  # of the highest over the lowest
 _ENDS = 84  # for the words at the ends of bars
 
 
@@ -101,9 +102,9 @@ def curves(found: "BreakEven", ways: "Sequence[Way]", width: int, height: int) -
     points = found.points
     left, right, top, bottom = _LEFT, width - _RIGHT, _TOP, height - _BOTTOM
     costs = [each.a_month for point in points for each in point.by_way.values() if each.a_month > 0]
-    low, high = _decade(min(costs), floor), _decade(max(costs), ceil)
+    low, high = _below(min(costs)), _above(max(costs))
     x = _scale(points[0].requests_a_day, points[-1].requests_a_day, left, right)
-    y = _scale(low, max(high, low * 10), bottom, top)
+    y = _scale(low, high, bottom, top)
     marks = [
         Mark(number, x(each.at), y(max(low, _cost_at(points, each.at, each.above))))
         for number, each in enumerate(found.crossings, 1)
@@ -155,13 +156,25 @@ def _scale(low: float, high: float, begin: float, end: float) -> Callable[[float
     return lambda value: round(begin + (log10(value) - a) / (b - a) * (end - begin), 2)
 
 
-def _decade(value: float, rounding: Callable[[float], int]) -> float:
-    return float(10.0 ** rounding(log10(value)))
+def _below(value: float) -> float:
+    """1, 2 or 5 times a power of ten, and no more."""
+    power = 10.0 ** floor(log10(value))
+    return max(each * power for each in (1, 2, 5) if each * power <= value)
+
+
+def _above(value: float) -> float:
+    """1, 2 or 5 times a power of ten, and more."""
+    power = 10.0 ** floor(log10(value))
+    return min(each * power for each in (2, 5, 10) if each * power > value)
 
 
 def _ticks(low: float, high: float, to: Callable[[float], float]) -> tuple[Tick, ...]:
-    decades = range(ceil(log10(low) - 1e-9), floor(log10(high) + 1e-9) + 1)
-    return tuple(Tick(to(10.0**each), short(10.0**each)) for each in decades)
+    """Of each power of ten, and between them where they are few."""
+    decades = range(floor(log10(low)), ceil(log10(high)) + 1)
+    steps = (1, 2, 5) if high / low <= _FEW_DECADES else (1,)
+    values = [step * 10.0**each for each in decades for step in steps]
+    near = 1 + 1e-9
+    return tuple(Tick(to(v), short(v)) for v in values if low / near <= v <= high * near)
 
 
 def short(value: float) -> str:
@@ -219,6 +232,4 @@ def _bar(
 
 
 def _step(about: float) -> float:
-    """1, 2 or 5 times a power of ten, and no less."""
-    power = 10.0 ** floor(log10(about))
-    return next(each * power for each in (1, 2, 5, 10) if each * power >= about)
+    return about if about == _below(about) else _above(about)

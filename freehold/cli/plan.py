@@ -52,9 +52,7 @@ def plan_(
     from freehold.config import load
     from freehold.config.workload import read_workload
     from freehold.decide.plain import plan_as_plain
-    from freehold.decide.rehearsal import Corrected
-    from freehold.decide.weighed import weighed
-    from freehold.operate.planning import nearest_to, planned
+    from freehold.operate.planning import nearest_to, planned, weigh
 
     with errors_in_a_sentence(as_json):
         if not record and (alias or supersede or tenant):
@@ -79,10 +77,7 @@ def plan_(
         nothing = nearest_to(found, start)
         more = None
         if as_json or html is not None:
-            again = Corrected(found.sizing, found.plan, workload)
-            more = weighed(
-                found.plan, workload, found.facts, again, start=start, at_hand=found.at_hand
-            )
+            more = weigh(found, start)
         if html is not None and more is not None:
             write_page(html, page(more, workload, found.facts, start, nothing))
     if decides:

@@ -36,8 +36,9 @@ from freehold.decide.nearest import Nothing, nearest
 from freehold.decide.options import canonical
 from freehold.decide.plain import plan_as_plain
 from freehold.decide.planner import Plan, Ranked, is_feasible, plan
-from freehold.decide.rehearsal import Rehearsal
+from freehold.decide.rehearsal import Corrected, Rehearsal
 from freehold.decide.sizing import Sizing
+from freehold.decide.weighed import Weighed, weighed
 from freehold.deploy.measured import at_hand
 from freehold.deploy.probe import read_machine
 
@@ -90,6 +91,19 @@ def nearest_to(found: Planned, today: date) -> Nothing | None:
     )
 
 
+def weigh(found: Planned, today: date) -> Weighed:
+    """With what the simulation said of some, at every volume."""
+    return weighed(
+        found.plan,
+        found.workload,
+        found.facts,
+        Corrected(found.sizing, found.plan, found.workload),
+        start=today,
+        assumptions=found.assumptions,
+        at_hand=found.at_hand,
+    )
+
+
 def _this_machine(home: Path, settings: Settings, facts: Facts) -> AtHand:
     return at_hand(ModelStore(home), Home(home).cache, read_machine(), settings, facts)
 
@@ -121,7 +135,8 @@ def _settings_of(asked: Mapping[str, Any]) -> Settings | None:
 
 def plan_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     found, today = _planned_of(home, asked), date.fromisoformat(asked["today"])
-    return plan_as_plain(found.plan, found.workload, asked["top"], nearest_to(found, today))
+    told = plan_as_plain(found.plan, found.workload, asked["top"], nearest_to(found, today))
+    return told | weigh(found, today).as_plain()
 
 
 def record_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:

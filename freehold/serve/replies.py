@@ -782,6 +782,65 @@ class NearOption(BaseModel):
     option: RankedOption
 
 
+class CheapestOfWay(BaseModel):
+    a_month: Annotated[float, Field(description="With its share of what is paid once.")]
+    option: str
+
+
+class VolumePoint(BaseModel):
+    requests_a_day: float
+    by_way: dict[str, CheapestOfWay]
+
+
+class CrossingPoint(BaseModel):
+    """From `at` requests a day on, `above` is cheaper than `below`."""
+
+    at: float
+    below: Way
+    above: Way
+    is_cheapest: Annotated[bool, Field(description="Of all ways, there.")]
+    ends: Annotated[bool, Field(description="`below` is not possible from there on.")]
+    why: str
+
+
+class BreakEvenPoints(BaseModel):
+    points: Annotated[list[VolumePoint], Field(description="The least volume first.")]
+    crossings: list[CrossingPoint]
+
+
+class TriedValue(BaseModel):
+    value: float
+    margin: Annotated[
+        float | None,
+        Field(description="What the best other way costs more a month; below zero, it is better."),
+    ]
+    way: Way | None
+    model: str | None
+
+
+class DecisionChange(BaseModel):
+    """From `at` on, away from what was told, the decision is another."""
+
+    at: float
+    way: Way | None
+    model: str | None
+    is_way: Annotated[bool, Field(description="Else the model alone changes.")]
+
+
+class EffectOfInput(BaseModel):
+    name: str
+    unit: Annotated[str, Field(description="× is a factor of what was told.")]
+    base: float
+    tried: list[TriedValue]
+    changes: list[DecisionChange]
+
+
+class SensitivityOfPlan(BaseModel):
+    base: TriedValue
+    against: Annotated[Way | None, Field(description="The best other way.")]
+    effects: Annotated[list[EffectOfInput], Field(description="What moves most first.")]
+
+
 class Plan(BaseModel):
     workload: str
     options: Annotated[int, Field(description="How many are possible.")]
@@ -793,6 +852,13 @@ class Plan(BaseModel):
         dict[str, RankedOption], Field(description="Also those that are not among the ranked.")
     ]
     rejected: list[RejectedOption]
+    break_even: Annotated[
+        BreakEvenPoints, Field(description="What each way costs at other volumes.")
+    ]
+    sensitivity: Annotated[
+        SensitivityOfPlan | None,
+        Field(description="What would change it; null where nothing is possible."),
+    ]
 
 
 class Predicted(BaseModel):
