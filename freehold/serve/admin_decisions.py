@@ -24,6 +24,23 @@ from freehold.store.decisions import no_decision
 DecisionName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]{1,100}$")]
 
 
+class FitRequest(BaseModel):
+    """Whether a model of the facts or a stored one fits: `on` accelerators of the facts, or
+    `this` machine, and in which `precision` (bf16, fp8, int8, int4), both with commas
+    between."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    on: Annotated[str, Field(min_length=1, max_length=1000)] = "this"
+    context: Annotated[int | None, Field(ge=1, le=2**31)] = None
+    precision: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    streams: Annotated[int, Field(ge=1, le=2**31)] = 1
+    cache_bits: Annotated[int, Field(ge=4, le=32)] = 16
+    adapters: Annotated[int, Field(ge=0, le=2**31)] = 0
+    rank: Annotated[int, Field(ge=1, le=512)] = 16
+
+
 class PlanRequest(BaseModel):
     """`workload` is what a workload file holds; `name` that of one which names itself none."""
 
@@ -68,6 +85,14 @@ class DecisionsAdmin:
         await asyncio.to_thread(workload_in, asked)
         told = _asked(asked, self._now_us()) | {"top": asked.top}
         await reply_json(send, await self._gateway.decisions.work("plan", told))
+
+    async def fit(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        self._require(scope, principal)
+        raw = await body_of(self._gateway, scope, receive, principal, key)
+        asked = parsed(FitRequest, raw).model_dump()
+        await reply_json(send, await self._gateway.decisions.work("fit", asked))
 
     async def listing(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str

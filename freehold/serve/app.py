@@ -170,6 +170,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("GET", "/admin/v1/events", Action.READ_EVENTS, events.listing),
         Operation("GET", "/admin/v1/backups", Action.READ_BACKUPS, backups.listing),
         Operation("POST", "/admin/v1/backups", Action.MAKE_BACKUPS, backups.make),
+        Operation("POST", "/admin/v1/fit", Action.READ_DECISIONS, decisions.fit),
         Operation("POST", "/admin/v1/decide", Action.READ_DECISIONS, decisions.decide),
         Operation("GET", "/admin/v1/decisions", Action.READ_DECISIONS, decisions.listing),
         Operation("POST", "/admin/v1/decisions", Action.CHANGE_DECISIONS, decisions.record),

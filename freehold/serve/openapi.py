@@ -11,7 +11,12 @@ import freehold
 from freehold.core.errors import Code
 from freehold.serve import bodies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
-from freehold.serve.admin_decisions import CheckQuery, DecideRequest, NewDecision
+from freehold.serve.admin_decisions import (
+    CheckQuery,
+    DecideRequest,
+    FitRequest,
+    NewDecision,
+)
 from freehold.serve.admin_events import EventsQuery
 from freehold.serve.admin_keys import KeyChange, KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
@@ -390,6 +395,11 @@ _OTHERS = [
         "post", "/admin/v1/backups", "make_backup", "administration",
         "Back all of the installation up, locked for the recipient of the settings",
         replies.MadeBackup, frozenset({Code.CONFLICT, Code.DISK_FULL}), status=201,
+    ),
+    _Entry(
+        "post", "/admin/v1/fit", "fit", "administration",
+        "Whether a model fits, with how much context, and how fast it is", replies.Fits,
+        _PLANNING, FitRequest,
     ),
     _Entry(
         "post", "/admin/v1/decide", "decide", "administration",

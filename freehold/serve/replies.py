@@ -708,6 +708,49 @@ class BackupList(BaseModel):
     data: list[Backup]
 
 
+class FitErrors(BaseModel):
+    """On published measurements that were held out."""
+
+    median: float
+    nine_in_ten_within: float
+
+
+class FitBytes(BaseModel):
+    capacity: int
+    weights: int
+    adapters: int
+    activations: int
+    reserve: int
+    free: int
+    cache_of_a_stream: int
+
+
+class FitRow(BaseModel):
+    accelerator: str
+    count: int
+    format: str
+    fits: bool
+    why_not: str | None
+    bytes_of_each_accelerator: FitBytes
+    longest_context_tokens: int
+    speed: Literal["measured", "computed"] | None
+    computed_from: str | None
+    ttft_ms_of_1000_tokens: float | None
+    tokens_per_s_of_one: float | None
+    tokens_per_s_of_streams: float | None
+    streams_that_fit: int
+    streams_at_once: int
+    tokens_per_s_of_all: float | None
+
+
+class Fits(BaseModel):
+    model: str
+    context_tokens: int
+    streams: int
+    computed_speeds_are_off_by: FitErrors
+    rows: list[FitRow]
+
+
 class Option(BaseModel):
     """One way to do the work. What does not belong to its way is null."""
 

@@ -167,3 +167,17 @@ async def test_what_cannot_be_planned_is_refused_by_name(
     error = answer.json()["error"]
     assert error["code"] == code
     assert said in error["message"]
+
+
+async def test_whether_a_model_fits_is_asked_over_the_api_too(world: Running) -> None:
+    body = {"model": "llama-3.1-8b", "on": "h100_sxm, t4", "precision": "bf16", "streams": 4}
+    found = await _post(world, "fit", body)
+    rows = {(each["accelerator"], each["count"]): each for each in found["rows"]}
+    assert rows["h100_sxm", 1]["fits"]
+    assert not rows["t4", 1]["fits"]
+    assert rows["h100_sxm", 1]["tokens_per_s_of_one"] > 0
+    async with world.http() as client:
+        for wrong, said in (({"model": "nobody's"}, "No model"), (body | {"on": "x"}, "'x'")):
+            answer = await client.post("/admin/v1/fit", json=wrong)
+            assert answer.status_code in (400, 404)
+            assert said in answer.json()["error"]["message"]

@@ -78,7 +78,8 @@ _OVERALL = {
     ("GET", "/admin/v1/whoami"), ("GET", "/admin/v1/sessions"), ("DELETE", "/admin/v1/sessions"),
     ("DELETE", "/admin/v1/sessions/{session_id}"),
     ("GET", "/admin/v1/backups"), ("POST", "/admin/v1/backups"),
-    ("POST", "/admin/v1/decide"), ("GET", "/admin/v1/decisions"), ("POST", "/admin/v1/decisions"),
+    ("POST", "/admin/v1/fit"), ("POST", "/admin/v1/decide"),
+    ("GET", "/admin/v1/decisions"), ("POST", "/admin/v1/decisions"),
     ("GET", "/admin/v1/decisions/{decision}"), ("POST", "/admin/v1/decisions/{decision}/check"),
     ("GET", "/admin/v1/decisions/{decision}/deployment"),
 }  # fmt: skip

@@ -56,6 +56,7 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("GET", "/admin/v1/backups"): {},
     ("POST", "/admin/v1/backups"): {},
     ("POST", "/admin/v1/decide"): {},
+    ("POST", "/admin/v1/fit"): {},
     ("GET", "/admin/v1/decisions"): {
         "tenant": ("/admin/v1/decisions" + _OWNED, None),
         "tenant id": ("/admin/v1/decisions" + _OWNED, None),
