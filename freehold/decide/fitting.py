@@ -40,7 +40,6 @@ PRIORS: Mapping[str, tuple[float, float]] = {
     "sequence_s": (0.00001, 0.7),
     "parallel.linked": (0.92, 0.08),
     "parallel.bus": (0.7, 0.2),
-    "server": (0.9, 0.1),
 }
 # A published figure is taken to be this far off, in e-folds; beyond twice that it pulls no harder.
 _NOISE = 0.25

@@ -144,6 +144,11 @@ def _kept(model: ModelFacts, precision: Precision) -> Format:
     return MXFP4 if model.native_quantization == MXFP4.name else FORMATS[precision]
 
 
+def most_a_second(times: Roofline, batching: Batching, workload: Workload) -> float | None:
+    """Requests that a replica takes within the targets; None where it takes none."""
+    return _most_a_second(_Asked(times, batching, workload))
+
+
 class _Asked:
     """A workload's requests on one replica."""
 

@@ -19,6 +19,9 @@ from freehold.decide.memory import (
 _AMX_CORE_FLOPS, _CORE_FLOPS = 4e12, 6e10
 # Apple's GPUs have some 0.034 TFLOPS for each GB/s (M1 Ultra: 21 to 800, M2 Ultra: 27 to 800).
 _SOC_FLOPS_A_BYTE = 34.0
+# Kernels of the generation before reach some 62% of Hopper's matrix units, whose own instruction
+# (wgmma) they do not use: Luo et al. 2024 (arXiv 2402.13499), mma against wgmma, as we remember it.
+_HOPPER, _WITHOUT_WGMMA = ("h100", "h200"), 0.62
 # GDDR cards are held by their power where HBM ones are held by their clock.
 _SMALL_BELOW_GB_S = 1100.0
 
@@ -251,6 +254,8 @@ def efficiency_of(
     both = f"{family}.{kind}"
     compute = of(f"compute.{family}") * of(f"compute.{kind}") * of(f"compute.{both}")
     bandwidth = of(f"bandwidth.{family}") * of(f"bandwidth.{kind}") * of(f"bandwidth.{both}")
+    if family == "llama.cpp" and accelerator.id.startswith(_HOPPER):
+        compute *= _WITHOUT_WGMMA
     experts = of("experts") if has_experts else 1.0
     return Efficiency(
         compute=compute * of(f"compute.{computed_in}") * experts,

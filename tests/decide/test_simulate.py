@@ -12,7 +12,15 @@ from freehold.core.errors import UserError
 from freehold.core.plan import StepTimes, Targets
 from freehold.decide.arrivals import Load
 from freehold.decide.replica import Batching
-from freehold.decide.simulate import Need, Unmet, alone, misses, replicas_needed, simulate
+from freehold.decide.simulate import (
+    Need,
+    Unmet,
+    alone,
+    answered,
+    misses,
+    replicas_needed,
+    simulate,
+)
 from tests.decide.plain import Linear, plainly
 
 
@@ -75,6 +83,19 @@ def test_counting_ahead_gives_what_single_steps_give(name: str) -> None:
     several = load.answer > 1
     tpot = (done - first)[several] / (load.answer[several] - 1) * 1000
     assert fast.tpot_ms.p95 == pytest.approx(np.percentile(tpot, 95), rel=near)
+
+
+def test_in_turns_a_first_token_comes_before_the_others_write_again() -> None:
+    times = Linear(pair=0, look=0)
+    two = np.array([100, 300]), np.array([40, 2]), np.full(2, -1)
+    begun_s, second_s = (0.01 + tokens * 2e-5 for tokens in (100, 300))
+    step_s = 0.01 + 1e-4
+    load = Load(np.array([0.0, begun_s + 2.5 * step_s]), *two, 10.0)
+    first, done = answered(load, times, 1, Batching(mixes=False))
+    mixed, _ = answered(load, times, 1, Batching())
+    assert first[1] == pytest.approx(begun_s + 3 * step_s + second_s)
+    assert done[1] == pytest.approx(first[1] + 0.01 + 2e-4)
+    assert mixed[1] > first[1]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
