@@ -18,7 +18,7 @@ from freehold.core.ids import digest_of_files
 # What each part's lists are of, and the fields that name a row of them.
 _LISTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "hardware": {"accelerators": ("id",)},
-    "models": {"models": ("id",)},
+    "models": {"models": ("id",), "embedding_models": ("id",)},
     "throughput": {"cases": ("id",)},
     "cloud_prices": {
         "prices": ("provider", "instance", "region", "accelerator", "accelerator_count", "term"),
@@ -133,6 +133,7 @@ def _facts(packaged: tuple[FactsFile, ...], *own: FactsFile) -> Facts:
         apis=tuple(of("api_prices", "models", rows.api)),
         embeddings=tuple(of("api_prices", "embeddings", rows.embedding)),
         terms=tuple(of("api_prices", "provider_terms", rows.terms)),
+        embedders={m.id: m for m in of("models", "embedding_models", rows.model)},
     )
 
 

@@ -222,6 +222,7 @@ def api(row: Row) -> ApiPrice:
             source=_price_source(row),
             long_context=_long_context(row),
             later=tuple(_later(row)),
+            in_own_cloud=bool(row.flag("in_own_cloud")),
         )
     )
 

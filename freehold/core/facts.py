@@ -149,6 +149,7 @@ class ApiPrice:
     source: Source
     long_context: tuple[tuple[int, float | None, float | None, float | None], ...] = ()
     later: tuple[tuple[date, float, float], ...] = ()  # from a day on: input and output
+    in_own_cloud: bool = False  # an endpoint in the account of whoever pays
 
 
 @dataclass(frozen=True, slots=True)

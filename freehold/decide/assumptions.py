@@ -88,6 +88,11 @@ DEFAULTS: Mapping[str, Figure] = _figures(
             "(bench/gpu_steps.py), 0.35 on an A100 (Qwen-7B, README of QwenLM/Qwen)",
         ),
         "activations_share": ("0.2", "of the rest", "batch and sequence decide"),
+        "embedding_room": (
+            "0.1",
+            "of the memory for the cache",
+            "what an embedding model may take of it, so that nine tenths are left",
+        ),
         # People.
         "team_share.api": ("0.1", "of the team", "somebody watches keys and bills"),
         "team_share.managed": ("0.3", "of the team", "no machines, but versions and models"),
@@ -122,7 +127,7 @@ _NEVER_ZERO = frozenset({"for_a_dollar", "training_mfu", "zones", "places"})
 _MOST = {"zones": 20, "places": 20, "spot_spare_replicas": 1000}
 _SHARES = frozenset(
     {"replica_availability", "zone_availability", "api_availability", "power_share"}
-    | {"training_mfu"}
+    | {"training_mfu", "embedding_room"}
     | {name for name in DEFAULTS if name.startswith("team_share.")}
 )
 

@@ -15,10 +15,11 @@ from freehold.core.facts import (
     RentPrice,
 )
 from freehold.core.plan import Option, Part, Way, Workload
-from freehold.decide import demand, machines, network, people, tokens, training
+from freehold.decide import demand, embedding, machines, network, people, tokens, training
 from freehold.decide.assumptions import Assumptions
 from freehold.decide.carbon import Emitted, carbon, emitted
-from freehold.decide.money import MONTH_HOURS, part, shown, whole
+from freehold.decide.embedding import Host
+from freehold.decide.money import MONTH_HOURS, exact, part, shown, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class Surroundings:
     embedding: EmbeddingPrice | None = None
     # What an accelerator costs an hour for training, where the option has none that can.
     training: tuple[Accelerator, RentPrice] | None = None
+    # What may embed, and the machine that is rented for it where the option has no room.
+    embedder: ModelFacts | None = None
+    embedding_host: Host | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ def cost(
     if offer.rent is not None:
         parts += network.egress(around.egress, workload, assumptions, provider=offer.rent.provider)
     if workload.embedding is not None:
-        parts += _embedded(workload, around)
+        parts += _embedded(offer, workload, around, sized)
     if workload.tuning is not None:
         parts += _trained(offer, workload, around, sized)
     parts += people.team(option.way, workload.economics, assumptions)
@@ -131,45 +135,139 @@ def is_at_hand(option: Option) -> bool:
     return option.way is Way.AT_HAND or option.details.get("base") == Way.AT_HAND
 
 
-def _embedded(workload: Workload, around: Surroundings) -> Iterable[Part]:
-    if workload.embedding is None:
+def lacks(
+    offer: Offer, workload: Workload, around: Surroundings, sized: Sized | None
+) -> str | None:
+    """Why parts of the work have no place that the rules allow, in a sentence; None where all
+    have one."""
+    tuning, model = workload.tuning, offer.model
+    if (
+        tuning is not None
+        and model is not None
+        and not _training_place(offer, workload, around, sized)
+    ):
+        return (
+            f"Training ({tuning.method}) of {model.id} fits into no machine that the rules allow,"
+            " or its own have too few idle hours."
+        )
+    if workload.embedding is not None and not any(
+        (_embedding_here(offer, workload, around, sized), around.embedding, around.embedding_host)
+    ):
+        named = workload.embedding.model or "that is known"
+        return f"No embedding model {named} is sold or can be hosted as the rules ask."
+    return None
+
+
+def _embedded(
+    offer: Offer, workload: Workload, around: Surroundings, sized: Sized | None
+) -> Iterable[Part]:
+    """On the option's own machines, where they have room; else what is cheaper of buying it and
+    renting a machine for it."""
+    wanted, assumptions = workload.embedding, around.assumptions
+    if wanted is None:
         return ()
-    if around.embedding is None:
+    here = _embedding_here(offer, workload, around, sized)
+    if here is not None:
+        return embedding.shared(here, _idle_accelerator_hours(offer, workload, sized))
+    months = workload.horizon_months
+    ways: list[tuple[Part, ...]] = []
+    if around.embedding is not None:
+        ways.append(tokens.embeddings(around.embedding, wanted, assumptions))
+    if around.embedding_host is not None:
+        ways.append(embedding.rented(around.embedding_host, wanted, assumptions))
+    if not ways:
         return (part("Embeddings", "not counted: no provider of them passes the rules"),)
-    return tokens.embeddings(around.embedding, workload.embedding, around.assumptions)
+    return min(ways, key=lambda parts: whole(parts, months))
+
+
+def _embedding_here(
+    offer: Offer, workload: Workload, around: Surroundings, sized: Sized | None
+) -> embedding.Run | None:
+    """None where an accelerator of the option has no room beside its model, or too few hours."""
+    option, model, accelerator = offer.option, offer.model, offer.accelerator
+    if None in (sized, workload.embedding, around.embedder, model, accelerator):
+        return None
+    if offer.rent is not None and offer.rent.term == machines.SCALED_TO_ZERO:
+        return None  # what is idle there is not paid for, and not there
+    run = embedding.run(around.embedder, workload.embedding, accelerator)  # type: ignore[arg-type]
+    if run is None:
+        return None
+    free = embedding.free_gb(option, model, accelerator, workload)  # type: ignore[arg-type]
+    if run.gigabytes > free * around.assumptions.value("embedding_room"):
+        return None
+    hours = _idle_accelerator_hours(offer, workload, sized)
+    return run if run.hours_a_month <= hours else None
+
+
+def _idle_accelerator_hours(offer: Offer, workload: Workload, sized: Sized | None) -> Decimal:
+    """Of all accelerators in a month: the busiest hour leaves what the ceiling of utilization
+    does, the others more."""
+    if sized is None:
+        return Decimal(0)
+    count = sized.replicas * max(1, offer.option.accelerators_a_replica)
+    busy = 1 - idle_hours(workload, sized) / MONTH_HOURS
+    return MONTH_HOURS * (1 - busy * exact(workload.economics.utilization_ceiling)) * count
 
 
 def _trained(
     offer: Offer, workload: Workload, around: Surroundings, sized: Sized | None
 ) -> Iterable[Part]:
     """On the option's own machines outside its peaks, where they have the hours; else rented."""
+    tuning, assumptions = workload.tuning, around.assumptions
+    if tuning is None or offer.model is None:
+        return
+    found = _training_place(offer, workload, around, sized)
+    if found is None:
+        yield part(f"Training ({tuning.method})", "not counted: nothing that is known holds it")
+        return
+    one, rent = found
+    if rent is not None:
+        yield training.training(
+            one, tuning, rent.usd_per_hour / rent.count, assumptions, rent.source.where
+        )
+        return
+    idle = _training_hours(offer, workload, around, sized)
+    yield part(
+        f"Training ({tuning.method})",
+        f"no more: in the {shown(idle)} hours a month that the own machines are idle;"
+        f" a run: {one.formula}",
+    )
+
+
+def _training_place(
+    offer: Offer, workload: Workload, around: Surroundings, sized: Sized | None
+) -> tuple[training.Run, RentPrice | None] | None:
+    """A run, and what is rented for it; None where nothing that the rules allow holds it."""
     tuning, model, assumptions = workload.tuning, offer.model, around.assumptions
     if tuning is None or model is None:
-        return
+        return None
     if offer.rent is None and offer.accelerator is not None and sized is not None:
         own = training.run(model, tuning, offer.accelerator, assumptions)
         there = sized.replicas * offer.option.accelerators_a_replica
-        idle = idle_hours(workload, sized)
+        idle = _training_hours(offer, workload, around, sized)
         if (
             own
             and own.accelerators <= there
             and own.hours * Decimal(str(tuning.runs_a_month)) <= idle
         ):
-            yield part(
-                f"Training ({tuning.method})",
-                f"no more: in the {shown(idle)} hours a month that the own machines are idle;"
-                f" a run: {own.formula}",
-            )
-            return
+            return own, None
     if around.training is not None:
         accelerator, rent = around.training
         one = training.run(model, tuning, accelerator, assumptions)
         if one is not None:
-            yield training.training(
-                one, tuning, rent.usd_per_hour / rent.count, assumptions, rent.source.where
-            )
-            return
-    yield part(f"Training ({tuning.method})", "not counted: nothing that is known holds the model")
+            return one, rent
+    return None
+
+
+def _training_hours(
+    offer: Offer, workload: Workload, around: Surroundings, sized: Sized | None
+) -> Decimal:
+    """Idle hours of the option's machines, less those that embedding takes of one of them."""
+    if sized is None:
+        return Decimal(0)
+    embeds = _embedding_here(offer, workload, around, sized)
+    idle = idle_hours(workload, sized)
+    return max(Decimal(0), idle - embeds.hours_a_month) if embeds else idle
 
 
 def idle_hours(workload: Workload, sized: Sized) -> Decimal:

@@ -40,6 +40,12 @@ def requests_in_words(workload: Workload) -> str:
     return words
 
 
+def longest(workload: Workload) -> int:
+    """Tokens of context that the longest request has, or as many as are asked for."""
+    both = max(workload.prompt.quantiles) + max(workload.answer.quantiles)
+    return max(both, workload.context_length or 0)
+
+
 def mean(lengths: Lengths) -> Decimal:
     return Decimal(sum(lengths.quantiles)) / len(lengths.quantiles)
 

@@ -13,6 +13,52 @@ _NOT_IN_EU = re.compile(r"multimodal[^;]*: not licensed to EU|multimodal variant
 _UNVERIFIED = "[UNVERIFIED]"
 
 
+# What may be done under well-known licences, by the first letters of their SPDX names. "terms" are
+# kept by naming the authors, or by sharing alike what is given on.
+_MAY = {
+    "own": "yes",
+    **dict.fromkeys(
+        ("apache-", "mit", "bsd-", "isc", "cc0-", "unlicense", "pddl-", "cdla-permissive"), "yes"
+    ),
+    **dict.fromkeys(("cc-by-nc", "proprietary-research", "mrl"), "not sold"),
+    "cc-by-nd": "not changed",
+    **dict.fromkeys(("cc-by-sa", "odbl-", "cdla-sharing", "gpl-", "agpl-"), "shared alike"),
+    **dict.fromkeys(("cc-by-", "odc-by", "bigscience-openrail", "openrail"), "terms"),
+}
+
+
+def judge_used(workload: Workload) -> tuple[Judged, ...]:
+    """The licences of what goes into the work: of adapters, and of the data that they are trained
+    on. What was not said is taken to be one's own, which `own` says."""
+    found, rules = [], workload.rules
+    if workload.tenants_with_adapters and workload.adapter_licence is not None:
+        found.append(_used("licence: adapters", "adapters", workload.adapter_licence, rules))
+    if workload.tuning is not None and workload.tuning.data_licence is not None:
+        found.append(_used("licence: training data", "data", workload.tuning.data_licence, rules))
+    return tuple(found)
+
+
+def _used(rule: str, what: str, licence: str, rules: Rules) -> Judged:
+    name = licence.strip().lower()
+    begins = next((each for each in _MAY if name.startswith(each)), None)
+    may = _MAY.get(begins or "")
+    page = None if begins in {None, "own"} else "https://spdx.org/licenses/"
+    if may == "not sold":
+        verdict = Verdict.FAIL if rules.commercial_use else Verdict.PASS
+        why = f"{licence} of the {what} allows no commercial use."
+        return Judged(rule, verdict, why, page)
+    if what == "data" and may in {"not changed", "shared alike"}:
+        why = (
+            f"Whether what is trained on data under {licence} is a work made from them, so that it"
+            " must be given on alike or not at all, no court has settled: ask a lawyer."
+        )
+        return Judged(rule, Verdict.UNKNOWN, why, page)
+    if may is None:
+        why = f"What {licence[:80]} allows is not known here: say an SPDX name, or own for yours."
+        return Judged(rule, Verdict.UNKNOWN, why, None)
+    return Judged(rule, Verdict.PASS, f"{licence} of the {what} allows it.", page)
+
+
 def judge_licence(model: ModelFacts, workload: Workload) -> tuple[Judged, ...]:
     source = _source(model)
     return tuple(_judged(model, workload.rules, workload.region, source))

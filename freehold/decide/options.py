@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from freehold.core.facts import Accelerator, ApiPrice, Facts, ModelFacts, RentPrice
 from freehold.core.plan import Option, Precision, Way, Workload
-from freehold.decide import machines
+from freehold.decide import demand, machines
 from freehold.decide.assumptions import Assumptions
 from freehold.decide.cost import Offer
 from freehold.decide.money import shown
@@ -19,6 +19,24 @@ _NATIVE = {"mxfp4": Precision.INT4, "fp8": Precision.FP8}
 _NO_OTHER_MODEL = frozenset(
     {"meta", "instruct", "turbo", "instant", "versatile", "fp8", "16e", "17b", "128e"}
 )
+
+
+# Endpoints in one's own cloud that are sold by units of their own: nobody publishes what a unit
+# takes of a model that we know.
+_BY_UNITS = (
+    "Neither what a unit costs nor what it takes of a model is published in figures that can be"
+    " checked: put your quotation into a file of your own facts (cloud_prices, with a term of"
+    " per_second_always_on), and it is ranked."
+)
+UNPRICED = {
+    "managed/Azure OpenAI/provisioned throughput (PTU)": _BY_UNITS,
+    "managed/AWS (Bedrock)/provisioned throughput": _BY_UNITS,
+    "managed/Google (Vertex AI)/provisioned throughput": _BY_UNITS,
+    "managed/AWS (SageMaker)/endpoints": (
+        "What SageMaker asks for its instances is not among the facts: put it into a file of your"
+        " own facts (cloud_prices, with a term of per_second_always_on), and it is ranked."
+    ),
+}
 
 
 def canonical(model: str) -> str:
@@ -35,8 +53,7 @@ def is_wanted(model: str, workload: Workload) -> bool:
 
 
 def context_needed(workload: Workload) -> int:
-    longest = max(workload.prompt.quantiles) + max(workload.answer.quantiles)
-    return max(longest, workload.context_length or 0)
+    return demand.longest(workload)
 
 
 def precisions(model: ModelFacts, accelerator: Accelerator) -> tuple[Precision, ...]:
@@ -66,8 +83,9 @@ def apis(facts: Facts, workload: Workload, assumptions: Assumptions) -> Iterator
     for price in facts.apis:
         if is_wanted(price.model, workload):
             model = models.get(canonical(price.model))
+            way = Way.MANAGED if price.in_own_cloud else Way.API
             option = Option(
-                f"api/{price.provider}/{price.model}", Way.API, price.model, price.provider
+                f"{way}/{price.provider}/{price.model}", way, price.model, price.provider
             )
             yield Offer(
                 option, model, api=price, surcharge=_surcharge(price, workload, assumptions)

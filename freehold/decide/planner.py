@@ -23,7 +23,7 @@ from freehold.decide.at_hand import NOTHING_MEASURED, THIS_MACHINE, AtHand
 from freehold.decide.availability import Spread, spread
 from freehold.decide.compliance import judge_by_name, passes
 from freehold.decide.cost import Cost, Offer, Sized, Surroundings
-from freehold.decide.licence import judge_licence
+from freehold.decide.licence import judge_licence, judge_used
 from freehold.decide.machines import UNTOLD, Costs
 from freehold.decide.money import shown
 from freehold.decide.people import Delivery, delivery
@@ -180,6 +180,8 @@ class _Planning:
     def plan(self) -> Plan:
         around = surroundings(self.workload, self.facts, self.assumptions, self.start)
         models = list(self._models(self.facts.models.values()))
+        for what, why in options.UNPRICED.items():
+            self._leave_out(what, why)
         for offer in options.apis(self.facts, self.workload, self.assumptions):
             self._api(offer, around)
         self._rented(models, around)
@@ -202,7 +204,7 @@ class _Planning:
         for model in models:
             if not options.is_wanted(model.id, self.workload):
                 continue
-            judged = judge_licence(model, self.workload)
+            judged = (*judge_licence(model, self.workload), *judge_used(self.workload))
             if not passes(judged):
                 self._reject(model.id, judged)
             elif model.context_length is None or model.context_length < needed:
@@ -345,7 +347,7 @@ class _Planning:
 
     def _mixed(self, bases: Sequence[_Place]) -> None:
         """The base load on own machines, the peaks at the cheapest API that passes."""
-        bought = [each for each in self.ranked if each.option.way is Way.API]
+        bought = [each for each in self.ranked if each.sized is None]
         if not bought:
             return
         self.peaks = min(bought, key=lambda each: (each.over_horizon, each.option.id))
@@ -534,6 +536,10 @@ class _Planning:
         if deadline is not None and takes.days > deadline:
             why = f"It takes {takes.days} days until it serves, and {deadline} are left."
             self._leave_out(offer.option.id, why)
+            return
+        lack = cost.lacks(offer, self.workload, around, sized)
+        if lack is not None:
+            self._leave_out(offer.option.id, lack)
             return
         if self.is_enough:
             raise _Enough

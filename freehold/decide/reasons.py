@@ -87,6 +87,8 @@ def notes_on(offer: Offer, start: date) -> tuple[str, ...]:
     if offer.api is not None and offer.api.provider in KNOWN_AS:
         by = KNOWN_AS[offer.api.provider]
         notes.append(f"Prices are those of {offer.api.provider}, and terms those of {by}.")
+    if offer.api is not None and offer.api.in_own_cloud:
+        notes.append("Not every region has every model: look up that yours has this one.")
     card = offer.accelerator
     if card is not None and offer.rent is None and "GeForce" in card.name:
         notes.append("The driver's licence restricts GeForce cards in data centres: read it.")

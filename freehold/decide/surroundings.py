@@ -3,13 +3,16 @@
 from datetime import date
 from decimal import Decimal
 
-from freehold.core.facts import Accelerator, EmbeddingPrice, Facts, RentPrice
-from freehold.core.plan import Way, Workload
-from freehold.decide import options, training
+from freehold.core.facts import Accelerator, EmbeddingPrice, Facts, ModelFacts, RentPrice
+from freehold.core.plan import Embedding, Way, Workload
+from freehold.decide import embedding, machines, options, training
 from freehold.decide.assumptions import Assumptions
 from freehold.decide.compliance import judge_by_name, passes
 from freehold.decide.cost import Surroundings
+from freehold.decide.embedding import Host
+from freehold.decide.licence import judge_licence
 from freehold.decide.machines import SCALED_TO_ZERO
+from freehold.decide.money import MONTH_HOURS
 
 # A run takes hours: nothing that binds for a year, or is taken away in the middle of it.
 _BY_THE_HOUR = frozenset({"on_demand", SCALED_TO_ZERO})
@@ -18,12 +21,47 @@ _BY_THE_HOUR = frozenset({"on_demand", SCALED_TO_ZERO})
 def surroundings(
     workload: Workload, facts: Facts, assumptions: Assumptions, start: date
 ) -> Surroundings:
+    embedder = _embedder(workload, facts)
     return Surroundings(
         assumptions,
         start,
         embedding=_embedding(workload, facts),
         training=_training(workload, facts, assumptions),
+        embedder=embedder,
+        embedding_host=_host(embedder, workload, facts) if embedder else None,
     )
+
+
+def _embedder(workload: Workload, facts: Facts) -> ModelFacts | None:
+    """The first of the facts that may be used, or the one that is named."""
+    if workload.embedding is None:
+        return None
+    named = workload.embedding.model
+    for model in facts.embedders.values():
+        if named in {None, model.id} and passes(judge_licence(model, workload)):
+            return model
+    return None
+
+
+def _host(embedder: ModelFacts, workload: Workload, facts: Facts) -> Host | None:
+    """The cheapest machine that the rules allow and that holds it and is quick enough."""
+    found: list[tuple[float, int, Host]] = []
+    for rent in facts.rents:
+        if rent.term not in _BY_THE_HOUR or options.why_no_offer(rent, facts, workload):
+            continue
+        run = embedding.run(embedder, workload.embedding or Embedding(), _card(rent, facts))
+        if run is not None and run.hours_a_month <= MONTH_HOURS and _may_be(rent, workload, facts):
+            found.append((rent.usd_per_hour, len(found), Host(run, rent)))
+    return min(found)[2] if found else None
+
+
+def _may_be(rent: RentPrice, workload: Workload, facts: Facts) -> bool:
+    way = machines.way(rent)
+    return passes(judge_by_name(way, rent.provider, rent.region or None, workload.rules, facts))
+
+
+def _card(rent: RentPrice, facts: Facts) -> Accelerator:
+    return facts.accelerators[rent.accelerator]
 
 
 def _embedding(workload: Workload, facts: Facts) -> EmbeddingPrice | None:
@@ -32,7 +70,8 @@ def _embedding(workload: Workload, facts: Facts) -> EmbeddingPrice | None:
     allowed = [
         price
         for price in facts.embeddings
-        if passes(judge_by_name(Way.API, price.provider, None, workload.rules, facts))
+        if workload.embedding.model in {None, price.model}
+        and passes(judge_by_name(Way.API, price.provider, None, workload.rules, facts))
     ]
     return min(allowed, key=lambda each: each.usd, default=None)
 

@@ -52,7 +52,8 @@ def test_everything_that_is_left_out_has_a_reason():
     assert not kept & out
     # Each price of an API for a model that was named is in one of both.
     named = [p for p in _FACTS.apis if canonical(p.model) in {canonical(m) for m in _WORK.models}]
-    assert {f"api/{price.provider}/{price.model}" for price in named} <= kept | out
+    ways = {price: "managed" if price.in_own_cloud else "api" for price in named}
+    assert {f"{ways[p]}/{p.provider}/{p.model}" for p in named} <= kept | out
 
 
 def test_a_price_without_a_machine_that_we_know_is_no_offer():
@@ -74,7 +75,7 @@ def test_what_is_unknown_is_left_out_and_told_from_what_fails():
 
 def test_without_a_number_of_replicas_nothing_is_hosted():
     found = _plan(_WORK, replicas=lambda option, workload: None)
-    assert {each.option.way for each in found.ranked} == {Way.API}
+    assert all(each.sized is None for each in found.ranked)
     assert any("doesn't meet the targets" in each.why for each in found.rejected)
 
 
