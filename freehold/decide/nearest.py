@@ -12,6 +12,10 @@ from freehold.decide.wishes import Change, Wish, wishes
 
 Planned = Callable[[Workload], Plan]
 Feasible = Callable[[Workload], bool]
+_SIMULATED = (
+    "By the formulas something meets the targets, and by the simulation of its busiest hour nothing"
+    " does: give the targets more time."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ def nearest(workload: Workload, planned: Planned, feasible: Feasible) -> Nothing
     """`feasible` is whether `planned` has any option, and says so sooner. One wish at a time gives
     way, by halving its steps until the least that is enough; where no single one is, the fewest
     together, those that are hardest to give way in kept first."""
+    if feasible(workload):
+        return Nothing(_SIMULATED, ())
     every = wishes(workload)
     near = [found for wish in every if (found := _alone(wish, workload, planned, feasible))]
     if near:
