@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from freehold.catalog.store import ModelStore
+from freehold.config.home import Home
 from freehold.config.schema import Settings
 from freehold.core.clock import Clock
 from freehold.core.decision import Decision
@@ -45,6 +46,7 @@ class Decisions:
         self._home = home
         needed = {"engines", "prices", "currency"}
         self._settings = settings.model_dump(mode="json", include=needed)
+        self._all_settings = settings
         self._every_h = settings.decisions.check_every_h
         self._store = store
         self._usage = usage
@@ -112,6 +114,16 @@ class Decisions:
         now_us = self._clock.wall_us()
         asked = await asyncio.to_thread(self._measure, decision, now_us - days * DAY_US, now_us)
         return shown_check(decision, asked, await self.work("check", asked), now_us)
+
+    async def fit(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Some milliseconds, so that it needs no process. Raises `UserError`."""
+        return await asyncio.to_thread(self._fit, asked)
+
+    def _fit(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        from freehold.operate.fits import Asked, as_plain, fits
+
+        wanted = Asked(**asked)
+        return as_plain(fits(Home(self._home), self._all_settings, wanted), wanted.streams)
 
     def deployment(self, decision: Decision) -> dict[str, Any]:
         """The settings that it is served with. May block."""

@@ -41,7 +41,6 @@ from freehold.decide.sizing import Sizing
 from freehold.decide.weighed import Weighed, weighed
 from freehold.deploy.measured import at_hand
 from freehold.deploy.probe import read_machine
-from freehold.operate.fits import Asked, as_plain, fits
 
 _NICE = 10  # whoever waits for an answer goes first
 
@@ -159,12 +158,6 @@ def recorded(home: Path, found: Planned, asked: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def fit_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = Asked(**{name: value for name, value in asked.items() if name != "settings"})
-    settings = _settings_of(asked) or load.settings(Home(home).settings)
-    return as_plain(fits(Home(home), settings, wanted), wanted.streams)
-
-
 def check_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     """A decision beside what was measured, and what would be decided today: with what came,
     where enough was watched to tell, else with what was planned."""
@@ -225,7 +218,6 @@ JOBS: Mapping[str, Callable[[Path, Mapping[str, Any]], dict[str, Any]]] = {
     "plan": plan_job,
     "record": record_job,
     "check": check_job,
-    "fit": fit_job,
 }
 
 

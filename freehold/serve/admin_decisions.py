@@ -92,7 +92,7 @@ class DecisionsAdmin:
         self._require(scope, principal)
         raw = await body_of(self._gateway, scope, receive, principal, key)
         asked = parsed(FitRequest, raw).model_dump()
-        await reply_json(send, await self._gateway.decisions.work("fit", asked))
+        await reply_json(send, await self._gateway.decisions.fit(asked))
 
     async def listing(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str

@@ -399,7 +399,7 @@ _OTHERS = [
     _Entry(
         "post", "/admin/v1/fit", "fit", "administration",
         "Whether a model fits, with how much context, and how fast it is", replies.Fits,
-        _PLANNING, FitRequest,
+        _WITH_BODY | {Code.FILE_INVALID, Code.MODEL_NOT_FOUND}, FitRequest,
     ),
     _Entry(
         "post", "/admin/v1/decide", "decide", "administration",
