@@ -2,15 +2,17 @@
 
 `python bench/audit.py` writes records straight into a SQLite database, as a gateway would
 have over thirty days, and asks what a start and an auditor ask. A day of a million records is
-signed and verified apart from that.
+signed and verified apart from that. With `--short` there are a hundred million, whose names are
+short and whose bodies are empty, so that they fit on a small disk: what is looked up is the same.
 """
 
+import argparse
 import hashlib
 import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,14 @@ _INSERT = (
     "INSERT INTO audit (stream, number, body, hash, at_us, kind, principal, model) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+# A thirty-second of a second between two records, on the average; four streams take turns.
+_SHORT_RECORDS = 100_000_000
+_INSERT_SHORT = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) "
+    "INSERT INTO audit (stream, number, body, hash, at_us, kind, principal, model) "
+    "SELECT ?2, i, '{}', randomblob(32), ?3 + (i * 4 + ?4) * 25920, 'request', "
+    "'key_' || (i * 7919 % 400), 'm' || (i * 104729 % 20) FROM n"
+)
 _BODY = (
     '{"v":3,"kind":"request","id":"req_%026d","at_us":%d,"began_at_us":%d,"principal":"%s",'
     '"endpoint":"chat/completions","model":"%s","engine":"openvino","base":"sha256:%064d",'
@@ -43,7 +53,13 @@ _SEALED = "x" * 108
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true")
     rows: list[machine.Row] = []
+    if parser.parse_args().short:
+        with tempfile.TemporaryDirectory(prefix="freehold-audit-") as folder:
+            machine.keep("audit", _short(Path(folder)), merge=True)
+        return
     with tempfile.TemporaryDirectory(prefix="freehold-audit-") as folder:
         rows += _many(Path(folder))
         rows += _a_day(Path(folder))
@@ -69,8 +85,35 @@ def _rows(stream: str, numbers: range) -> Iterator[tuple[Any, ...]]:
 
 def _many(folder: Path) -> list[machine.Row]:
     path = folder / "freehold.db"
-    SqlStore(path).close()
     print(f"writing {_RECORDS:,} records ...", flush=True)
+    with _written(path) as database:
+        for each in range(_STREAMS):
+            numbers = range(each, _RECORDS, _STREAMS)
+            database.execute("BEGIN")
+            database.executemany(_INSERT, _rows(f"ten_{each:026d}/prod", numbers))
+            database.execute("COMMIT")
+    middle = _FIRST_US + _SPAN_US // 2
+    principal = _body(_RECORDS // 2 + 1)[2]
+    return _asked(path, _RECORDS, f"ten_{1:026d}/prod", middle, principal, "model-7")
+
+
+def _short(folder: Path) -> list[machine.Row]:
+    path = folder / "freehold.db"
+    print(f"writing {_SHORT_RECORDS:,} short records ...", flush=True)
+    with _written(path) as database:
+        for each in range(_STREAMS):
+            begun = time.monotonic()
+            given = (_SHORT_RECORDS // _STREAMS, f"ten_{each}/prod", _FIRST_US, each)
+            database.execute(_INSERT_SHORT, given)
+            print(f"stream {each}: {time.monotonic() - begun:.0f} s", flush=True)
+    middle = _FIRST_US + _SPAN_US // 2
+    return _asked(path, _SHORT_RECORDS, "ten_1/prod", middle, "key_7", "m7")
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[sqlite3.Connection]:
+    """Indexes are made afterwards, sooner than keeping them meanwhile."""
+    SqlStore(path).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA synchronous=OFF")
         indexes = database.execute(
@@ -79,20 +122,21 @@ def _many(folder: Path) -> list[machine.Row]:
         ).fetchall()
         for name, _ in indexes:
             database.execute(f"DROP INDEX {name}")
-        for each in range(_STREAMS):
-            numbers = range(each, _RECORDS, _STREAMS)
-            database.execute("BEGIN")
-            database.executemany(_INSERT, _rows(f"ten_{each:026d}/prod", numbers))
-            database.execute("COMMIT")
-        for _, sql in indexes:  # sooner than keeping them meanwhile
+        yield database
+        for name, sql in indexes:
+            print(f"index {name} ...", flush=True)
             database.execute(sql)
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    stream, middle = f"ten_{1:026d}/prod", _FIRST_US + _SPAN_US // 2
+
+
+def _asked(
+    path: Path, records: int, stream: str, middle: int, principal: str, model: str
+) -> list[machine.Row]:
     hour = Sought(since_us=middle, until_us=middle + 3_600_000_000)
-    principal = _body(_RECORDS // 2 + 1)[2]
-    rows = [_row("database", "bytes a record", path.stat().st_size / _RECORDS)]
+    case = f"{records:,} records in SQLite"
+    rows = [_row("database", "bytes a record", path.stat().st_size / records, case)]
     opened, store = _timed(lambda: SqlStore(path), tries=1)
-    rows.append(_row("open, and where all streams end", "ms", opened))
+    rows.append(_row("open, and where all streams end", "ms", opened, case))
     try:
         asked: dict[str, Callable[[], object]] = {
             "where all streams end": store.audit_heads,
@@ -103,17 +147,17 @@ def _many(folder: Path) -> list[machine.Row]:
                 stream, Sought(principal=principal, since_us=middle), 100
             ),
             "100 of a model": lambda: store.audit_found(
-                stream, Sought(model="model-7", since_us=middle), 100
+                stream, Sought(model=model, since_us=middle), 100
             ),
             "100 of a principal and a model": lambda: store.audit_found(
-                stream, Sought(principal=principal, model="model-7", since_us=middle), 100
+                stream, Sought(principal=principal, model=model, since_us=middle), 100
             ),
             "the acts, of which there are none": lambda: store.audit_found(
                 stream, Sought(kind="act"), 100
             ),
         }
         for name, call in asked.items():
-            rows.append(_row(name, "ms", _timed(call)[0]))
+            rows.append(_row(name, "ms", _timed(call)[0], case))
     finally:
         store.close()
     return rows
@@ -143,7 +187,8 @@ def _a_day(folder: Path) -> list[machine.Row]:
             )
         database.commit()
     signing.close()
-    rows = [_row("open the checkpoints", "ms", _timed(lambda: Checkpoints(where, key))[0])]
+    case = f"a day of {_DAY:,} records"
+    opened, _ = _timed(lambda: Checkpoints(where, key))
 
     def verified() -> None:
         signed = checkpoints.signed(where, key.public_key())
@@ -157,11 +202,12 @@ def _a_day(folder: Path) -> list[machine.Row]:
 
     begun = time.process_time()
     taken_ms, _ = _timed(verified, tries=1)
-    rows.append(_row("verify", "s", taken_ms / 1000))
-    rows.append(_row("verify, on the processor", "s", time.process_time() - begun))
+    on_processor = time.process_time() - begun
     store.close()
     return [
-        machine.Row(*row[:2], f"a day of {_DAY:,} records", *row[3:]) for row in map(_all, rows)
+        _row("open the checkpoints", "ms", opened, case),
+        _row("verify", "s", taken_ms / 1000, case),
+        _row("verify, on the processor", "s", on_processor, case),
     ]
 
 
@@ -172,12 +218,7 @@ class _Every(dict[bytes, str | None]):
         return None
 
 
-def _all(row: machine.Row) -> tuple[str, str, str, str, float]:
-    return row.system, row.version, row.case, row.metric, row.value
-
-
-def _row(what: str, unit: str, value: float) -> machine.Row:
-    case = f"{_RECORDS:,} records in SQLite"
+def _row(what: str, unit: str, value: float, case: str) -> machine.Row:
     return machine.Row("freehold", freehold.__version__, case, f"{what} ({unit})", value)
 
 
