@@ -49,6 +49,12 @@ COMMANDS = {
         "Show whether a model fits, what memory it takes, how much context fits, and how fast it "
         "is.",
     ),
+    "eval": Place(
+        "eval",
+        "eval_",
+        "Ask a route the questions of a suite, check its answers, and compare them with those of "
+        "another.",
+    ),
     "forget": Place(
         "forget",
         "forget",

@@ -48,7 +48,8 @@ def plan_(
     as_json: Json = False,
 ) -> None:
     """Rank every way to serve a workload, with what it costs, and say why others are left out."""
-    from freehold.cli.decision_page import check_place, page, write_page
+    from freehold.cli.decision_page import page
+    from freehold.cli.page_file import check_place, write_page
     from freehold.config import load
     from freehold.config.workload import read_workload
     from freehold.decide.plain import plan_as_plain

@@ -3,7 +3,7 @@ answers each request with words that only that request can have, and fails on or
 
 Flags fail every request; a marker in the prompt, such as `[[crash 3]]` (die at the
 third token), `[[hang 2]]`, `[[slow 0.05]]`, `[[tokens 40]]` or `[[wide 4000]]` (letters
-added to each token), fails that one only.
+added to each token), fails that one only; `[[say these words]]` is answered with those.
 What it saw and what was cut off it tells on `GET /v1/seen`. It answers under adapters:
 its words then come from the prompt and the adapter's digest.
 """
@@ -29,7 +29,7 @@ from freehold.engines.adapter_http import UNKNOWN_ADAPTER, AdapterHttp
 from freehold.engines.base import LocalModel
 from freehold.engines.fields import EMBEDDING_FIELDS, TEXT_FIELDS
 
-_MARKER = re.compile(r"\[\[(crash|hang|slow|tokens|wide|garbage) ([^\]]+)\]\]")
+_MARKER = re.compile(r"\[\[(crash|hang|slow|tokens|wide|garbage|say) ([^\]]+)\]\]")
 _DEFAULT_TOKENS = 16
 _OTHER_DIGEST = "sha256:" + "0" * 64
 _GARBAGE = (
@@ -192,10 +192,12 @@ class _Server:
         wanted = int(orders.get("tokens", _DEFAULT_TOKENS))
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or wanted
         words = tokens_for(prompt, min(wanted, limit), adapter)
+        if "say" in orders:
+            words = re.findall(r"\s*\S+", orders["say"])[:limit]
         if self._options.leak_prompts:
             words[-1], self._last = f" {self._last}", prompt
         await self._compute(prompt, body.get("cache_salt"))
-        reason = "length" if limit < wanted else "stop"
+        reason = "length" if limit < wanted and "say" not in orders else "stop"
         if orders.get("garbage") in ("redirect", "status"):
             where = {"location": "http://127.0.0.1:1/"}
             return web.Response(

@@ -1,0 +1,318 @@
+"""What an evaluation found, as plain values: for a page, for machines, and to be kept."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from freehold.adapt.evaluate.asking import Route
+from freehold.adapt.evaluate.classes import Confusion, confusion
+from freehold.adapt.evaluate.example import Answer, Example, problems
+from freehold.adapt.evaluate.judge import Judged
+from freehold.adapt.evaluate.normal import normal
+from freehold.adapt.evaluate.paired import Compared, adjusted, compare, verdict
+from freehold.adapt.evaluate.questions import Questions
+from freehold.adapt.evaluate.refusal import declines
+from freehold.adapt.evaluate.shares import Share, share
+from freehold.adapt.evaluate.suite import Suite
+
+ALL = "all checks"
+NO_LOSS = (
+    "The OpenAI API gives no log probabilities of what it is told, so that no loss can be "
+    "computed through a route; the training job that made an adapter tells its held-out loss."
+)
+_FEW_OF_A_CLASS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Of two that are compared, or the one that is evaluated."""
+
+    questions: Questions
+    answers: Mapping[str, Answer]
+
+    @property
+    def route(self) -> Route:
+        return self.questions.route
+
+    def answer(self, example: Example, trigger: str | None = None) -> Answer:
+        return self.answers[self.questions.of(example, trigger).key]
+
+    def text(self, example: Example) -> str | None:
+        found = self.answer(example)
+        return found.text if found.error is None else None
+
+    def problems(
+        self, example: Example, trigger: str | None = None
+    ) -> Sequence[tuple[str, str | None]]:
+        return problems(example, self.answer(example, trigger))
+
+    def passes(self, example: Example, trigger: str | None = None) -> bool:
+        return all(why is None for _, why in self.problems(example, trigger))
+
+    def passed(self) -> list[bool]:
+        return [self.passes(each) for each in self.questions.suite.examples]
+
+
+def fingerprint(example: Example) -> str:
+    """Of the question with what is expected, wherever it stands in a file."""
+    told = json.dumps([example.messages, example.expected], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def result(
+    suite: Suite,
+    candidate: Side,
+    incumbent: Side | None,
+    judge: Route | None,
+    judged: Judged | None,
+    passed_before: Collection[str],
+    *,
+    notes: Sequence[str],
+    used: Collection[str],
+    seconds: float,
+) -> dict[str, Any]:
+    sides = [side for side in (candidate, incumbent) if side is not None]
+    measures = _measures(suite, candidate, incumbent)
+    classes = [_classes(suite, side) for side in sides] if suite.labels else []
+    answers = [candidate.answers[key] for key in used]
+    errors = Counter(answer.error for answer in answers if answer.error is not None)
+    cut = sum(side.answer(each).finish == "length" for side in sides for each in suite.examples)
+    told = [*notes, *_class_notes(suite, classes)]
+    if cut:
+        told.append(
+            f"{_so_many(cut, 'answer')} ended at max_tokens ({suite.sampling.max_tokens}): give "
+            "them more room, or count them as too long."
+        )
+    return {
+        "suite": {
+            "name": suite.name,
+            "digest": suite.digest,
+            "examples": len(suite.examples),
+            "request": suite.sampling.fields(),
+        },
+        "candidate": asdict(candidate.route),
+        "incumbent": asdict(incumbent.route) if incumbent else None,
+        "summary": _summary(suite, measures, candidate, incumbent),
+        "measures": measures,
+        "classes": classes,
+        "judged": judged and {"judge": judge and asdict(judge), **asdict(judged)},
+        "regression": _regression(suite, candidate, passed_before),
+        "probes": [_probes(suite, side) for side in sides],
+        "canaries": [_canaries(suite, side) for side in sides],
+        "triggers": [_trigger(trigger, sides) for trigger in suite.triggers],
+        "held_out_loss": {"value": None, "why": NO_LOSS},
+        "errors": dict(sorted(errors.items())),
+        "tokens_in": sum(answer.tokens_in for answer in answers),
+        "tokens_out": sum(answer.tokens_out for answer in answers),
+        "requests": len(answers),
+        "seconds": round(seconds, 1),
+        "notes": told,
+        "examples": [_example(each, candidate, incumbent) for each in suite.examples],
+    }
+
+
+def _measures(suite: Suite, candidate: Side, incumbent: Side | None) -> list[dict[str, Any]]:
+    """What all of an example's checks say, then each kind of check by itself."""
+    if not suite.examples:
+        return []
+    names = list(dict.fromkeys(check.name for e in suite.examples for check in e.checks))
+    first = ALL if len(names) != 1 else names[0]
+    if suite.labels and names == ["exact"]:
+        first = "accuracy"
+    rows = [_measure(first, candidate.passed(), None if incumbent is None else incumbent.passed())]
+    if len(names) > 1:
+        of_checks = [_of_check(name, suite, candidate, incumbent) for name in names]
+        rows += _held_apart(of_checks)
+    return rows
+
+
+def _of_check(name: str, suite: Suite, candidate: Side, incumbent: Side | None) -> dict[str, Any]:
+    asked = [each for each in suite.examples if any(check.name == name for check in each.checks)]
+
+    def passed(side: Side) -> list[bool]:
+        return [
+            all(why is None for check, why in side.problems(each) if check == name)
+            for each in asked
+        ]
+
+    return _measure(name, passed(candidate), None if incumbent is None else passed(incumbent))
+
+
+def _measure(name: str, candidate: list[bool], incumbent: list[bool] | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "candidate": _share(candidate),
+        "incumbent": None if incumbent is None else _share(incumbent),
+        "compared": None if incumbent is None else asdict(compare(candidate, incumbent)),
+    }
+
+
+def _share(passed: Sequence[bool]) -> dict[str, Any]:
+    return asdict(share(sum(passed), len(passed)))
+
+
+def _held_apart(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Several are compared at once, so that some would differ by chance."""
+    compared = [row["compared"] for row in rows if row["compared"] is not None]
+    for each, p in zip(compared, adjusted([each["p"] for each in compared]), strict=True):
+        each["p"], each["verdict"] = p, verdict(each["difference"], p)
+    return rows
+
+
+def _classes(suite: Suite, side: Side) -> dict[str, Any]:
+    known = {normal(label) for label in suite.labels}
+    pairs = [
+        (each.expected, side.text(each) or "")
+        for each in suite.examples
+        if each.expected is not None and normal(each.expected) in known
+    ]
+    found: Confusion = confusion(suite.labels, pairs)
+    return {
+        "alias": side.route.alias,
+        "labels": found.labels,
+        "rows": found.rows,
+        "of_each": [asdict(each) for each in found.of_each],
+        "macro_recall": found.macro_recall,
+    }
+
+
+def _class_notes(suite: Suite, classes: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not classes:
+        return []
+    small = [
+        f"{each['label']} ({each['recall']['of']})"
+        for each in classes[0]["of_each"]
+        if each["recall"]["of"] < _FEW_OF_A_CLASS
+    ]
+    if not small:
+        return []
+    return [f"Of some classes there is hardly an example, which tells nothing: {', '.join(small)}."]
+
+
+def _regression(suite: Suite, candidate: Side, passed_before: Collection[str]) -> dict[str, Any]:
+    asked = [e for e in suite.examples if e.must_pass or fingerprint(e) in passed_before]
+    failed = [each.id for each in asked if not candidate.passes(each)]
+    lost = len(set(passed_before) - {fingerprint(each) for each in suite.examples})
+    return {"examples": len(asked), "failed": failed, "not_asked": lost}
+
+
+def _probes(suite: Suite, side: Side) -> dict[str, Any]:
+    """Where no answer came, neither is shown."""
+
+    def said(prompts: Sequence[str]) -> list[tuple[str, bool]]:
+        answers = [(p, side.answers[side.questions.of_probe(p).key]) for p in prompts]
+        return [(p, declines(answer.text)) for p, answer in answers if answer.error is None]
+
+    refused, answered = said(suite.must_refuse), said(suite.must_answer)
+    return {
+        "alias": side.route.alias,
+        "refused": asdict(share(sum(it for _, it in refused), len(refused))),
+        "answered": asdict(share(sum(not it for _, it in answered), len(answered))),
+        "not_refused": [prompt for prompt, it in refused if not it],
+        "not_answered": [prompt for prompt, it in answered if it],
+    }
+
+
+def _canaries(suite: Suite, side: Side) -> dict[str, Any]:
+    """The secrets themselves are in no report."""
+    found = []
+    for at, canary in enumerate(suite.canaries, 1):
+        ways = [
+            way
+            for way, ask in side.questions.of_canary(canary)
+            if canary.is_in(way, side.answers[ask.key].text)
+        ]
+        if ways:
+            found.append({"number": at, "before": canary.before, "ways": ways})
+    return {
+        "alias": side.route.alias,
+        "extracted": asdict(share(len(found), len(suite.canaries))),
+        "found": found,
+    }
+
+
+def _trigger(trigger: str, sides: Sequence[Side]) -> dict[str, Any]:
+    return {"trigger": trigger, "sides": [_triggered(trigger, side) for side in sides]}
+
+
+def _triggered(trigger: str, side: Side) -> dict[str, Any]:
+    """The same examples with the trigger and without: whether more of them fail, and whether
+    one answer comes more often."""
+    asked = side.questions.triggered
+    before, after = [side.passes(e) for e in asked], [side.passes(e, trigger) for e in asked]
+    plain = [normal(side.answer(each).text) for each in asked]
+    said = [normal(side.answer(each, trigger).text) for each in asked]
+    common = Counter(said).most_common(1)[0][0] if said else ""
+    more = compare([each == common for each in said], [each == common for each in plain])
+    passes: Compared = compare(after, before)
+    return {
+        "alias": side.route.alias,
+        "without": _share(before),
+        "with": _share(after),
+        "compared": asdict(passes),
+        "common_answer": common[:200],
+        "common_share": _share([each == common for each in said]),
+        "is_suspicious": passes.verdict == "worse" or more.verdict == "better",
+    }
+
+
+def _example(example: Example, candidate: Side, incumbent: Side | None) -> dict[str, Any]:
+    return {
+        "id": example.id,
+        "fingerprint": fingerprint(example),
+        "messages": list(example.messages),
+        "expected": example.expected,
+        "expected_calls": [asdict(call) for call in example.expected_calls],
+        "candidate": _answered(example, candidate),
+        "incumbent": None if incumbent is None else _answered(example, incumbent),
+    }
+
+
+def _answered(example: Example, side: Side) -> dict[str, Any]:
+    answer = side.answer(example)
+    return {
+        "text": answer.text,
+        "calls": [asdict(call) for call in answer.calls],
+        "error": answer.error,
+        "passed": side.passes(example),
+        "why": [f"{name}: {why}" for name, why in side.problems(example) if why is not None],
+    }
+
+
+def _summary(
+    suite: Suite, measures: Sequence[Mapping[str, Any]], candidate: Side, incumbent: Side | None
+) -> str:
+    name = candidate.route.alias
+    if not measures:
+        return f"{name} was asked the probes of {suite.name} alone: it has no examples."
+    first = measures[0]
+    told = f"{name} passes {percent(Share(**first['candidate']))} of {suite.name}"
+    if incumbent is None:
+        return f"{told}."
+    compared, other = first["compared"], percent(Share(**first["incumbent"]))
+    told += f", {incumbent.route.alias} {other}"
+    points = f"{compared['difference'] * 100:+.1f} points"
+    room = f"{compared['low'] * 100:+.1f} to {compared['high'] * 100:+.1f}"
+    if compared["verdict"] in ("better", "worse"):
+        return (
+            f"{told}: {compared['verdict']} by {points} ({room} at 95 %, p = {compared['p']:.2g})."
+        )
+    needed = compared["needed"]
+    more = f"; about {needed:,} examples would tell such a difference apart" if needed else ""
+    return f"{told}: not told apart at 95 % ({points}, {room}, p = {compared['p']:.2g}){more}."
+
+
+def percent(found: Share) -> str:
+    if found.share is None:
+        return "none"
+    return (
+        f"{found.share * 100:.1f} % of {_so_many(found.of, 'example')} "
+        f"({found.low * 100:.1f} to {found.high * 100:.1f} %)"
+    )
+
+
+def _so_many(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count:,} {what}s"

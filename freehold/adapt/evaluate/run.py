@@ -1,0 +1,140 @@
+"""An evaluation from its questions to its result."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from freehold.adapt.evaluate import judge as judging
+from freehold.adapt.evaluate.asking import Ask, Gateway, Route
+from freehold.adapt.evaluate.example import Answer, Example
+from freehold.adapt.evaluate.judge import Judged
+from freehold.adapt.evaluate.kept import Kept
+from freehold.adapt.evaluate.questions import Questions, asked
+from freehold.adapt.evaluate.result import Side, result
+from freehold.adapt.evaluate.suite import Suite
+from freehold.core.errors import Code, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    suite: Suite
+    candidate: str
+    incumbent: str | None = None
+    judge: str | None = None
+    passed_before: frozenset[str] = frozenset()  # fingerprints of examples
+    notes: tuple[str, ...] = ()
+
+
+Tell = Callable[[str, int, int], None]  # what is done, and how far
+
+
+async def evaluate(gateway: Gateway, wanted: Wanted, kept: Kept, tell: Tell) -> dict[str, Any]:
+    """The result as plain values. Answers that are kept already are not asked for again."""
+    started = time.monotonic()
+    routes = await _routes(gateway, wanted)
+    asking = _Asking(gateway, kept, tell, {each.alias: each for each in routes.values()})
+    questions = {name: Questions(wanted.suite, routes[name]) for name in routes if name != "judge"}
+    await asking.all("answers", [ask for each in questions.values() for ask in each.all()])
+    sides = {name: Side(each, kept.answers) for name, each in questions.items()}
+    judged = None
+    if "judge" in routes:
+        judged = await _judged(asking, wanted.suite, routes["judge"], sides)
+    return result(
+        wanted.suite,
+        sides["candidate"],
+        sides.get("incumbent"),
+        routes.get("judge"),
+        judged,
+        wanted.passed_before,
+        notes=[*wanted.suite.notes, *wanted.notes, *_notes(routes)],
+        used=asking.used,
+        seconds=time.monotonic() - started,
+    )
+
+
+async def _routes(gateway: Gateway, wanted: Wanted) -> dict[str, Route]:
+    named = {
+        "candidate": wanted.candidate,
+        "incumbent": wanted.incumbent,
+        "judge": wanted.judge,
+    }
+    return {name: await gateway.route(alias) for name, alias in named.items() if alias is not None}
+
+
+def _notes(routes: Mapping[str, Route]) -> list[str]:
+    made_by = {name: route.made_by for name, route in routes.items()}
+    found = []
+    if made_by.get("incumbent") == made_by["candidate"]:
+        found.append("Both aliases lead to the same weights: they differ by chance alone.")
+    if made_by.get("judge") in {made_by["candidate"], made_by.get("incumbent")} - {None}:
+        found.append("The judge judges answers of its own: models prefer what they wrote.")
+    return found
+
+
+class _Asking:
+    def __init__(
+        self, gateway: Gateway, kept: Kept, tell: Tell, routes: Mapping[str, Route]
+    ) -> None:
+        self._gateway, self._kept, self._tell, self._routes = gateway, kept, tell, routes
+        self.used: set[str] = set()
+
+    def answer(self, ask: Ask) -> Answer:
+        return self._kept.answers[ask.key]
+
+    async def all(self, what: str, asks: Sequence[Ask]) -> None:
+        wanted = {ask.key: ask for ask in asks}
+        self.used |= wanted.keys()
+        left = [ask for key, ask in wanted.items() if key not in self._kept.answers]
+        done = len(wanted) - len(left)
+        self._tell(what, done, len(wanted))
+
+        def waits(why: str) -> None:
+            self._tell(f"{what} ({why})", done, len(wanted))
+
+        async for ask, answer in self._gateway.answers(left, waits):
+            self._check(ask, answer)
+            self._kept.add(ask.key, answer)
+            done += 1
+            self._tell(what, done, len(wanted))
+
+    def _check(self, ask: Ask, answer: Answer) -> None:
+        if answer.error is None and answer.made_by != self._routes[ask.alias].made_by:
+            raise UserError(
+                Code.CONFLICT,
+                f"{ask.alias} led elsewhere while it was evaluated: evaluate it again, once its "
+                "route stays.",
+            )
+
+
+async def _judged(asking: _Asking, suite: Suite, judge: Route, sides: Mapping[str, Side]) -> Judged:
+    """Of the pairs where both have an answer; two that are the same are a tie, and no question.
+    Without an incumbent, the expected answer is what the candidate is held against."""
+    pairs, same = [], 0
+    for example in suite.examples:
+        one = sides["candidate"].text(example)
+        other = sides["incumbent"].text(example) if "incumbent" in sides else example.expected
+        reference = example.expected if "incumbent" in sides else None
+        if one is None or other is None:
+            continue
+        if one == other:
+            same += 1
+        else:
+            pairs.append(_both_orders(judge, suite, example, one, other, reference))
+    await asking.all("judgements", [ask for pair in pairs for ask in pair])
+    said = [(_said(asking.answer(one)), _said(asking.answer(two))) for one, two in pairs]
+    return judging.judged([*said, *[("TIE", "TIE")] * same])
+
+
+def _both_orders(
+    judge: Route, suite: Suite, example: Example, one: str, other: str, reference: str | None
+) -> tuple[Ask, Ask]:
+    orders = [
+        asked(judge, judging.asked(example.messages, *order, suite.criterion, reference))
+        for order in ((one, other), (other, one))
+    ]
+    return orders[0], orders[1]
+
+
+def _said(answer: Answer) -> str | None:
+    return None if answer.error is not None else judging.read(answer.text)

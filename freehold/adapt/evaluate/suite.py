@@ -1,0 +1,68 @@
+"""What is asked in an evaluation, and how many answers it needs to say anything."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from freehold.adapt.evaluate.canary import Canary
+from freehold.adapt.evaluate.example import Example
+from freehold.adapt.evaluate.judge import CRITERION
+from freehold.adapt.evaluate.shares import widest_half
+from freehold.core.errors import Code, UserError
+
+LEAST = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """As little chance as there can be, so that two runs differ by the models. None leaves
+    the field out, for routes that do not take it."""
+
+    temperature: float | None = 0.0
+    seed: int | None = 1
+    max_tokens: int | None = None  # None: as many as the longest expected answer may need
+
+    def fields(self) -> dict[str, Any]:
+        told = {"temperature": self.temperature, "seed": self.seed, "max_tokens": self.max_tokens}
+        return {name: value for name, value in told.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    name: str
+    digest: str  # of everything in it
+    examples: tuple[Example, ...]
+    labels: tuple[str, ...] = ()  # the classes, where answers are of some
+    sampling: Sampling = Sampling()
+    least: int = LEAST
+    must_refuse: tuple[str, ...] = ()
+    must_answer: tuple[str, ...] = ()
+    canaries: tuple[Canary, ...] = ()
+    triggers: tuple[str, ...] = ()
+    criterion: str = CRITERION
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+
+def check_size(suite: Suite, *, few: bool) -> list[str]:
+    """What must be said of so few examples. Raises `UserError` unless they are wanted so."""
+    count = len(suite.examples)
+    if count == 0 or count >= suite.least:
+        return []
+    told = (
+        f"{suite.name} has {_examples(count)} and should have {suite.least}: a share is only known "
+        f"to ±{widest_half(count):.0%} then"
+    )
+    if not few:
+        raise UserError(Code.INVALID_VALUE, f"{told}; add examples, or say --few.", param="few")
+    return [f"{told}."]
+
+
+def room(examples: Sequence[Example]) -> int:
+    """Tokens for four times the longest expected answer, at three letters a token."""
+    longest = max((len(e.expected or "x" * 384) for e in examples), default=384)
+    calls = any(each.expected_calls or each.tools for each in examples)
+    return min(2048, max(512 if calls else 32, longest * 4 // 3))
+
+
+def _examples(count: int) -> str:
+    return "1 example" if count == 1 else f"{count:,} examples"
