@@ -1,22 +1,33 @@
 """Fits the shares of compute and bandwidth that engines reach to the published measurements, and
-writes them to freehold/decide/fitted.py; prints how far off they are on cases that were held out.
+writes them to freehold/decide/fitted.py; prints how far off they are on cases that were held out,
+and on those kept for acceptance, which no fit sees.
 
     python bench/fit_throughput.py
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from freehold.catalog.facts import load_facts
-from freehold.decide.fitting import PRIORS, by_hardware, fit, halves, held_out, spread
-from freehold.decide.replay import cases_of
+from freehold.decide.fitting import (
+    PRIORS,
+    by_hardware,
+    error,
+    fit,
+    halves,
+    held_out,
+    parted,
+    spread,
+)
+from freehold.decide.replay import Case, cases_of
 
 OUT = Path(__file__).parent.parent / "freehold" / "decide" / "fitted.py"
 SHUFFLES = 8
 
 
 def main() -> None:
-    cases = cases_of(load_facts())
+    cases, unseen = parted(cases_of(load_facts()))
     values = fit(cases)
     errors = held_out(cases, halves(cases, SHUFFLES))
     kinds = {case.id: case.kind for case in cases}
@@ -38,6 +49,21 @@ def main() -> None:
         name: [off for each in group for off in apart[each.id]] for name, group in groups.items()
     }
     _table("hardware", {"all": [off for each in alone.values() for off in each], **alone}, 1)
+    print("\nKept for acceptance:\n")
+    _acceptance(unseen, values)
+
+
+def _acceptance(unseen: list[Case], values: Mapping[str, float]) -> None:
+    off = {case.id: error(case, values) for case in unseen}
+    rows = {
+        kind: [off[case.id] for case in unseen if case.kind == kind]
+        for kind in sorted({case.kind for case in unseen})
+    }
+    _table("kind", {"all": list(off.values()), **rows}, 1)
+    print("\nFurthest off:")
+    for case in sorted(unseen, key=lambda each: -abs(off[each.id]))[:12]:
+        hardware = f"{case.source.count} x {case.accelerator.id}"
+        print(f"{case.id}: {case.model.id} on {hardware}, {math.exp(off[case.id]) - 1:+.0%}")
 
 
 def _table(title: str, rows: Mapping[str, Iterable[float]], times: int) -> None:

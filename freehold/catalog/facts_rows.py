@@ -159,8 +159,18 @@ def measured(row: Row) -> Measured:
             source=_one_source(row),
             prompt_tokens=prompt[0],
             prompt_tokens_per_s=prompt[1],
+            is_for_acceptance=_is_for_acceptance(row),
+            instances=row.count("instances"),
+            most_at_once=row.count("most_at_once"),
         )
     )
+
+
+def _is_for_acceptance(row: Row) -> bool:
+    told = row.text_or_none("set")
+    if told not in (None, "fit", "acceptance"):
+        raise row.refused(f"`set` is {told!r}, and is fit or acceptance", "set")
+    return told == "acceptance"
 
 
 def _one_source(row: Row) -> Source:

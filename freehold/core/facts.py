@@ -106,6 +106,9 @@ class Measured:
     source: Source
     prompt_tokens: int | None = None
     prompt_tokens_per_s: float | None = None
+    is_for_acceptance: bool = False  # no fit sees it
+    instances: int | None = None  # copies of the model on the whole of `count`, where it was said
+    most_at_once: int | None = None  # requests in each of them
 
 
 @dataclass(frozen=True, slots=True)

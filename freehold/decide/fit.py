@@ -18,6 +18,7 @@ from freehold.decide.memory import (
 )
 from freehold.decide.replay import MOST_AT_ONCE
 from freehold.decide.throughput import (
+    BLOCKS,
     Hardware,
     Roofline,
     efficiency_of,
@@ -105,8 +106,10 @@ def fit(
         return None
     family = family_for(accelerator)
     memory = memory_of(model, accelerator, count, kept, kv_bytes, context, adapters, rank)
-    computed_in = _computed_in(accelerator, precision)
-    efficiency = efficiency_of(values, family, accelerator, computed_in, bool(model.experts))
+    computed_in = _computed_in(accelerator, family, precision)
+    efficiency = efficiency_of(
+        values, family, accelerator, computed_in, bool(model.experts), kept.bits
+    )
     steps = None
     if not memory.why_not:
         steps = roofline(model, accelerator, count, kept, memory, efficiency, kv_bytes, computed_in)
@@ -134,9 +137,11 @@ def fit_here(
     return Fit(model, machine, 1, kept, "llama.cpp", memory, longest, steps, measured_with)
 
 
-def _computed_in(accelerator: Accelerator, precision: Precision) -> str:
+def _computed_in(accelerator: Accelerator, family: str, precision: Precision) -> str:
     """Products are narrow where weights and activations both are: in fp8 and int8 on GPUs that
-    multiply them; weights of four bits are widened first, and all weights of GGUF are."""
+    multiply them, and of GGUF's blocks on CPUs; else weights of four bits are widened first."""
+    if accelerator.kind == "cpu" and family == "llama.cpp" and precision is not Precision.BF16:
+        return BLOCKS
     if accelerator.kind == "gpu" and precision in (Precision.FP8, Precision.INT8):
         return str(precision)
     return "bf16"

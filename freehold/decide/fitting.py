@@ -20,6 +20,7 @@ PRIORS: Mapping[str, tuple[float, float]] = {
     "compute.llama.cpp": (0.5, 0.3),
     "compute.pytorch": (0.35, 0.5),
     "compute.llama.cpp.large": (0.75, 0.3),
+    "compute.llama.cpp.cpu": (0.5, 0.3),
     "compute.small": (0.8, 0.3),
     "compute.soc": (1.0, 0.3),
     "compute.fp8": (0.8, 0.3),
@@ -32,6 +33,7 @@ PRIORS: Mapping[str, tuple[float, float]] = {
     "bandwidth.llama.cpp.large": (0.75, 0.3),
     "bandwidth.small": (1.05, 0.15),
     "bandwidth.soc": (1.0, 0.2),
+    "bandwidth.unpacked": (0.85, 0.2),
     "experts": (0.7, 0.3),
     "step_s.tensorrt": (0.002, 0.5),
     "step_s.vllm": (0.004, 0.5),
@@ -49,7 +51,9 @@ Vector = npt.NDArray[np.float64]
 
 
 def fit(cases: Sequence[Case]) -> dict[str, float]:
-    """Levenberg-Marquardt with Huber's weights; the same cases give the same values."""
+    """Levenberg-Marquardt with Huber's weights; the same cases give the same values. Those for
+    acceptance are not looked at, whoever asks."""
+    cases = [case for case in cases if not case.source.is_for_acceptance]
     names = list(PRIORS)
     means = np.array([math.log(PRIORS[name][0]) for name in names])
     widths = np.array([PRIORS[name][1] for name in names])
@@ -76,6 +80,12 @@ def fit(cases: Sequence[Case]) -> dict[str, float]:
         else:
             damping *= 4
     return dict(zip(names, np.exp(at).tolist(), strict=True))
+
+
+def parted(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    """Those that are fitted to, and those that no fit sees."""
+    kept_apart = [case for case in cases if case.source.is_for_acceptance]
+    return [case for case in cases if not case.source.is_for_acceptance], kept_apart
 
 
 def error(case: Case, values: Mapping[str, float]) -> float:

@@ -1,6 +1,6 @@
 """What our figures say of a published measurement: which batch and lengths its kind means."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from freehold.core.facts import Accelerator, Facts, Measured, ModelFacts
@@ -11,13 +11,14 @@ from freehold.decide.memory import (
     NVFP4,
     Q4_0,
     Q4_K_M,
+    Q8_0,
     Format,
     Memory,
     memory_of,
 )
 from freehold.decide.replica import Batching
 from freehold.decide.sizing import most_a_second
-from freehold.decide.throughput import Roofline, efficiency_of, roofline
+from freehold.decide.throughput import BLOCKS, Roofline, efficiency_of, roofline
 
 # Of published precisions: how weights are kept, what products are of, bytes of a cached value.
 # TensorRT-LLM and MLPerf submissions keep the cache in fp8 where weights are fp8 or fp4.
@@ -28,16 +29,19 @@ PRECISIONS: Mapping[str, tuple[Format, str, float]] = {
     "fp8": (FORMATS[Precision.FP8], "fp8", 1.0),
     "int8": (FORMATS[Precision.INT8], "int8", 2.0),
     "int4": (FORMATS[Precision.INT4], "bf16", 2.0),
+    "w4a8": (FORMATS[Precision.INT4], "int8", 2.0),
     "fp4": (NVFP4, "fp4", 1.0),
     "mxfp4": (MXFP4, "bf16", 2.0),
     "q4_k_m": (Q4_K_M, "bf16", 2.0),
     "q4_0": (Q4_0, "bf16", 2.0),
+    "q8_0": (Q8_0, "bf16", 2.0),
 }
 # Mean prompts of MLPerf's data sets, which the logs do not have. Of CNN/DailyMail, LongBench's mix
 # and the reasoning set as MLCommons described the benchmarks; those of OpenOrca and of Mixtral's
 # mix are assumed near their answers, which weighs little as prompts are read fast.
 _PROMPTS = {
     "llama-2-70b": 290,
+    "llama-3.1-70b": 290,
     "mixtral-8x7b": 260,
     "gpt-j-6b": 870,
     "llama-3.1-8b": 778,
@@ -45,9 +49,17 @@ _PROMPTS = {
     "deepseek-r1": 800,
 }
 _BEAMS = {"gpt-j-6b": 4}  # MLPerf's rules for GPT-J: four beams, one of which counts
-# Milliseconds to the first token and for each other that MLPerf's server scenario allows at the
-# 99th percentile, as MLCommons described it and we remember it.
-_IN_TIME = {"llama-2-70b": Targets(2000, 200), "llama-3.1-8b": Targets(2000, 100)}
+# Milliseconds to the first token and for each other that MLPerf's scenarios allow at the 99th
+# percentile: `ttft_latency` and `tpot_latency` in the logs of v4.1 and v5.1.
+_IN_TIME = {
+    "llama-2-70b": Targets(2000, 200),
+    "llama-3.1-70b": Targets(2000, 200),
+    "mixtral-8x7b": Targets(2000, 200),
+    "llama-3.1-8b": Targets(2000, 100),
+    "llama-3.1-405b": Targets(6000, 175),
+    "deepseek-r1": Targets(2000, 80),
+}
+_INTERACTIVE = {"llama-2-70b": Targets(450, 40), "llama-3.1-8b": Targets(500, 30)}
 PROMPT = "prompt"
 MOST_AT_ONCE = {"tensorrt": 2048, "vllm": 1024, "pytorch": 256}
 
@@ -93,10 +105,20 @@ def _figures(source: Measured) -> list[tuple[str, str, float]]:
     return figures
 
 
+# SGLang and LMDeploy batch as vLLM does, with kernels of the same kind.
+_FAMILIES = {
+    "tensorrt": "tensorrt",
+    "vllm": "vllm",
+    "sglang": "vllm",
+    "lmdeploy": "vllm",
+    "llama.cpp": "llama.cpp",
+    "intel": "pytorch",
+}
+
+
 def family_of(engine: str) -> str | None:
     name = engine.lower()
-    told = {"tensorrt": "tensorrt", "vllm": "vllm", "llama.cpp": "llama.cpp", "intel": "pytorch"}
-    return next((family for part, family in told.items() if part in name), None)
+    return next((family for part, family in _FAMILIES.items() if part in name), None)
 
 
 def computed(case: Case, values: Mapping[str, float]) -> float:
@@ -125,22 +147,35 @@ def _static(case: Case, values: Mapping[str, float]) -> float:
 
 def _full_load(case: Case, values: Mapping[str, float]) -> float:
     """MLPerf lets each submission lay its accelerators out; the others share one model."""
-    source, beams = case.source, _BEAMS.get(case.source.model, 1) if _is_mlperf(case) else 1
+    source = case.source
     prompt = source.input_tokens or _PROMPTS.get(source.model, 512)
     answer = source.output_tokens or 128
-    sizes = [n for n in (1, 2, 4, 8) if n <= source.count] if _is_mlperf(case) else [source.count]
-    best = 0.0
-    for size in sizes:
+    allowed, best = _allowed(source), 0.0
+    for size in _sizes(case):
         steps = _roofline(case, values, size, int(prompt + answer))
         if steps.kv_tokens < prompt + answer:
             continue
-        most = MOST_AT_ONCE[case.family]
-        if "server" in source.kind:
-            rate = _in_time(steps, prompt, answer, most, _IN_TIME.get(source.model, Targets()))
+        most = source.most_at_once or MOST_AT_ONCE[case.family]
+        if allowed is not None:
+            rate = _in_time(steps, prompt, answer, most, allowed)
         else:
-            rate = _with_beams(steps, prompt, answer, beams, most)
+            rate = _with_beams(case, steps, prompt, answer, most)
         best = max(best, rate * source.count / size)
     return best * (prompt + answer) / answer if source.counted == "total" else best
+
+
+def _sizes(case: Case) -> Sequence[float]:
+    """Accelerators that a copy of the model has: as the scripts say, or what can be chosen."""
+    source = case.source
+    if source.instances:
+        return [source.count / source.instances]
+    return [n for n in (1, 2, 4, 8) if n <= source.count] if _is_mlperf(case) else [source.count]
+
+
+def _allowed(source: Measured) -> Targets | None:
+    if "interactive" in source.kind:
+        return _INTERACTIVE[source.model]
+    return _IN_TIME[source.model] if "server" in source.kind else None
 
 
 def _in_time(steps: Roofline, prompt: float, answer: float, most: int, allowed: Targets) -> float:
@@ -152,13 +187,17 @@ def _in_time(steps: Roofline, prompt: float, answer: float, most: int, allowed: 
     return (most_a_second(steps, Batching(sequences=most), work) or 0.0) * answer
 
 
-def _with_beams(steps: Roofline, prompt: float, answer: float, beams: int, most: int) -> float:
-    """A beam decodes as a sequence of its own, over the same prompt."""
+def _with_beams(case: Case, steps: Roofline, prompt: float, answer: float, most: int) -> float:
+    """A beam decodes as a sequence of its own, over the same prompt. It is kept once. A CPU's core
+    has a head's keys (870 x 256 x 2 bytes of GPT-J) in its own cache for the beams that follow; on
+    a GPU they are read at the same time by blocks that share none."""
+    beams = _BEAMS.get(case.source.model, 1) if _is_mlperf(case) else 1
     if beams == 1:
         return steps.full_load(prompt, answer, most)[1]
     batch = max(1, min(most, int(steps.kv_tokens // (prompt + answer * beams))))
     rows = batch * beams
-    step = steps.decode_s(rows, int(rows * (prompt + answer / 2)))
+    read = 1 if case.accelerator.kind == "cpu" else beams
+    step = steps.decode_s(rows, int(batch * (read * prompt + beams * answer / 2)))
     a_request = steps.prefill_s(round(prompt), 0) - steps.step_s + answer * step / batch
     return answer / a_request
 
@@ -167,14 +206,19 @@ def _is_mlperf(case: Case) -> bool:
     return "mlperf" in case.kind
 
 
-def _roofline(case: Case, values: Mapping[str, float], count: int, context: int) -> Roofline:
+def _roofline(case: Case, values: Mapping[str, float], count: float, context: int) -> Roofline:
     kept, computed_in, kv_bytes = PRECISIONS[case.source.precision]
+    if case.family == "llama.cpp" and case.accelerator.kind == "cpu" and kept.bits < 16:
+        computed_in = BLOCKS
     has_experts = case.model.experts is not None
-    efficiency = efficiency_of(values, case.family, case.accelerator, computed_in, has_experts)
+    efficiency = efficiency_of(
+        values, case.family, case.accelerator, computed_in, has_experts, kept.bits
+    )
     # An accelerator without a figure of its memory had enough of it.
-    memory = memory_of(case.model, case.accelerator, count, kept, kv_bytes, context)
+    whole = max(1, round(count))
+    memory = memory_of(case.model, case.accelerator, whole, kept, kv_bytes, context)
     if case.accelerator.memory_gb is None:
-        memory = Memory(count, 1e12, 0, 0, 0, 0, memory.kv_sequence, context)
+        memory = Memory(whole, 1e12, 0, 0, 0, 0, memory.kv_sequence, context)
     found = roofline(
         case.model, case.accelerator, count, kept, memory, efficiency, kv_bytes, computed_in
     )

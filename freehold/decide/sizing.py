@@ -132,7 +132,7 @@ def times_of(
     # Products are of 8-bit floats where both sides are; with int8 and int4 weights alone are.
     computed_in = "fp8" if precision is Precision.FP8 else "bf16"
     efficiency = efficiency_of(
-        fitted.VALUES, _FAMILY, accelerator, computed_in, bool(model.experts)
+        fitted.VALUES, _FAMILY, accelerator, computed_in, bool(model.experts), kept.bits
     )
     return roofline(
         model, accelerator, option.accelerators_a_replica, kept, memory, efficiency,
@@ -177,7 +177,9 @@ class _Asked:
         are done. Prompts take ρ = λ·r of the time, so that a token comes each s / (1 − ρ); by
         Little's law λ·a·s / (1 − ρ) answers are written at once, Poisson about that. A prompt
         waits ρ·r / (2(1 − ρ)) on the average (M/D/1), 95 % some three times that at most, and
-        each of its parts is read in one step with the others' tokens."""
+        each of its parts is read in one step with the others' tokens. λ·a·t prompts come while
+        an answer is written at t a token, Poisson too: t = s + r·(λ·a·t + z·√(λ·a·t)) / a, a
+        square in √t."""
         busy = rate * self.reading_s
         alone = self.step_s(1)
         more = (self.step_s(self.batch) - alone) / max(self.batch - 1, 1)
@@ -190,7 +192,9 @@ class _Asked:
         crowd = min(max(1.0, writing + _SIGMAS * writing**0.5), self.batch)
         step = self.step_s(crowd)
         waits = 3 * busy * self.reading_s / (2 * (1 - busy))
-        return waits + self.longest_s + self.chunks * step, step / (1 - busy)
+        swing = _SIGMAS * self.reading_s * (rate / self.answer) ** 0.5
+        root = (swing + (swing**2 + 4 * (1 - busy) * step) ** 0.5) / (2 * (1 - busy))
+        return waits + self.longest_s + self.chunks * step, root**2
 
     def meets(self, rate: float) -> bool:
         found = self.at(rate)

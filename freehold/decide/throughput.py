@@ -17,6 +17,11 @@ from freehold.decide.memory import (
 # A core's dense operations a second where no figure of the whole is published: AMX does 2,048 in
 # 16 bits a cycle, AVX-512 and AVX2 some 32 (Intel's optimization manual), near 2 GHz under load.
 _AMX_CORE_FLOPS, _CORE_FLOPS = 4e12, 6e10
+# Of 8-bit integers (llama.cpp's blocks) twice as many: a vector holds four times the values of
+# 32-bit floats, and adding up takes one instruction more (Intel's manual, VNNI).
+_NARROW = 2
+# Weights below this many bits are unpacked as they are read, which no unit does for nothing.
+_UNPACKED_BELOW_BITS = 6.0
 # Apple's GPUs have some 0.034 TFLOPS for each GB/s (M1 Ultra: 21 to 800, M2 Ultra: 27 to 800).
 _SOC_FLOPS_A_BYTE = 34.0
 # Kernels of the generation before reach some 62% of Hopper's matrix units, whose own instruction
@@ -24,6 +29,8 @@ _SOC_FLOPS_A_BYTE = 34.0
 _HOPPER, _WITHOUT_WGMMA = ("h100", "h200"), 0.62
 # GDDR cards are held by their power where HBM ones are held by their clock.
 _SMALL_BELOW_GB_S = 1100.0
+
+BLOCKS = "blocks"  # products of 8-bit integers with a scale a block: llama.cpp's, on CPUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,7 @@ class Roofline:
 def roofline(
     model: ModelFacts,
     accelerator: Accelerator,
-    count: int,
+    count: float,
     kept: Format,
     memory: Memory,
     efficiency: Efficiency,
@@ -118,12 +125,13 @@ def roofline(
     computed_in: str = "bf16",
 ) -> Roofline | None:
     """None where neither bandwidth nor compute is known. `computed_in` is what the products are
-    of: fp8 where weights and activations are, bf16 where only the weights are smaller."""
+    of: fp8 where weights and activations are, bf16 where only the weights are smaller. A `count`
+    below one is a copy on some of the cores."""
     bandwidth = accelerator.measured_bandwidth_gb_s or accelerator.bandwidth_gb_s
     compute = peak_flops(accelerator, computed_in)
     if not bandwidth or not compute:
         return None
-    share = count * efficiency.parallel ** math.log2(count)
+    share = count * efficiency.parallel ** math.log2(max(count, 1))
     hardware = Hardware(
         compute=compute * share * efficiency.compute,
         bandwidth=bandwidth * 1e9 * share * efficiency.bandwidth,
@@ -213,12 +221,14 @@ def peak_flops(accelerator: Accelerator, computed_in: str) -> float | None:
         "fp4": a.fp4_tflops or a.fp8_tflops or plain,
         "fp8": a.fp8_tflops or plain,
         "int8": a.int8_tops or plain,
+        BLOCKS: a.int8_tops,
     }.get(computed_in, plain)
     if published:
         return published * 1e12
     if a.kind == "cpu" and a.cores:
         has_amx = a.vendor == "Intel" and "xeon" in a.id
-        twice = 2 if computed_in == "int8" and has_amx else 1
+        has_amx = has_amx and computed_in != BLOCKS
+        twice = _NARROW if computed_in == BLOCKS or (computed_in == "int8" and has_amx) else 1
         return a.cores * (_AMX_CORE_FLOPS if has_amx else _CORE_FLOPS) * twice
     if a.kind == "soc" and a.bandwidth_gb_s:
         return a.bandwidth_gb_s * 1e9 * _SOC_FLOPS_A_BYTE
@@ -244,8 +254,10 @@ def efficiency_of(
     accelerator: Accelerator,
     computed_in: str,
     has_experts: bool,
+    bits: float = 16.0,
 ) -> Efficiency:
-    """From fitted values; what a family or class has no value of its own for is one."""
+    """From fitted values; what a family or class has no value of its own for is one. `bits` are
+    those of a weight."""
 
     def of(name: str, default: float = 1.0) -> float:
         return values.get(name, default)
@@ -256,6 +268,8 @@ def efficiency_of(
     bandwidth = of(f"bandwidth.{family}") * of(f"bandwidth.{kind}") * of(f"bandwidth.{both}")
     if family == "llama.cpp" and accelerator.id.startswith(_HOPPER):
         compute *= _WITHOUT_WGMMA
+    if bits < _UNPACKED_BELOW_BITS and computed_in != "fp4":
+        bandwidth *= of("bandwidth.unpacked")
     experts = of("experts") if has_experts else 1.0
     return Efficiency(
         compute=compute * of(f"compute.{computed_in}") * experts,

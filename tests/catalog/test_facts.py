@@ -90,6 +90,7 @@ def test_a_users_new_row_names_their_file_as_its_source(tmp_path: Path) -> None:
         ("hardware.yaml", "accelerators: 3", "line 1: `accelerators` must be a list"),
         ("hardware.yaml", "accelerators: [3]", "must be a list of rows"),
         ("models.yaml", "models:\n- {id: phi-4, commercial_use: maybe}", "true or false"),
+        ("throughput.yaml", "cases:\n- {id: t01, set: later}", "is fit or acceptance"),
         ("cloud_prices.yaml", "rents: []", "`rents` is no list of cloud_prices"),
         ("cloud_prices.yaml", "egress:\n- {provider: AWS, date: 2026-13}", "must be a date"),
         ("prices.yaml", "prices: []", "it is of 'prices', and facts are of hardware, models"),

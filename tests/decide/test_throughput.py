@@ -7,7 +7,7 @@ import pytest
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Precision, StepTimes
 from freehold.decide import fitted
-from freehold.decide.fitting import PRIORS, fit, halves, held_out, spread
+from freehold.decide.fitting import PRIORS, error, fit, halves, held_out, parted, spread
 from freehold.decide.memory import FORMATS, memory_of
 from freehold.decide.replay import cases_of, computed
 from freehold.decide.throughput import (
@@ -25,7 +25,7 @@ from freehold.decide.throughput import (
 FACTS = load_facts()
 MODELS, ACCELERATORS = FACTS.models, FACTS.accelerators
 LLAMA, BF16 = MODELS["llama-3.1-8b"], FORMATS[Precision.BF16]
-CASES = cases_of(FACTS)
+CASES, UNSEEN = parted(cases_of(FACTS))
 IDEAL = Efficiency(compute=1, bandwidth=1, step_s=0, sequence_s=0, parallel=1)
 
 
@@ -120,9 +120,9 @@ def test_one_measurement_gives_hardware_that_says_the_same_again() -> None:
     assert again.bandwidth == pytest.approx(40e9, rel=0.001)
 
 
-def test_the_fitted_values_are_what_the_facts_give() -> None:
-    """Else: run bench/fit_throughput.py."""
-    found = fit(CASES)
+def test_the_fitted_values_are_what_the_facts_give_without_the_rows_for_acceptance() -> None:
+    """Else: run bench/fit_throughput.py. Rows for acceptance move nothing, wrong as they are."""
+    found = fit([*CASES, *(replace(case, measured=case.measured * 10) for case in UNSEEN)])
 
     assert fitted.VALUES.keys() == PRIORS.keys()
     for name, value in found.items():
@@ -130,14 +130,47 @@ def test_the_fitted_values_are_what_the_facts_give() -> None:
 
 
 def test_half_of_the_cases_say_what_the_other_half_measured() -> None:
-    errors = held_out(CASES, halves(CASES, 2))
+    errors = held_out(CASES, halves(CASES, 1))
 
     told = spread([off for each in errors.values() for off in each])
 
-    assert told.count == 2 * len(CASES)
+    assert told.count == len(CASES)
     assert told.median <= 0.2
-    assert told.within_40 >= 0.9
+    assert told.within_40 >= 0.85
     assert told.median == pytest.approx(fitted.MEDIAN_ERROR, abs=0.05)
+
+
+def test_measurements_that_no_fit_saw_are_said_about_as_well() -> None:
+    told = spread([error(case, fitted.VALUES) for case in UNSEEN])
+
+    assert told.count >= 40
+    assert told.median <= 0.2
+    assert told.within_40 >= 0.8
+
+
+def test_each_kind_that_came_later_has_rows_for_acceptance_and_for_the_fit() -> None:
+    later = [case for case in CASES if case.source.id.startswith("n")]
+
+    assert {case.kind for case in UNSEEN} == {case.kind for case in later}
+
+
+def test_a_copy_on_some_of_the_cores_has_its_share_of_what_they_give() -> None:
+    xeon, memory = ACCELERATORS["cpu_xeon_6980p"], memory_of(LLAMA, ACCELERATORS["t4"])
+    whole, sixth = (roofline(LLAMA, xeon, count, BF16, memory, IDEAL) for count in (1, 1 / 6))
+    assert whole is not None
+    assert sixth is not None
+
+    assert sixth.bandwidth == pytest.approx(whole.bandwidth / 6)
+    assert sixth.compute == pytest.approx(whole.compute / 6)
+
+
+def test_packed_weights_are_read_more_slowly_but_where_they_are_multiplied_as_they_are() -> None:
+    def share(computed_in: str, bits: float) -> float:
+        hardware = ACCELERATORS["b200_sxm"]
+        return efficiency_of(fitted.VALUES, "vllm", hardware, computed_in, False, bits).bandwidth
+
+    assert share("bf16", 4.16) < share("bf16", 8.01) == share("bf16", 16)
+    assert share("fp4", 4.5) == share("fp4", 16)
 
 
 def test_no_case_has_a_value_of_its_own() -> None:
