@@ -6,6 +6,7 @@ asks for it by that name: no request ever names a path, and none can ask for a f
 somebody else brought.
 """
 
+import dataclasses
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.catalog import admit, checkpoint
+from freehold.catalog import admit, checkpoint, parity
 from freehold.catalog.blobs import digest_of, disk_error
 from freehold.catalog.store import ModelStore
 from freehold.core import gguf, peft
@@ -25,11 +26,12 @@ from freehold.core.binding import Environment, Route
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import is_digest, new_id
+from freehold.core.manifest import MANIFEST, MAX_BYTES, Manifest, read_manifest
 from freehold.core.model import ModelCard
 from freehold.core.safetensors import Tensor, header_of
 from freehold.store.base import AdapterStore
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _TICKET = re.compile(r"[0-9a-f]{32}\Z")
 _MAX_SOURCE = 200
 _FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -43,6 +45,7 @@ class Wanted:
     base: str  # a stored model's name or digest
     name: str
     source: str
+    job: str | None = None  # that made it here
 
 
 class Adapters:
@@ -139,7 +142,7 @@ class Adapters:
     def _add(
         self, tenant_id: str, environment: Environment, wanted: Wanted, folder: Path
     ) -> Adapter:
-        if not _NAME.match(wanted.name):
+        if not NAME.match(wanted.name):
             raise UserError(
                 Code.INVALID_VALUE,
                 f"{wanted.name[:80]!r} cannot be an adapter's name: use letters, digits, . _ -",
@@ -147,6 +150,8 @@ class Adapters:
             )
         base = self.base(wanted.base)
         with self._changing:
+            manifest = _manifest(folder, wanted.job)
+            parity.check_parity(wanted.name, manifest, base)
             lora, digest = self._examined(folder, base)
             adapter = Adapter(
                 id=new_id("adp"),
@@ -163,6 +168,7 @@ class Adapters:
                 size_bytes=sum((folder / name).stat().st_size for name in (CONFIG, WEIGHTS)),
                 source=wanted.source[:_MAX_SOURCE],
                 added_at_us=self._clock.wall_us(),
+                manifest=manifest,
             )
             stored = self._stored(adapter)
             self._keep(stored or adapter, folder, is_new=stored is None)
@@ -227,6 +233,16 @@ class Adapters:
         return lora, peft.digest_of(config, weights)
 
 
+def _manifest(folder: Path, job: str | None) -> Manifest | None:
+    """Only who did a job says that it made the adapter."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    return dataclasses.replace(read_manifest(text), job=job)
+
+
 def _scaling(lora: peft.Lora) -> str:
     scales = sorted({each.scale for each in lora.factors})
     ends = scales if len(scales) < 2 else (scales[0], scales[-1])
@@ -252,6 +268,8 @@ def stage(home: Path, source: Path) -> str:
         folder.mkdir(mode=0o700, parents=True)
         for name in (CONFIG, WEIGHTS):
             _copy(source / name, folder / name)
+        if (source / MANIFEST).exists():
+            _copy(source / MANIFEST, folder / MANIFEST)
     except OSError as error:
         unstage(home, ticket)
         raise disk_error(error, folder) from None

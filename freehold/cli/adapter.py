@@ -107,8 +107,24 @@ def show(
         ("size", size(found["size_bytes"])),
         ("source", found["source"]),
         ("added", found["added_at"][:19]),
+        *_lineage(found["manifest"]),
     ):
         console.print(f"{label:14}{plain(value)}", soft_wrap=True)
+
+
+def _lineage(manifest: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if manifest is None:
+        return [("lineage", "unknown")]
+    recipe = ", ".join(f"{name} {value}" for name, value in manifest["recipe"].items())
+    licences = ", ".join(f"{name}: {value}" for name, value in manifest["licences"].items())
+    return [
+        ("made by", manifest["job"] or "somebody elsewhere"),
+        ("dataset", manifest["dataset_digest"] or "unknown"),
+        ("tokenizer", manifest["tokenizer_digest"] or "unknown"),
+        ("template", manifest["template_digest"] or "unknown"),
+        ("recipe", recipe or "unknown"),
+        ("licences", licences or "unknown"),
+    ]
 
 
 @app.command()

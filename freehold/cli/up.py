@@ -252,6 +252,7 @@ async def _run(
     gateway.patterns.start()
     gateway.backups.start()
     gateway.decisions.start()
+    gateway.jobs.start()
     gateway.peers.start()
     shared = list(gateway.pools.values())
     for pool in shared:
@@ -279,6 +280,7 @@ async def _run(
             await greeting.stop()
         server.end()
         await serving
+        await gateway.jobs.stop()
         await gateway.decisions.stop()
         await gateway.backups.stop()
         await gateway.patterns.stop()

@@ -39,10 +39,13 @@ from freehold.deploy.speed import Speed, Speeds
 from freehold.deploy.speed import measure as measure_speed
 from freehold.engines import registry, remote
 from freehold.engines.base import LocalModel
+from freehold.engines.cores import usable_cores
 from freehold.operate import pricing
 from freehold.operate.backups import Backups
 from freehold.operate.decisions import Decisions
+from freehold.operate.jobs import Jobs
 from freehold.operate.published import look_up
+from freehold.operate.taking_in import TakingIn
 from freehold.operate.watched import Usage, Used
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
@@ -366,6 +369,28 @@ def usage_of(store: SqlStore) -> Usage:
     return used
 
 
+def jobs(
+    home: Home,
+    settings: Settings,
+    store: SqlStore,
+    adapters: Adapters,
+    clock: Clock,
+    tell: Callable[[Happening], None],
+    *,
+    is_serving: bool,
+) -> Jobs:
+    """Beside serving, a job has half of the cores, and those only while nobody else wants
+    them."""
+    threads = settings.tune.threads
+    if is_serving and threads is None:
+        threads = max(1, usable_cores() // 2)
+    take_in = TakingIn(home.path, adapters)
+    return Jobs(
+        home.path, settings.tune, store, clock, _place(home), take_in, tell,
+        threads if is_serving else None,
+    )  # fmt: skip
+
+
 def backup_failed(events: Events) -> Callable[[str], None]:
     def told(why: str) -> None:
         text = f"No backup could be made: {why}"
@@ -475,6 +500,7 @@ def gateway(
         routes=changes,
         backups=Backups(home, settings, settings_file or home.settings, backup_failed(events)),
         decisions=Decisions(home.path, settings, store, usage_of(store), ledger, events, clock),
+        jobs=jobs(home, settings, store, adapters, clock, events.tell, is_serving=True),
         events=events,
         patterns=Patterns(
             store,

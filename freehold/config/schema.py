@@ -300,6 +300,12 @@ class DecisionSettings(_Section):
     check_every_h: int | None = Field(24, ge=1, le=24 * 31)  # None: only when asked for
 
 
+class TuneSettings(_Section):
+    at_once: int = Field(1, ge=1, le=16)
+    threads: int | None = Field(None, ge=1, le=1024)  # None: half of the cores
+    keep_free_mb: int = Field(1000, ge=0)
+
+
 class WebhookSettings(_Section):
     """Where events are sent to. `secret_file` signs them; `ca_file` is for a certificate
     that this machine would not trust."""
@@ -444,6 +450,7 @@ class Settings(_Section):
     sessions: SessionSettings = SessionSettings()
     backup: BackupSettings = BackupSettings()
     decisions: DecisionSettings = DecisionSettings()
+    tune: TuneSettings = TuneSettings()
     events: EventSettings = EventSettings()
     patterns: PatternSettings = PatternSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()

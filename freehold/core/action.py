@@ -40,6 +40,8 @@ class Action(StrEnum):
     MAKE_BACKUPS = "make_backups"
     READ_DECISIONS = "read_decisions"
     CHANGE_DECISIONS = "change_decisions"
+    READ_JOBS = "read_jobs"
+    CHANGE_JOBS = "change_jobs"
 
 
 # What they are about; all others are about a tenant's environment, `INFER` about a route.

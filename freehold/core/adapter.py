@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from freehold.core.binding import Environment
+from freehold.core.manifest import Manifest
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -27,3 +28,4 @@ class Adapter:
     size_bytes: int
     source: str
     added_at_us: int
+    manifest: Manifest | None = None  # None: nobody said where it comes from

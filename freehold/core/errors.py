@@ -54,6 +54,8 @@ class Code(StrEnum):
     ENGINE_FAILED = "engine_failed"
     ENGINE_TIMEOUT = "engine_timeout"
     ADAPTER_UNAVAILABLE = "adapter_unavailable"
+    ADAPTER_MISMATCH = "adapter_mismatch"
+    LIMIT_REACHED = "limit_reached"
     CLIENT_TOO_SLOW = "client_too_slow"
     UPSTREAM_REFUSED = "upstream_refused"
     UPSTREAM_RATE_LIMITED = "upstream_rate_limited"

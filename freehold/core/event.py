@@ -40,6 +40,8 @@ class Kind(StrEnum):
     KEY_CONFIRMED = "key_confirmed"
     DECISION_DEPARTED = "decision_departed"
     DECISION_HOLDS = "decision_holds"
+    JOB_DONE = "job_done"
+    JOB_FAILED = "job_failed"
 
 
 _SEVERITY: Mapping[Kind, Severity] = {
@@ -62,6 +64,8 @@ _SEVERITY: Mapping[Kind, Severity] = {
     Kind.KEY_CONFIRMED: Severity.INFO,
     Kind.DECISION_DEPARTED: Severity.WARNING,
     Kind.DECISION_HOLDS: Severity.INFO,
+    Kind.JOB_DONE: Severity.INFO,
+    Kind.JOB_FAILED: Severity.WARNING,
 }
 Detail = str | int | float
 

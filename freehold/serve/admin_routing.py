@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from freehold.catalog.adapters import Adapters, Wanted
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Principal, Route
+from freehold.core.manifest import as_plain
 from freehold.core.model import ModelCard
 from freehold.serve.admin import body_of, parsed, query, rfc3339
 from freehold.serve.gateway import Gateway
@@ -152,6 +153,7 @@ def shown_adapter(adapter: Adapter, cards: Mapping[str, ModelCard]) -> dict[str,
         "size_bytes": adapter.size_bytes,
         "source": adapter.source,
         "added_at": rfc3339(adapter.added_at_us),
+        "manifest": None if adapter.manifest is None else as_plain(adapter.manifest),
     }
 
 

@@ -24,6 +24,7 @@ from freehold.serve.admin_backups import BackupsAdmin
 from freehold.serve.admin_content import ContentAdmin
 from freehold.serve.admin_decisions import DecisionsAdmin
 from freehold.serve.admin_events import EventsAdmin
+from freehold.serve.admin_jobs import JobsAdmin
 from freehold.serve.admin_keys import KeysAdmin
 from freehold.serve.admin_limits import LimitsAdmin
 from freehold.serve.admin_policies import PoliciesAdmin
@@ -91,7 +92,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
     policies, limits = PoliciesAdmin(gateway), LimitsAdmin(gateway)
     sessions, roles = SessionsAdmin(gateway), RolesAdmin(gateway)
     events, backups = EventsAdmin(gateway), BackupsAdmin(gateway)
-    decisions = DecisionsAdmin(gateway)
+    decisions, jobs = DecisionsAdmin(gateway), JobsAdmin(gateway)
     document = Document()
     infer, see = Action.INFER, Action.LIST_MODELS
     return [
@@ -187,6 +188,11 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
             Action.READ_DECISIONS,
             decisions.check,
         ),
+        Operation("GET", "/admin/v1/jobs", Action.READ_JOBS, jobs.listing),
+        Operation("GET", "/admin/v1/jobs/{job}", Action.READ_JOBS, jobs.get),
+        Operation("GET", "/admin/v1/jobs/{job}/log", Action.READ_JOBS, jobs.log),
+        Operation("POST", "/admin/v1/jobs/{job}/cancel", Action.CHANGE_JOBS, jobs.cancel),
+        Operation("POST", "/admin/v1/jobs/{job}/resume", Action.CHANGE_JOBS, jobs.resume),
     ]
 
 

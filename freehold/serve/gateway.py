@@ -12,10 +12,11 @@ from freehold.serve.quarantine import Quarantine
 if TYPE_CHECKING:
     from freehold.catalog.adapters import Adapters
     from freehold.config.schema import Settings
-    from freehold.core.binding import Binding
+    from freehold.core.binding import Binding, Environment
     from freehold.core.clock import Clock
     from freehold.core.decision import Decision
     from freehold.core.errors import Fault
+    from freehold.core.job import Job, JobKind
     from freehold.core.model import ModelCard
     from freehold.core.usage import Settlement
     from freehold.deploy.pool import Pool
@@ -85,6 +86,43 @@ class Decisions(Protocol):
     async def stop(self) -> None: ...
 
 
+class Jobs(Protocol):
+    """Work beside the gateway. What is no coroutine may block, but for `begin`."""
+
+    def add(
+        self,
+        owner: tuple[str, Environment],
+        kind: JobKind,
+        name: str,
+        spec: Mapping[str, Any],
+        made_by: str,
+    ) -> Job: ...
+
+    def begin(self) -> None:
+        """Jobs were added, resumed or cancelled: they are looked at now."""
+        ...
+
+    def get(self, owner: tuple[str, Environment], job_id: str) -> Job:
+        """Raises `NOT_FOUND`, as all that name a job."""
+        ...
+
+    def cancel(self, owner: tuple[str, Environment], job_id: str) -> Job: ...
+
+    def resume(self, owner: tuple[str, Environment], job_id: str) -> Job:
+        """Raises `CONFLICT` for one that did not end early."""
+        ...
+
+    def log(self, job: Job) -> list[dict[str, Any]]: ...
+
+    async def look(self) -> None: ...
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Their processes go on: the next gateway finds them."""
+        ...
+
+
 @dataclass(slots=True)
 class Gateway:
     settings: Settings
@@ -110,6 +148,7 @@ class Gateway:
     routes: Routes
     backups: Backups
     decisions: Decisions
+    jobs: Jobs
     events: Events
     notices: Notices
     peers: Peers

@@ -18,6 +18,7 @@ from freehold.serve.admin_decisions import (
     NewDecision,
 )
 from freehold.serve.admin_events import EventsQuery
+from freehold.serve.admin_jobs import JobsQuery, LogQuery
 from freehold.serve.admin_keys import KeyChange, KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
 from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
@@ -69,7 +70,9 @@ _WITH_BODY = frozenset(
     }
 )
 _PLANNING = _WITH_BODY | {Code.FILE_INVALID, Code.MODEL_NOT_FOUND, Code.OVERLOADED}
-_ABOUT_WEIGHTS = frozenset({Code.MODEL_NOT_FOUND, Code.NOT_FOUND, Code.FILE_REFUSED})
+_ABOUT_WEIGHTS = frozenset(
+    {Code.MODEL_NOT_FOUND, Code.NOT_FOUND, Code.FILE_REFUSED, Code.ADAPTER_MISMATCH}
+)
 _INFERENCE = _WITH_BODY | {
     Code.UNSUPPORTED_PARAMETER,
     Code.UNSUPPORTED_ENDPOINT,
@@ -430,6 +433,31 @@ _OTHERS = [
         "Hold a decision against what was measured since, and what would be decided today",
         replies.DecisionCheck,
         _WITH_QUERY | _OWNED | {Code.FILE_INVALID, Code.OVERLOADED}, query=CheckQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/jobs", "list_jobs", "administration",
+        "Work beside the gateway, newest first", replies.JobList, _WITH_QUERY | _OWNED,
+        query=JobsQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/jobs/{job}", "get_job", "administration",
+        "A job: how far it is, or what came of it", replies.Job, _WITH_QUERY | _OWNED,
+        query=OwnQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/jobs/{job}/log", "job_log", "administration",
+        "The last lines of what its process said", replies.JobLog, _WITH_QUERY | _OWNED,
+        query=LogQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/jobs/{job}/cancel", "cancel_job", "administration",
+        "Let a job end at its next checkpoint; one that has ended stays as it is", replies.Job,
+        _WITH_QUERY | _OWNED, query=OwnQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/jobs/{job}/resume", "resume_job", "administration",
+        "Let a job that failed or was cancelled go on from its last checkpoint", replies.Job,
+        _WITH_QUERY | _OWNED | {Code.CONFLICT}, query=OwnQuery,
     ),
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from freehold.core.binding import Environment, Priority, Role, Scope
 from freehold.core.departure import OnDeparture
 from freehold.core.event import Kind, Severity
+from freehold.core.job import JobKind, JobState
 from freehold.core.limit import Measure, Period
 from freehold.core.model import ModelCard
 from freehold.core.plan import Basis, Precision, Verdict, Way
@@ -587,6 +588,19 @@ class KeyList(BaseModel):
     data: list[Key]
 
 
+class AdapterManifest(BaseModel):
+    """Where an adapter comes from. What is not known is null."""
+
+    base_digest: str
+    tokenizer_digest: str | None
+    template_digest: str | None
+    dataset_digest: str | None
+    recipe: dict[str, Any]
+    licences: dict[str, Any]
+    made_with: dict[str, Any]
+    job: Annotated[str | None, Field(description="That made it here.")]
+
+
 class Adapter(BaseModel):
     """A stored adapter; `base` is null for a model that is not served now."""
 
@@ -602,6 +616,9 @@ class Adapter(BaseModel):
     size_bytes: Count
     source: str
     added_at: datetime
+    manifest: Annotated[
+        AdapterManifest | None, Field(description="Null where nobody said where it comes from.")
+    ]
 
 
 class AdapterList(BaseModel):
@@ -1077,6 +1094,50 @@ class DecisionCheck(BaseModel):
         list[AlternativeNow],
         Field(description="The best of each way, planned today for what was measured."),
     ]
+
+
+class JobError(BaseModel):
+    code: str
+    message: str
+
+
+class Job(BaseModel):
+    """Work beside the gateway. `progress`, `result` and `spec` depend on the kind: see
+    docs/adapt/tune.md."""
+
+    id: str
+    tenant: str
+    environment: Environment
+    kind: JobKind
+    name: Annotated[str, Field(description="What people call what it makes.")]
+    state: JobState
+    is_cancelled: Annotated[
+        bool, Field(description="Somebody asked for its end, also while it still runs.")
+    ]
+    spec: dict[str, Any]
+    progress: dict[str, Any]
+    result: dict[str, Any] | None
+    error: JobError | None
+    created_at: datetime
+    created_by: str
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class JobList(BaseModel):
+    data: list[Job]
+    has_more: Annotated[bool, Field(description="Ask again `before` the last id.")]
+
+
+class JobLine(BaseModel):
+    """A line of its log has one of the two."""
+
+    log: str | None = None
+    progress: dict[str, Any] | None = None
+
+
+class JobLog(BaseModel):
+    data: list[JobLine]
 
 
 class CardList(BaseModel):

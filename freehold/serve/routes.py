@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.catalog.adapters import Adapters
+from freehold.catalog.parity import check_adapter
 from freehold.config.schema import Name
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
@@ -62,8 +63,9 @@ def resolve(
     at_us: int,
 ) -> Route:
     """The route that is asked for. Raises `UserError`: `NOT_FOUND`, alike for another
-    tenant's adapter, `INVALID_VALUE` for one of another base, `UNSUPPORTED_PARAMETER`
-    for an engine without adapters."""
+    tenant's adapter, `INVALID_VALUE` for one of another base, `ADAPTER_MISMATCH`
+    for one that was trained with another tokenizer or template, `UNSUPPORTED_PARAMETER` for an
+    engine without adapters."""
     adapter = _adapter(wanted, owner, base, adapters, place) if wanted.adapter else None
     return Route(
         id=new_id("rte"),
@@ -101,6 +103,7 @@ def _adapter(
             f"{base.name}: name that one as the base.",
             param="adapter",
         )
+    check_adapter(found, base)
     return found
 
 

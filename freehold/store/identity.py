@@ -35,6 +35,7 @@ from freehold.store.tables import (
     cut_offs,
     decision_checks,
     decisions,
+    jobs,
     limits,
     policies,
     role_grants,
@@ -152,7 +153,7 @@ class Identity(AuditTable):
             found = _one_tenant(connection, tenant_id)
             for table in (
                 adapters, routes, api_keys, policies, limits, role_grants, sessions, cut_offs,
-                decisions, decision_checks,
+                decisions, decision_checks, jobs,
             ):  # fmt: skip
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             connection.execute(delete(tenants).where(tenants.c.id == tenant_id))

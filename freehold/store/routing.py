@@ -1,6 +1,7 @@
 """Where aliases lead: the routes of a tenant's environment, and the adapters they name."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select
@@ -11,6 +12,7 @@ from freehold.core.adapter import Adapter
 from freehold.core.audit import stream_of
 from freehold.core.binding import Environment, Route
 from freehold.core.errors import Code, UserError
+from freehold.core.manifest import as_plain, read_manifest
 from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.peers import Peers
@@ -103,6 +105,7 @@ class Routing(Peers, AuditTable):
                 **{name: getattr(each, name) for name in Adapter.__slots__},
                 "tenant_id": tenant_id,
                 "target_modules": " ".join(each.target_modules),
+                "manifest": None if each.manifest is None else json.dumps(as_plain(each.manifest)),
             }
             for each in new
         ]
@@ -239,5 +242,8 @@ def _adapter(row: RowMapping) -> Adapter:
             **row,
             "environment": Environment(row["environment"]),
             "target_modules": tuple(row["target_modules"].split()),
+            "manifest": None
+            if row["manifest"] is None
+            else read_manifest(row["manifest"].encode()),
         }
     )

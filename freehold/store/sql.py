@@ -32,6 +32,7 @@ from freehold.store.decisions import DecisionTable
 from freehold.store.events import EventTable
 from freehold.store.holds import HoldTable
 from freehold.store.identity import Identity
+from freehold.store.jobs import JobTable
 from freehold.store.limits import add_spent
 from freehold.store.patterns import PatternTable
 from freehold.store.policies import PolicyTable
@@ -78,6 +79,7 @@ class SqlStore(
     PatternTable,
     RestraintTable,
     DecisionTable,
+    JobTable,
     AuditTable,
     EventTable,
 ):

@@ -102,6 +102,7 @@ adapters = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("source", String, nullable=False),
     Column("added_at_us", BigInteger, nullable=False),
+    Column("manifest", String),
     UniqueConstraint("tenant_id", "environment", "name"),
     UniqueConstraint("tenant_id", "environment", "base_digest", "digest"),
 )
@@ -390,4 +391,29 @@ decision_checks = Table(
     Column("tenant_id", String, nullable=False),
     Column("begun_at_us", BigInteger, nullable=False),
     Column("departed", String, nullable=False),
+)
+
+# Work beside the gateway. `held_by` is who does it, until `held_until_us` unless it is told
+# again. Specs, progress, results and errors are JSON.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("state", String, nullable=False, index=True),
+    Column("spec", String, nullable=False),
+    Column("progress", String, nullable=False),
+    Column("result", String),
+    Column("error", String),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("started_at_us", BigInteger),
+    Column("ended_at_us", BigInteger),
+    Column("cancelled_at_us", BigInteger),
+    Column("held_by", String),
+    Column("held_until_us", BigInteger),
+    Index("ix_jobs_tenant_id", "tenant_id", "environment"),
 )

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from freehold.catalog.parity import tokenizer_digest
+from freehold.catalog.store import ModelStore
 from freehold.cli.main import app
+from freehold.core.manifest import MANIFEST
 from tests.catalog.making import peft_folder
 from tests.cli.conftest import Run
 from tests.cli.spoken import failed
@@ -19,7 +22,7 @@ from tests.installation import Installation, stock_tiny
 
 _FIELDS = {
     "id", "name", "environment", "digest", "base", "base_digest", "rank", "scaling",
-    "target_modules", "size_bytes", "source", "added_at",
+    "target_modules", "size_bytes", "source", "added_at", "manifest",
 }  # fmt: skip
 
 
@@ -86,6 +89,53 @@ def test_an_adapter_goes_through_its_whole_life(place: Place, tmp_path: Path) ->
     assert place.said("adapter", "list") == []
     failed(place.run("adapter", "show", "support-v1", "--json"), "not_found")
     failed(place.run("adapter", "rm", added["digest"], "--json"), "not_found")
+
+
+def _with_manifest(place: Place, folder: Path, **says: Any) -> Path:
+    (card,) = (each for each in ModelStore(place.home).list() if each.name == "tiny")
+    manifest = {
+        "base_digest": card.digest, "tokenizer_digest": tokenizer_digest(card),
+        "template_digest": card.chat_template_digest, "dataset_digest": "sha256:" + "d" * 64,
+        "recipe": {"rank": 2}, "licences": {"dataset": "CC0-1.0"}, "made_with": {}, "job": "job_x",
+    }  # fmt: skip
+    (folder / MANIFEST).write_text(json.dumps(manifest | says))
+    return folder
+
+
+def test_an_adapter_with_a_manifest_says_where_it_comes_from_and_one_without_does_not(
+    place: Place, tmp_path: Path
+) -> None:
+    folder = _with_manifest(place, peft_folder(tmp_path / "tuned", 21))
+    added = place.said("adapter", "add", str(folder), "--base", "tiny")
+    assert added["manifest"]["dataset_digest"] == "sha256:" + "d" * 64
+    assert added["manifest"]["job"] is None, "nobody but a job here says that it made it"
+    shown = place.run("adapter", "show", "tuned").stdout
+    assert "dataset: CC0-1.0" in shown
+    place.said("adapter", "add", str(peft_folder(tmp_path / "brought", 22)), "--base", "tiny")
+    assert "unknown" in place.run("adapter", "show", "brought").stdout
+    for name in ("tuned", "brought"):
+        place.said("adapter", "rm", name)
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "what"),
+    [
+        ({"base_digest": "sha256:" + "e" * 64}, "adapter_mismatch", "with the base sha256:eee"),
+        ({"tokenizer_digest": "sha256:" + "e" * 64}, "adapter_mismatch", "with the tokenizer"),
+        ({"template_digest": "sha256:" + "e" * 64}, "adapter_mismatch", "with the chat template"),
+        ({"dataset_digest": "yes"}, "file_refused", "dataset_digest is no digest"),
+        ({"recipe": []}, "file_refused", "recipe is no object"),
+        ({"made_with": {"x": "y" * 70_000}}, "file_refused", "longer than 64 KiB"),
+    ],
+)
+def test_an_adapter_of_another_base_tokenizer_or_template_is_refused(
+    place: Place, tmp_path: Path, says: dict[str, Any], code: str, what: str
+) -> None:
+    folder = _with_manifest(place, peft_folder(tmp_path / "tuned", 23), **says)
+    told = place.run("adapter", "add", str(folder), "--base", "tiny", "--json")
+    failed(told, code)
+    assert what in json.loads(told.stdout)["error"]["message"]
+    assert place.said("adapter", "list") == []
 
 
 def test_the_digest_is_the_one_that_any_tool_computes(place: Place, tmp_path: Path) -> None:

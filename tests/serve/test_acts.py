@@ -22,6 +22,7 @@ from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.people import session
 from tests.serve.test_adapters import _stock
+from tests.store.making import a_job
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -111,6 +112,12 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
         {"workload": {"requests_per_day": 9, "prompt": 9, "answer": 9, "models": ["gpt-5-nano"]}},
         ["decision.record"], "installation", ["option", "workload", "predicted"],
     ),
+    ("POST", "/admin/v1/jobs/{job}/cancel"): (
+        "/admin/v1/jobs/{job}/cancel", None, ["job.cancel"], _ENVIRONMENT, [],
+    ),
+    ("POST", "/admin/v1/jobs/{job}/resume"): (
+        "/admin/v1/jobs/{job}/resume", None, ["job.resume"], _ENVIRONMENT, [],
+    ),
 }  # fmt: skip
 
 
@@ -158,6 +165,9 @@ async def office(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Offi
             made.names[name] = answer.json()["id"]
         kept = {"audit_content": True}
         assert (await made.ask("PATCH", "/admin/v1/tenants/default", kept)).is_success
+        job = a_job("job_01", world.tenant_id)
+        world.gateway.store.add_job(world.tenant_id, job)
+        made.names["job"] = job.id
         made.names["request"] = (await world.chat("x")).headers["x-freehold-request-id"]
         world.gateway.ledger.flush()
         yield made

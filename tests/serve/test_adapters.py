@@ -17,6 +17,7 @@ from freehold.catalog.adapters import stage
 from freehold.catalog.store import ModelStore
 from freehold.core.binding import Environment, Scope
 from freehold.core.engine import Capabilities
+from freehold.core.manifest import Manifest
 from freehold.deploy.reconcile import PART
 from freehold.engines import registry
 from freehold.engines.base import LocalModel
@@ -121,6 +122,22 @@ async def _until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(20):
         while not await condition():
             await asyncio.sleep(0.02)
+
+
+async def test_no_route_leads_to_an_adapter_of_another_chat_template(tmp_path: Path) -> None:
+    async with running(_stock(tmp_path / "home")) as world:
+        added = (await _add(world, "tuned", 77)).json()
+        gateway = world.gateway
+        kept = gateway.adapters.get(world.tenant_id, Environment.DEV, added["digest"])
+        gateway.adapters.remove(world.tenant_id, Environment.DEV, "tuned")
+        manifest = Manifest(DIGEST, None, "sha256:" + "e" * 64, None)
+        other = replace(kept, manifest=manifest)
+        gateway.store.add_adapters(world.tenant_id, [other])
+        body = {"alias": "tuned-bot", "base": "fake-model", "adapter": "tuned"}
+        refused = await _post(world, "/admin/v1/routes", body)
+        assert refused.status_code == 409
+        assert refused.json()["error"]["code"] == "adapter_mismatch"
+        assert "trained with the chat template sha256:eeee" in refused.json()["error"]["message"]
 
 
 async def test_an_alias_answers_under_its_adapter_and_the_answer_and_the_record_say_so(

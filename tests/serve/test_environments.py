@@ -18,6 +18,7 @@ from freehold.serve import app
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
+from tests.store.making import a_job
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -43,6 +44,11 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/admin/v1/routes"): ("/admin/v1/routes", {"alias": "x", "base": "fake-model"}),
     ("GET", "/admin/v1/routes/{alias:path}"): ("/admin/v1/routes/bot-{env}", None),
     ("DELETE", "/admin/v1/routes/{alias:path}"): ("/admin/v1/routes/spare-{env}", None),
+    ("GET", "/admin/v1/jobs"): ("/admin/v1/jobs", None),
+    ("GET", "/admin/v1/jobs/{job}"): ("/admin/v1/jobs/{job}", None),
+    ("GET", "/admin/v1/jobs/{job}/log"): ("/admin/v1/jobs/{job}/log", None),
+    ("POST", "/admin/v1/jobs/{job}/cancel"): ("/admin/v1/jobs/{job}/cancel", None),
+    ("POST", "/admin/v1/jobs/{job}/resume"): ("/admin/v1/jobs/{job}/resume", None),
     ("GET", "/admin/v1/limits"): ("/admin/v1/limits", None),
     ("POST", "/admin/v1/limits"): ("/admin/v1/limits", {"measure": "concurrency", "amount": 99}),
     ("DELETE", "/admin/v1/limits/{limit_id}"): ("/admin/v1/limits/{limit}", None),
@@ -118,6 +124,8 @@ class Worlds:
         path = path.replace("{env}", environment).replace("{key}", spare)
         if "{limit}" in path:
             path = path.replace("{limit}", self._limit(environment))
+        if "{job}" in path:
+            path = path.replace("{job}", self._job(environment, is_over="resume" in path))
         if body is None:
             mark = "&" if "?" in path else "?"
             return await self.ask(key, operation[0], f"{path}{mark}environment={environment}")
@@ -133,6 +141,14 @@ class Worlds:
             10**15, True, 1,
         )  # fmt: skip
         return self.world.gateway.store.set_limit(self.world.tenant_id, most).id
+
+    def _job(self, environment: Environment, *, is_over: bool) -> str:
+        store, tenant_id = self.world.gateway.store, self.world.tenant_id
+        job = a_job(new_id("job"), tenant_id, environment=environment)
+        store.add_job(tenant_id, job)
+        if is_over:
+            store.cancel_job(tenant_id, environment, job.id, 9)
+        return job.id
 
     async def furnish(self, environment: Environment) -> None:
         key = self.keys[environment]

@@ -25,7 +25,7 @@ from freehold.serve import app
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
-from tests.store.making import a_decision
+from tests.store.making import a_decision, a_job
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,6 +76,24 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("POST", "/admin/v1/decisions/{decision}/check"): {
         "decision": ("/admin/v1/decisions/{}/check", None),
         "tenant": ("/admin/v1/decisions/dec_x/check" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/jobs"): {
+        "tenant": ("/admin/v1/jobs" + _OWNED, None), "tenant id": ("/admin/v1/jobs" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/jobs/{job}"): {
+        "job": ("/admin/v1/jobs/{}", None), "tenant": ("/admin/v1/jobs/job_x" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/jobs/{job}/log"): {
+        "job": ("/admin/v1/jobs/{}/log", None),
+        "tenant": ("/admin/v1/jobs/job_x/log" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/jobs/{job}/cancel"): {
+        "job": ("/admin/v1/jobs/{}/cancel", None),
+        "tenant": ("/admin/v1/jobs/job_x/cancel" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/jobs/{job}/resume"): {
+        "job": ("/admin/v1/jobs/{}/resume", None),
+        "tenant": ("/admin/v1/jobs/job_x/resume" + _OWNED, None),
     },
     ("GET", "/admin/v1/tenants"): {},
     ("POST", "/admin/v1/tenants"): {"tenant": ("/admin/v1/tenants", {"name": "{}"})},
@@ -259,7 +277,7 @@ _THEIR_SESSION = Session(
 )  # fmt: skip
 
 
-_THEIR_DECISION = "dec_" + "7" * 26
+_THEIR_DECISION, _THEIR_JOB = "dec_" + "7" * 26, "job_" + "7" * 26
 
 
 class House:
@@ -277,7 +295,7 @@ class House:
             "tenant id": "ten_absent", "limit": "lim_" + "0" * 26,
             "policy": "absent-rule", "request": "req_" + "0" * 26,
             "person": "per_" + "a" * 26, "session": "ses_" + "0" * 26, "group": "absent-team",
-            "decision": "dec_" + "0" * 26,
+            "decision": "dec_" + "0" * 26, "job": "job_" + "0" * 26,
         }  # fmt: skip
 
     async def ask(self, method: str, request: Request, name: str) -> tuple[int, str]:
@@ -299,6 +317,7 @@ class House:
             store.tenant(_THEIRS), store.keys(_THEIRS), store.records(_THEIRS, 100),
             store.policies(_THEIRS), store.limits(_THEIRS), store.sessions(_THEIRS, 1),
             store.decisions(_THEIRS),
+            *(store.jobs(_THEIRS, each, 100) for each in Environment),
             *(store.role_grants(_THEIRS, each) for each in Environment),
             *(store.routes(_THEIRS, each) for each in Environment),
             *(store.adapters(_THEIRS, each, 100) for each in Environment),
@@ -318,6 +337,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             "lim_SECRET", _THEIRS, None, None, Measure.TOKENS, Period.TOTAL, 10**9, True, 1
         ))  # fmt: skip
         world.gateway.store.add_decision(_THEIRS, a_decision(_THEIR_DECISION, _THEIRS))
+        world.gateway.store.add_job(_THEIRS, a_job(_THEIR_JOB, _THEIRS))
         await world.gateway.access.refresh()
         mine, theirs = _key(world, "ten_mine", "my-key"), _key(world, _THEIRS, "secret-key")
         headers = {"authorization": f"Bearer {theirs}"}
@@ -342,7 +362,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             "policy": "secret-rule",
             "request": done.headers["x-freehold-request-id"], "group": "secret-team",
             "person": _THEIR_SESSION.person_id, "session": _THEIR_SESSION.id,
-            "decision": _THEIR_DECISION,
+            "decision": _THEIR_DECISION, "job": _THEIR_JOB,
         })  # fmt: skip
 
 
@@ -369,6 +389,7 @@ async def test_the_table_names_every_operation_and_nothing_else(house: House) ->
             "name": "policy",
             "session_id": "session",
             "decision": "decision",
+            "job": "job",
         }
         for parameter, kind in named.items():
             assert f"{{{parameter}}}" not in path or kind in kinds, path

@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.decision import Decision
+from freehold.core.job import Job, JobKind, JobState
 from freehold.core.limit import Limit, Measure, Period
 from freehold.core.policy import Policy
 from freehold.core.subject import SubjectKey
@@ -111,6 +112,14 @@ def a_decision(decision_id: str, tenant: str = "ten_a", **fields: Any) -> Decisi
     return replace(made, **fields)
 
 
+def a_job(job_id: str, tenant: str = "ten_a", **fields: Any) -> Job:
+    made = Job(
+        job_id, tenant, Environment.DEV, JobKind.TUNE, f"of {tenant}", JobState.QUEUED,
+        {"dataset": f"of {tenant}"}, {}, None, None, 5, f"key of {tenant}",
+    )  # fmt: skip
+    return replace(made, **fields)
+
+
 def furnish(store: SqlStore, tenant: str) -> None:
     store.add_tenant(tenant, f"house of {tenant}", 1)
     store.add_key(a_key(f"key_{tenant}", tenant))
@@ -120,6 +129,7 @@ def furnish(store: SqlStore, tenant: str) -> None:
     store.put_policy(Policy("nights", f"of {tenant}", tenant))
     store.set_limit(tenant, a_limit(tenant))
     store.add_decision(tenant, a_decision(f"dec_{tenant}", tenant))
+    store.add_job(tenant, a_job(f"job_{tenant}", tenant))
     store.add_subject_key(SubjectKey(f"dk_{tenant}", tenant, "somebody", b"wrapped", 1))
     used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
 

@@ -9,12 +9,14 @@ from uuid import uuid4
 
 from freehold.core.binding import Environment
 from freehold.core.departure import OnDeparture, Restraint
+from freehold.core.job import JobState
 from freehold.core.limit import Window
 from freehold.core.tenant import IsolationClass
 from freehold.store.holds import Wanted
 from freehold.store.sql import SqlStore
 from tests.store.making import (
     a_decision,
+    a_job,
     a_key,
     a_limit,
     a_route,
@@ -98,6 +100,17 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "decision": lambda store, tenant: store.decision(tenant, "dec_ten_a"),
     "begin_check": lambda store, tenant: store.begin_check(tenant, "dec_ten_a", 9, 9),
     "departed": lambda store, tenant: store.departed(tenant, "dec_ten_a", ["volume"]),
+    "add_job": lambda store, tenant: store.add_job(tenant, a_job(f"job_{uuid4()}", tenant)),
+    "jobs": lambda store, tenant: store.jobs(tenant, Environment.DEV, 9),
+    "job": lambda store, tenant: store.job(tenant, Environment.DEV, "job_ten_a"),
+    "cancel_job": lambda store, tenant: store.cancel_job(tenant, Environment.DEV, "job_ten_a", 9),
+    "resume_job": lambda store, tenant: store.resume_job(tenant, Environment.DEV, "job_ten_a"),
+    "take_job": lambda store, tenant: store.take_job(tenant, "job_ten_a", "gw", 9, 99),
+    "hold_job": lambda store, tenant: store.hold_job(tenant, "job_ten_a", "gw", 99),
+    "end_job": lambda store, tenant: store.end_job(
+        tenant, "job_ten_a", "gw", JobState.DONE, 9
+    ),
+    "put_job_back": lambda store, tenant: store.put_job_back(tenant, "job_ten_a", "gw"),
     "remove_policy": lambda store, tenant: store.remove_policy(tenant, "nights"),
     "tenant": lambda store, tenant: store.tenant(tenant),
     "holdings": lambda store, tenant: store.holdings(tenant, 1),
@@ -115,8 +128,8 @@ _UNSCOPED = {
     "due_deliveries",
     "every_cut_off", "every_event", "every_limit", "every_policy", "every_role_grant",
     "every_subject_key", "fact", "first_fact", "forget_events", "forget_patterns", "grant_role",
-    "is_own", "keep_patterns", "key_by_hash", "limits_mark", "living_sessions", "own", "put_back",
-    "put_fact", "put_policy", "refusals", "refused", "revoke_role", "routes_changed",
+    "is_own", "keep_patterns", "key_by_hash", "limits_mark", "living_sessions", "open_jobs", "own",
+    "put_back", "put_fact", "put_policy", "refusals", "refused", "revoke_role", "routes_changed",
     "session_by_hash", "settle_orphans", "subject_keys", "sweep", "take_place", "tenant_named",
     "tenants", "unclaim", "use_session",
 }  # fmt: skip
@@ -136,7 +149,8 @@ def test_every_method_is_listed_with_or_without_a_tenant() -> None:
 
 def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "usage", "records", "tenant", "holdings",
-             "standing", "policies", "audit_records", "limits", "spent", "decision")  # fmt: skip
+             "standing", "policies", "audit_records", "limits", "spent", "decision",
+             "job", "jobs")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 

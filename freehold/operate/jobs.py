@@ -1,0 +1,416 @@
+"""Jobs of a gateway: started one at a time, looked after, adopted from the gateway before, and
+ended when they take more than they may."""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from freehold.config.schema import TuneSettings
+from freehold.core.acts import Acting, Via, acting_as
+from freehold.core.binding import Environment
+from freehold.core.clock import Clock
+from freehold.core.errors import Code, FreeholdError, UserError
+from freehold.core.event import Happening, Kind
+from freehold.core.ids import new_id
+from freehold.core.job import Job, JobKind, JobState
+from freehold.operate.job_process import JobProcess, Said, forgotten, heard, tidied, written_down
+from freehold.store.jobs import JobTable, no_job
+
+_logger = logging.getLogger(__name__)
+_LOOK_S, _IDLE_S = 1.0, 5.0
+_HOLD_US = 60_000_000
+_HOLD_AGAIN_US = 15_000_000
+_PATIENCE_S = 60.0  # for a checkpoint to be written
+_STARTS = 3  # without having come any further
+_MOST_LOG = 64 * 1024 * 1024
+PROGRAM = ("-m", "freehold.adapt.job")
+
+TakeIn = Callable[[Job, Mapping[str, Any], Path], dict[str, Any]]
+
+
+@dataclass(slots=True)
+class _Ending:
+    """Why a process was asked to end, and since when."""
+
+    state: JobState
+    error: dict[str, Any] | None
+    since_s: float
+
+
+class _Running:
+    """A job and its process."""
+
+    def __init__(self, job: Job, process: JobProcess) -> None:
+        self.job = job
+        self.process = process
+        self.ending: _Ending | None = None
+        self.looked_at_s = time.monotonic()
+        self.held_at_us = 0
+        self.told: dict[str, Any] | None = None
+
+
+class Jobs:
+    """`by` names this gateway among others; `take_in` keeps what a job made, and says what is
+    to be remembered of it; `tell` is told of ends. `threads`: what a job may use beside
+    serving, or None where nothing is served."""
+
+    def __init__(
+        self,
+        home: Path,
+        settings: TuneSettings,
+        store: JobTable,
+        clock: Clock,
+        by: str,
+        take_in: TakeIn,
+        tell: Callable[[Happening], None],
+        threads: int | None,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        self._home = home
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._by = by
+        self._take_in = take_in
+        self._tell = tell
+        self._threads = threads
+        self._program = program
+        self._running: dict[str, _Running] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # what people ask for
+
+    def add(
+        self,
+        owner: tuple[str, Environment],
+        kind: JobKind,
+        name: str,
+        spec: Mapping[str, Any],
+        made_by: str,
+    ) -> Job:
+        """May block. `begin` it then."""
+        job = Job(
+            id=new_id("job"),
+            tenant_id=owner[0],
+            environment=owner[1],
+            kind=kind,
+            name=name,
+            state=JobState.QUEUED,
+            spec=spec,
+            progress={},
+            result=None,
+            error=None,
+            created_at_us=self._clock.wall_us(),
+            created_by=made_by,
+        )
+        self._store.add_job(job.tenant_id, job)
+        return job
+
+    def begin(self) -> None:
+        """Something changed: it is looked at now."""
+        self._wake.set()
+
+    def cancel(self, owner: tuple[str, Environment], job_id: str) -> Job:
+        """May block. Raises `NOT_FOUND`."""
+        return _there(self._store.cancel_job(*owner, job_id, self._clock.wall_us()), job_id)
+
+    def resume(self, owner: tuple[str, Environment], job_id: str) -> Job:
+        """May block. Raises `NOT_FOUND`, `CONFLICT`."""
+        job = _there(self._store.resume_job(*owner, job_id), job_id)
+        forgotten(self.work(job.id))
+        return job
+
+    def get(self, owner: tuple[str, Environment], job_id: str) -> Job:
+        """May block. Raises `NOT_FOUND`."""
+        return _there(self._store.job(*owner, job_id), job_id)
+
+    def log(self, job: Job) -> list[dict[str, Any]]:
+        """May block."""
+        return heard(self.work(job.id))
+
+    def work(self, job_id: str) -> Path:
+        return self._home / "jobs" / job_id
+
+    # what is done with them
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Processes go on: the next gateway finds them."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except FreeholdError as error:
+                _logger.warning("jobs_not_looked_at", extra={"reason": error.message})
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S if self._running else _IDLE_S):
+                    await self._wake.wait()
+
+    async def finish(self, job: Job, on_look: Callable[[Job], None]) -> Job:
+        """Does this job and no other, and returns it as it ended. Whoever stops waiting leaves
+        it queued, to be gone on with."""
+        try:
+            while True:
+                await asyncio.to_thread(self._look_after, only=job.id)
+                found = await asyncio.to_thread(
+                    self._store.job, job.tenant_id, job.environment, job.id
+                )
+                now = _there(found, job.id)
+                on_look(now)
+                if now.state.has_ended:
+                    return now
+                await asyncio.sleep(_LOOK_S / 4)
+        finally:
+            for each in list(self._running.values()):
+                self._put_back(each)
+
+    async def look(self) -> None:
+        """One round: what runs is looked after, and what waits is begun if there is room."""
+        await asyncio.to_thread(self._look_after)
+
+    def _look_after(self, only: str | None = None) -> None:
+        for each in list(self._running.values()):
+            self._look_at(each)
+        if len(self._running) >= self._settings.at_once:
+            return
+        for job in self._store.open_jobs(self._by, self._clock.wall_us()):
+            if len(self._running) >= self._settings.at_once:
+                return
+            if job.id not in self._running and only in (None, job.id) and self._is_here(job):
+                self._begin(job)
+
+    def _is_here(self, job: Job) -> bool:
+        """Another gateway's data is on its own disk: a job waits for that, unless its files are
+        here too."""
+        paths = [job.spec.get(name) for name in ("train", "held_out")]
+        named = [Path(path) for path in paths if isinstance(path, str)]
+        return self.work(job.id).exists() or all(path.exists() for path in named)
+
+    def _begin(self, job: Job) -> None:
+        now_us = self._clock.wall_us()
+        taken = self._store.take_job(*_key(job), self._by, now_us, now_us + _HOLD_US)
+        if taken is None:
+            return
+        work = self.work(job.id)
+        process = JobProcess.adopt(work)
+        if process is None:
+            said = JobProcess.ended(work)
+            if said.is_final:  # it ended while no gateway ran
+                self._store.hold_job(*_key(job), self._by, now_us + _HOLD_US, said.progress)
+                self._end(taken, work, said, None)
+                return
+            if taken.is_cancelled:
+                self._close(taken, JobState.CANCELLED)
+                return
+            process = self._started(taken, work)
+        if process is not None:
+            self._running[job.id] = _Running(taken, process)
+
+    def _started(self, job: Job, work: Path) -> JobProcess | None:
+        try:
+            self._check_room(work)
+            return JobProcess.start(self._home, work, job, self._program, self._threads)
+        except OSError as error:
+            why = f"It cannot be started ({error.strerror}): see the disk of {work}."
+            self._close(job, JobState.FAILED, error=_told(Code.DISK_FULL, why))
+        except UserError as error:
+            self._close(job, JobState.FAILED, error=_told(error.code, error.message))
+        return None
+
+    def _look_at(self, each: _Running) -> None:
+        now_s, process = time.monotonic(), each.process
+        process.ran(now_s - each.looked_at_s)
+        each.looked_at_s = now_s
+        has_ended = process.has_ended()  # before the last words are read
+        process.listen()
+        process.bound_errors()
+        held = self._hold(each)
+        if held is None:  # another gateway's, or gone with its tenant
+            process.kill()
+        if held is None or has_ended:
+            del self._running[each.job.id]
+        if held is None:
+            return
+        if has_ended:
+            self._ended(each)
+            return
+        if each.ending is None:
+            self._check(each, held)
+        elif now_s - each.ending.since_s > _PATIENCE_S:
+            process.kill()
+
+    def _hold(self, each: _Running) -> Job | None:
+        now_us, progress = self._clock.wall_us(), each.process.said.progress
+        is_news = progress is not None and progress != each.told
+        if progress is not None and is_news:
+            each.process.came_to(progress.get("step"))
+        if not is_news and now_us - each.held_at_us < _HOLD_AGAIN_US:
+            job = each.job
+            return self._store.job(job.tenant_id, job.environment, job.id)
+        with contextlib.suppress(OSError):  # the disk is full: checked below
+            each.process.keep()
+        held = self._store.hold_job(
+            *_key(each.job), self._by, now_us + _HOLD_US, progress if is_news else None
+        )
+        each.held_at_us, each.told = now_us, progress
+        return held
+
+    def _check(self, each: _Running, job: Job) -> None:
+        """Whether it may go on."""
+        if job.is_cancelled:
+            self._ask_to_end(each, JobState.CANCELLED, None)
+            return
+        try:
+            self._check_limits(each)
+        except UserError as error:
+            self._ask_to_end(each, JobState.FAILED, _told(error.code, error.message))
+
+    def _check_limits(self, each: _Running) -> None:
+        spec, process = each.job.spec, each.process
+        most_s, most_bytes = spec.get("max_seconds"), spec.get("max_memory_bytes")
+        if most_s is not None and process.seconds > most_s:
+            raise UserError(
+                Code.LIMIT_REACHED,
+                f"It took longer than the {most_s:,.0f} seconds that it may: start another with "
+                "more time, a smaller model or fewer examples.",
+            )
+        if most_bytes is not None and process.memory_bytes > most_bytes:
+            raise UserError(
+                Code.LIMIT_REACHED,
+                f"It took more memory than the {most_bytes / 1e9:,.1f} GB that it may: allow more, "
+                "or choose a smaller model or shorter examples.",
+            )
+        if process.log_bytes > _MOST_LOG:
+            raise UserError(
+                Code.LIMIT_REACHED, "It said more than anybody could read: see its log."
+            )
+        self._check_room(process.work)
+
+    def _check_room(self, work: Path) -> None:
+        folder = next(each for each in (work, *work.parents) if each.exists())
+        free = shutil.disk_usage(folder).free
+        if free < self._settings.keep_free_mb * 1_000_000:
+            raise UserError(
+                Code.DISK_FULL,
+                f"The disk of {folder} has {free / 1e6:,.0f} MB left, and "
+                f"{self._settings.keep_free_mb:,} MB are to stay free (tune.keep_free_mb): make "
+                "room, and go on with `freehold tune resume`.",
+            )
+
+    def _ask_to_end(self, each: _Running, state: JobState, error: dict[str, Any] | None) -> None:
+        each.ending = _Ending(state, error, time.monotonic())
+        each.process.ask_to_end()
+
+    def _ended(self, each: _Running) -> None:
+        process, job = each.process, each.job
+        if each.ending is not None and process.said.result is None:
+            self._close(job, each.ending.state, error=each.ending.error)
+            return
+        if process.said.is_final:
+            self._end(job, process.work, process.said, each)
+            return
+        self._ended_silently(each)
+
+    def _ended_silently(self, each: _Running) -> None:
+        """It was killed, or broke. What was killed goes on from its last checkpoint."""
+        process, job = each.process, each.job
+        with contextlib.suppress(OSError):
+            process.keep()
+        try:
+            self._check_room(process.work)
+        except UserError as error:
+            self._close(job, JobState.FAILED, error=_told(error.code, error.message))
+            return
+        status = process.exit_status
+        was_killed = status is None or status < 0
+        if was_killed and process.starts < _STARTS:
+            written_down(process.work, "It was killed, and goes on from its last checkpoint.")
+            self._store.put_job_back(*_key(job), self._by)
+            return
+        if words := process.last_words():
+            written_down(process.work, words)
+        how = f"was killed {process.starts} times" if was_killed else f"broke ({status})"
+        why = f"Its process {how}: see `freehold tune logs {job.id}`."
+        self._close(job, JobState.FAILED, error=_told(Code.INTERNAL, why))
+
+    def _end(self, job: Job, work: Path, said: Said, each: _Running | None) -> None:
+        if said.error is not None:
+            error = {name: str(said.error.get(name, "")) for name in ("code", "message")}
+            self._close(job, JobState.FAILED, error=error)
+            return
+        result = said.result or {}
+        try:
+            with acting_as(Acting("freehold", Via.GATEWAY)):
+                kept = self._take_in(job, result, work)
+        except UserError as error:
+            self._close(job, JobState.FAILED, error=_told(error.code, error.message))
+            return
+        if self._close(job, JobState.DONE, result={**result, **kept}):
+            tidied(work)
+
+    def _close(
+        self,
+        job: Job,
+        state: JobState,
+        *,
+        result: dict[str, Any] | None = None,
+        error: dict[str, Any] | None = None,
+    ) -> bool:
+        at_us = self._clock.wall_us()
+        if not self._store.end_job(*_key(job), self._by, state, at_us, result, error):
+            return False
+        if state is not JobState.CANCELLED:
+            self._tell(_happening(job, state, error))
+        return True
+
+    def _put_back(self, each: _Running) -> None:
+        each.process.ask_to_end()
+        until_s = time.monotonic() + _PATIENCE_S
+        while not each.process.has_ended() and time.monotonic() < until_s:
+            time.sleep(0.05)
+        each.process.kill()
+        each.process.listen()
+        with contextlib.suppress(OSError):
+            each.process.keep()
+        self._store.put_job_back(*_key(each.job), self._by)
+        self._running.pop(each.job.id, None)
+
+
+def _there(job: Job | None, job_id: str) -> Job:
+    if job is None:
+        raise no_job(job_id)
+    return job
+
+
+def _key(job: Job) -> tuple[str, str]:
+    return job.tenant_id, job.id
+
+
+def _told(code: Code, message: str) -> dict[str, Any]:
+    return {"code": code.value, "message": message}
+
+
+def _happening(job: Job, state: JobState, error: Mapping[str, Any] | None) -> Happening:
+    what = f"The {job.kind} job {job.id} ({job.name})"
+    if state is JobState.DONE:
+        return Happening(
+            Kind.JOB_DONE, f"{what} is done.", job.id, job.tenant_id, job.environment.value
+        )
+    why = error["message"] if error else ""
+    return Happening(
+        Kind.JOB_FAILED, f"{what} failed. {why}", job.id, job.tenant_id, job.environment.value
+    )

@@ -1,0 +1,103 @@
+"""`/admin/v1/jobs`: work beside the gateway, of a tenant's environment."""
+
+import asyncio
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from freehold.core.binding import Principal
+from freehold.core.job import Job
+from freehold.serve.admin import query, rfc3339
+from freehold.serve.gateway import Gateway
+from freehold.serve.owner import Owner, OwnQuery, owner
+from freehold.serve.wire import Receive, Scope, Send, reply_json
+
+
+class JobsQuery(OwnQuery):
+    """The newest first; those that are older than the job `before`."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    before: Annotated[str | None, Field(max_length=64)] = None
+
+
+class LogQuery(OwnQuery):
+    """So many of the last lines."""
+
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
+
+
+class JobsAdmin:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def listing(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        asked = query(JobsQuery, scope)
+        place = self._owner(scope, principal, asked)
+        found = await asyncio.to_thread(
+            self._gateway.store.jobs, *place, asked.limit + 1, asked.before
+        )
+        data = [shown_job(each) for each in found[: asked.limit]]
+        await reply_json(send, {"data": data, "has_more": len(found) > asked.limit})
+
+    async def get(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        place = self._owner(scope, principal, query(OwnQuery, scope))
+        await reply_json(send, shown_job(await self._found(place, scope)))
+
+    async def log(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        asked = query(LogQuery, scope)
+        job = await self._found(self._owner(scope, principal, asked), scope)
+        lines = await asyncio.to_thread(self._gateway.jobs.log, job)
+        await reply_json(send, {"data": lines[-asked.limit :]})
+
+    async def cancel(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        place = self._owner(scope, principal, query(OwnQuery, scope))
+        job = await asyncio.to_thread(self._gateway.jobs.cancel, place, _named(scope))
+        self._gateway.jobs.begin()
+        await reply_json(send, shown_job(job))
+
+    async def resume(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        place = self._owner(scope, principal, query(OwnQuery, scope))
+        job = await asyncio.to_thread(self._gateway.jobs.resume, place, _named(scope))
+        self._gateway.jobs.begin()
+        await reply_json(send, shown_job(job))
+
+    async def _found(self, place: Owner, scope: Scope) -> Job:
+        return await asyncio.to_thread(self._gateway.jobs.get, place, _named(scope))
+
+    def _owner(self, scope: Scope, principal: Principal, asked: OwnQuery) -> Owner:
+        return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
+
+
+def _named(scope: Scope) -> str:
+    found: str = scope["path_params"]["job"]
+    return found
+
+
+def shown_job(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "tenant": job.tenant_id,
+        "environment": job.environment.value,
+        "kind": job.kind.value,
+        "name": job.name,
+        "state": job.state.value,
+        "is_cancelled": job.is_cancelled,
+        "spec": job.spec,
+        "progress": job.progress,
+        "result": job.result,
+        "error": job.error,
+        "created_at": rfc3339(job.created_at_us),
+        "created_by": job.created_by,
+        "started_at": None if job.started_at_us is None else rfc3339(job.started_at_us),
+        "ended_at": None if job.ended_at_us is None else rfc3339(job.ended_at_us),
+    }
