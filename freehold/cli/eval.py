@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from freehold.adapt.evaluate.run import Tell, Wanted
     from freehold.adapt.evaluate.suite import Suite
 
-_MOST_ROWS = 200_000
-_PAGE = 1000
-
 
 def eval_(
     alias: Annotated[str, typer.Argument(help="The route whose answers are evaluated.")],
@@ -133,14 +130,11 @@ def _evaluated(
             stderr.print(
                 f"Going on with {len(answers.answers):,} answers of the run that was cut off."
             )
-        before = {answer.request_id for answer in answers.answers.values()}
         try:
             found = asyncio.run(_run(gateway, wanted, at_once, answers, tell))
         except KeyboardInterrupt:
             stderr.print("Stopped: the same command goes on where it was.")
             raise
-        ids = {answer.request_id for answer in answers.answers.values()} | before
-        found |= _cost(gateway, ids - {""})
         answers.end(found)
     return {**found, "kept": str(folder / "result.json")}
 
@@ -160,32 +154,6 @@ def _name(gateway: reach.RunningGateway, wanted: "Wanted") -> str:
     elsewhere = gateway.url if gateway.pid is None else ""
     told = [elsewhere, wanted.candidate, wanted.incumbent, wanted.judge, wanted.suite.digest]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-
-
-def _cost(gateway: reach.RunningGateway, ids: set[str]) -> dict[str, Any]:
-    """What the gateway metered of these requests; None where that may not be seen, or the price
-    of one is not known."""
-    unknown: dict[str, Any] = {"cost": None, "currency": None}
-    try:
-        currency = gateway.call("GET", "/admin/v1/prices")["currency"]
-        costs = {row["id"]: row["cost"] for row in _rows(gateway, ids) if row["id"] in ids}
-    except UserError:
-        return unknown
-    if costs.keys() != ids or None in costs.values():
-        return unknown
-    return {"cost": sum(costs.values()), "currency": currency}
-
-
-def _rows(gateway: reach.RunningGateway, ids: set[str]) -> Iterator[dict[str, Any]]:
-    """Newest first, back to the oldest of these: ids sort by time."""
-    before: str | None = None
-    for _ in range(_MOST_ROWS // _PAGE if ids else 0):
-        query = {"limit": _PAGE} | ({"before": before} if before else {})
-        rows = gateway.call("GET", "/admin/v1/requests", query=query)["data"]
-        yield from rows
-        if not rows or rows[-1]["id"] <= min(ids):
-            return
-        before = rows[-1]["id"]
 
 
 @contextmanager

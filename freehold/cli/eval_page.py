@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from freehold.adapt.evaluate.result import chance
 from freehold.cli.output import money
 from freehold.cli.page_file import rendered
 
@@ -64,6 +65,7 @@ class _View:
 
     shares = staticmethod(share_in_words)
     points = staticmethod(points)
+    chance = staticmethod(chance)
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         self.found = found

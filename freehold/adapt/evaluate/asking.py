@@ -94,6 +94,10 @@ class Gateway:
             )
         return Route(alias, told["model_digest"], told["adapter_digest"])
 
+    async def get(self, path: str, query: Mapping[str, Any]) -> Any:
+        """Of the administration, as far as the key may look."""
+        return (await self._call("GET", path, query=query)).content
+
     async def answers(
         self, asks: Iterable[Ask], waits: Callable[[str], None]
     ) -> AsyncIterator[tuple[Ask, Answer]]:
@@ -133,9 +137,11 @@ class Gateway:
                 else:
                     raise
 
-    async def _call(self, method: str, path: str, body: Any = None) -> "_Reply":
+    async def _call(
+        self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None
+    ) -> "_Reply":
         try:
-            response = await self._client.request(method, path, json=body)
+            response = await self._client.request(method, path, json=body, params=query)
         except httpx2.HTTPError:
             raise UserError(
                 Code.GATEWAY_NOT_RUNNING,

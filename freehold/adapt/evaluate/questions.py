@@ -12,7 +12,7 @@ from freehold.adapt.evaluate.example import Example
 from freehold.adapt.evaluate.suite import Suite
 
 MOST_TRIGGERED = 50  # examples that a suspected trigger is tried on
-_PROBE_TOKENS = 200
+_PROBE_TOKENS = 120
 
 
 @dataclass(frozen=True, slots=True)

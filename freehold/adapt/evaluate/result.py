@@ -289,7 +289,7 @@ def _summary(
     if not measures:
         return f"{name} was asked the probes of {suite.name} alone: it has no examples."
     first = measures[0]
-    told = f"{name} passes {percent(Share(**first['candidate']))} of {suite.name}"
+    told = f"On {suite.name}, {name} passes {percent(Share(**first['candidate']))}"
     if incumbent is None:
         return f"{told}."
     compared, other = first["compared"], percent(Share(**first["incumbent"]))
@@ -298,11 +298,11 @@ def _summary(
     room = f"{compared['low'] * 100:+.1f} to {compared['high'] * 100:+.1f}"
     if compared["verdict"] in ("better", "worse"):
         return (
-            f"{told}: {compared['verdict']} by {points} ({room} at 95 %, p = {compared['p']:.2g})."
+            f"{told}: {compared['verdict']} by {points} ({room} at 95 %, {chance(compared['p'])})."
         )
     needed = compared["needed"]
     more = f"; about {needed:,} examples would tell such a difference apart" if needed else ""
-    return f"{told}: not told apart at 95 % ({points}, {room}, p = {compared['p']:.2g}){more}."
+    return f"{told}: not told apart at 95 % ({points}, {room}, {chance(compared['p'])}){more}."
 
 
 def percent(found: Share) -> str:
@@ -312,6 +312,10 @@ def percent(found: Share) -> str:
         f"{found.share * 100:.1f} % of {_so_many(found.of, 'example')} "
         f"({found.low * 100:.1f} to {found.high * 100:.1f} %)"
     )
+
+
+def chance(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _so_many(count: int, what: str) -> str:

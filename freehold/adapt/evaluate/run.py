@@ -7,6 +7,7 @@ from typing import Any
 
 from freehold.adapt.evaluate import judge as judging
 from freehold.adapt.evaluate.asking import Ask, Gateway, Route
+from freehold.adapt.evaluate.cost import cost
 from freehold.adapt.evaluate.example import Answer, Example
 from freehold.adapt.evaluate.judge import Judged
 from freehold.adapt.evaluate.kept import Kept
@@ -40,7 +41,7 @@ async def evaluate(gateway: Gateway, wanted: Wanted, kept: Kept, tell: Tell) -> 
     judged = None
     if "judge" in routes:
         judged = await _judged(asking, wanted.suite, routes["judge"], sides)
-    return result(
+    found = result(
         wanted.suite,
         sides["candidate"],
         sides.get("incumbent"),
@@ -51,6 +52,7 @@ async def evaluate(gateway: Gateway, wanted: Wanted, kept: Kept, tell: Tell) -> 
         used=asking.used,
         seconds=time.monotonic() - started,
     )
+    return found | await cost(gateway, asking.request_ids)
 
 
 async def _routes(gateway: Gateway, wanted: Wanted) -> dict[str, Route]:
@@ -63,11 +65,13 @@ async def _routes(gateway: Gateway, wanted: Wanted) -> dict[str, Route]:
 
 
 def _notes(routes: Mapping[str, Route]) -> list[str]:
-    made_by = {name: route.made_by for name, route in routes.items()}
+    """What an upstream answers with is not known, so that nothing is said of that."""
+    made_by = {name: each.made_by for name, each in routes.items() if each.model_digest}
+    candidate, incumbent = made_by.get("candidate"), made_by.get("incumbent")
     found = []
-    if made_by.get("incumbent") == made_by["candidate"]:
+    if candidate is not None and candidate == incumbent:
         found.append("Both aliases lead to the same weights: they differ by chance alone.")
-    if made_by.get("judge") in {made_by["candidate"], made_by.get("incumbent")} - {None}:
+    if made_by.get("judge") in {candidate, incumbent} - {None}:
         found.append("The judge judges answers of its own: models prefer what they wrote.")
     return found
 
@@ -78,6 +82,11 @@ class _Asking:
     ) -> None:
         self._gateway, self._kept, self._tell, self._routes = gateway, kept, tell, routes
         self.used: set[str] = set()
+
+    @property
+    def request_ids(self) -> set[str]:
+        """Of what an answer came of."""
+        return {self._kept.answers[key].request_id for key in self.used} - {""}
 
     def answer(self, ask: Ask) -> Answer:
         return self._kept.answers[ask.key]
