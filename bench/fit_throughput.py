@@ -32,7 +32,8 @@ def main() -> None:
     errors = held_out(cases, halves(cases, SHUFFLES))
     kinds = {case.id: case.kind for case in cases}
     every = [off for each in errors.values() for off in each]
-    OUT.write_text(_module(values, spread(every).median, spread(every).nine_in_ten))
+    told = spread([error(case, values) for case in unseen])
+    OUT.write_text(_module(values, told.median, told.nine_in_ten))
     print("| value | expected | fitted |\n|---|---|---|")
     for name, (prior, _) in PRIORS.items():
         print(f"| `{name}` | {prior:.3g} | {values[name]:.3g} |")
@@ -84,7 +85,7 @@ def _module(values: Mapping[str, float], median: float, nine_in_ten: float) -> s
         "from collections.abc import Mapping\n"
         "from types import MappingProxyType\n\n"
         f"VALUES: Mapping[str, float] = MappingProxyType(\n    {{\n{told}    }}\n)\n\n"
-        "# Of the error on cases that were held out, as a share of what was measured.\n"
+        "# Of the error on cases that no fit saw, as a share of what was measured.\n"
         f"MEDIAN_ERROR, NINE_IN_TEN_WITHIN = {median:.2f}, {nine_in_ten:.2f}\n"
     )
 

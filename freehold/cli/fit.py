@@ -55,7 +55,7 @@ def _show(shape: ModelFacts, context: int, streams: int, found: list[Fit]) -> No
     table(columns, rows, "No engine here has such a format on such an accelerator.")
     if any(each.steps is not None and each.measured_with is None for each in found):
         console.print(
-            "Speeds are computed: on published measurements that were held out they were off by "
+            "Speeds are computed: on published measurements that no fit saw they were off by "
             f"{fitted.MEDIAN_ERROR:.0%} in the median, and nine in ten by "
             f"{fitted.NINE_IN_TEN_WITHIN:.0%} at most.",
             soft_wrap=True,

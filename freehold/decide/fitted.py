@@ -35,5 +35,5 @@ VALUES: Mapping[str, float] = MappingProxyType(
     }
 )
 
-# Of the error on cases that were held out, as a share of what was measured.
-MEDIAN_ERROR, NINE_IN_TEN_WITHIN = 0.14, 0.39
+# Of the error on cases that no fit saw, as a share of what was measured.
+MEDIAN_ERROR, NINE_IN_TEN_WITHIN = 0.15, 0.51

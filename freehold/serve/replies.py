@@ -726,7 +726,7 @@ class BackupList(BaseModel):
 
 
 class FitErrors(BaseModel):
-    """On published measurements that were held out."""
+    """On published measurements that no fit saw."""
 
     median: float
     nine_in_ten_within: float

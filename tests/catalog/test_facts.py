@@ -108,7 +108,7 @@ def test_the_age_of_each_part_and_of_its_rows_is_told() -> None:
     told = {each.part: each for each in ages(FACTS, date(2026, 12, 3))}
 
     assert set(told) == {"hardware", "models", "throughput", "cloud_prices", "api_prices"}
-    assert told["hardware"].compiled_days == 10
+    assert told["hardware"].compiled_days == 7
     prices = told["cloud_prices"]
     assert prices.oldest_row_days is not None
     assert prices.newest_row_days is not None

@@ -137,7 +137,6 @@ def test_half_of_the_cases_say_what_the_other_half_measured() -> None:
     assert told.count == len(CASES)
     assert told.median <= 0.2
     assert told.within_40 >= 0.85
-    assert told.median == pytest.approx(fitted.MEDIAN_ERROR, abs=0.05)
 
 
 def test_measurements_that_no_fit_saw_are_said_about_as_well() -> None:
@@ -146,6 +145,8 @@ def test_measurements_that_no_fit_saw_are_said_about_as_well() -> None:
     assert told.count >= 40
     assert told.median <= 0.2
     assert told.within_40 >= 0.8
+    assert told.median == pytest.approx(fitted.MEDIAN_ERROR, abs=0.01)
+    assert told.nine_in_ten == pytest.approx(fitted.NINE_IN_TEN_WITHIN, abs=0.01)
 
 
 def test_each_kind_that_came_later_has_rows_for_acceptance_and_for_the_fit() -> None:
