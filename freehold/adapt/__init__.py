@@ -1,0 +1,1 @@
+"""From a tenant's own data to what serves it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from freehold.catalog.adapters import Adapters
+from freehold.catalog.datasets import Datasets
 from freehold.catalog.store import ModelStore
 from freehold.cli import reach
 from freehold.cli.owner import Of
@@ -33,6 +34,7 @@ class Offline:
 
     store: SqlStore
     adapters: Adapters
+    datasets: Datasets
     models: ModelStore
     settings: Settings
     owner: tuple[str, Environment]
@@ -81,4 +83,5 @@ def opened(home: Home, of: Of) -> Iterator[Offline]:
         limits = rank_limits(settings.engines, Records(home.cache))
         adapters = Adapters(home.path, store, models, keyring.clock, limits)
         cards = {card.digest: card for card in models.list()}
-        yield Offline(store, adapters, models, settings, of.resting(store), cards)
+        datasets = Datasets(home.path, store, keyring.clock)
+        yield Offline(store, adapters, datasets, models, settings, of.resting(store), cards)

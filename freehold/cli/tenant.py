@@ -275,6 +275,8 @@ def _remove(home: Home, name: str, force: bool) -> dict[str, Any]:
                 rest.store.remove_route(tenant.id, Environment(each.environment), each.name)
             elif each.kind == "adapter":
                 rest.adapters.remove(tenant.id, Environment(each.environment), each.name)
+            elif each.kind == "dataset":
+                rest.datasets.remove(tenant.id, Environment(each.environment), each.id)
         rest.store.remove_tenant(tenant.id)
         shutil.rmtree(own_cache(home.cache, tenant.id), ignore_errors=True)
         return shown_tenant(tenant) | {"holdings": shown_holdings(held)}

@@ -14,6 +14,7 @@ import psutil
 
 import freehold
 from freehold.catalog.adapters import Adapters
+from freehold.catalog.datasets import Datasets
 from freehold.catalog.own_weights import copied, forget_others, own_cache
 from freehold.catalog.store import ModelStore
 from freehold.cli import at_rest
@@ -495,6 +496,7 @@ def gateway(
         proxies=_proxies(settings),
         cards=by_digest,
         adapters=adapters,
+        datasets=Datasets(home.path, store, clock),
         limits=held,
         prices=prices(home, settings, cards, serving),
         routes=changes,

@@ -306,6 +306,13 @@ class TuneSettings(_Section):
     keep_free_mb: int = Field(1000, ge=0)
 
 
+class DataSettings(_Section):
+    """What a file of examples may hold."""
+
+    max_gb: float = Field(2, gt=0, le=1000)
+    max_examples: int = Field(500_000, ge=2, le=100_000_000)
+
+
 class WebhookSettings(_Section):
     """Where events are sent to. `secret_file` signs them; `ca_file` is for a certificate
     that this machine would not trust."""
@@ -451,6 +458,7 @@ class Settings(_Section):
     backup: BackupSettings = BackupSettings()
     decisions: DecisionSettings = DecisionSettings()
     tune: TuneSettings = TuneSettings()
+    data: DataSettings = DataSettings()
     events: EventSettings = EventSettings()
     patterns: PatternSettings = PatternSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()

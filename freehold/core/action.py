@@ -15,6 +15,8 @@ class Action(StrEnum):
     CHANGE_ROUTES = "change_routes"
     READ_ADAPTERS = "read_adapters"
     CHANGE_ADAPTERS = "change_adapters"
+    READ_DATASETS = "read_datasets"
+    CHANGE_DATASETS = "change_datasets"
     READ_USAGE = "read_usage"
     READ_LIMITS = "read_limits"
     CHANGE_LIMITS = "change_limits"

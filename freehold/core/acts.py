@@ -25,6 +25,8 @@ class Act(StrEnum):
     ROUTE_REMOVE = "route.remove"
     ADAPTER_ADD = "adapter.add"
     ADAPTER_REMOVE = "adapter.remove"
+    DATASET_ADD = "dataset.add"
+    DATASET_REMOVE = "dataset.remove"
     POLICY_SET = "policy.set"
     POLICY_REMOVE = "policy.remove"
     LIMIT_SET = "limit.set"

@@ -62,7 +62,7 @@ class Holding:
     """One thing that a tenant has: what kind, what it is called, and where; a policy is in
     all environments."""
 
-    kind: str  # key, route, adapter, role, policy
+    kind: str  # key, route, adapter, dataset, role, policy
     id: str
     name: str
     environment: str

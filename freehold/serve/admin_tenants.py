@@ -140,6 +140,9 @@ class TenantsAdmin:
             elif each.kind == "adapter":
                 place = (tenant.id, Environment(each.environment))
                 await gateway.routes.remove_adapter(*place, each.name)
+            elif each.kind == "dataset":
+                place = (tenant.id, Environment(each.environment))
+                await asyncio.to_thread(gateway.datasets.remove, *place, each.id)
         await asyncio.to_thread(gateway.store.remove_tenant, tenant.id)
         await gateway.access.refresh()
 

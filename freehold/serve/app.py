@@ -22,6 +22,7 @@ from freehold.serve import admission
 from freehold.serve.admin import Admin
 from freehold.serve.admin_backups import BackupsAdmin
 from freehold.serve.admin_content import ContentAdmin
+from freehold.serve.admin_datasets import DatasetAdmin
 from freehold.serve.admin_decisions import DecisionsAdmin
 from freehold.serve.admin_events import EventsAdmin
 from freehold.serve.admin_jobs import JobsAdmin
@@ -93,6 +94,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
     sessions, roles = SessionsAdmin(gateway), RolesAdmin(gateway)
     events, backups = EventsAdmin(gateway), BackupsAdmin(gateway)
     decisions, jobs = DecisionsAdmin(gateway), JobsAdmin(gateway)
+    datasets = DatasetAdmin(gateway)
     document = Document()
     infer, see = Action.INFER, Action.LIST_MODELS
     return [
@@ -121,6 +123,12 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("GET", "/admin/v1/adapters/{adapter}", Action.READ_ADAPTERS, routing.get_adapter),
         Operation(
             "DELETE", "/admin/v1/adapters/{adapter}", Action.CHANGE_ADAPTERS, routing.remove_adapter
+        ),
+        Operation("GET", "/admin/v1/datasets", Action.READ_DATASETS, datasets.listing),
+        Operation("POST", "/admin/v1/datasets", Action.CHANGE_DATASETS, datasets.add),
+        Operation("GET", "/admin/v1/datasets/{dataset}", Action.READ_DATASETS, datasets.get),
+        Operation(
+            "DELETE", "/admin/v1/datasets/{dataset}", Action.CHANGE_DATASETS, datasets.remove
         ),
         Operation("GET", "/admin/v1/routes", Action.READ_ROUTES, routing.list_routes),
         Operation("POST", "/admin/v1/routes", Action.CHANGE_ROUTES, routing.set_route),

@@ -11,6 +11,7 @@ from freehold.serve.quarantine import Quarantine
 
 if TYPE_CHECKING:
     from freehold.catalog.adapters import Adapters
+    from freehold.catalog.datasets import Datasets
     from freehold.config.schema import Settings
     from freehold.core.binding import Binding, Environment
     from freehold.core.clock import Clock
@@ -143,6 +144,7 @@ class Gateway:
     subjects: Subjects
     cards: Mapping[str, ModelCard]  # by digest
     adapters: Adapters
+    datasets: Datasets
     limits: Limits
     prices: Prices
     routes: Routes

@@ -11,6 +11,7 @@ import freehold
 from freehold.core.errors import Code
 from freehold.serve import bodies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
+from freehold.serve.admin_datasets import NewDataset
 from freehold.serve.admin_decisions import (
     CheckQuery,
     DecideRequest,
@@ -248,6 +249,29 @@ _OTHERS = [
         "delete", "/admin/v1/adapters/{adapter}", "remove_adapter", "administration",
         "Remove an adapter that no route names", replies.Adapter,
         _WITH_QUERY | {Code.NOT_FOUND, Code.CONFLICT}, query=OwnQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/datasets", "list_datasets", "administration",
+        "The datasets of this tenant and environment, the oldest first", replies.DatasetList,
+        _WITH_QUERY | _OWNED, query=PageQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/datasets", "add_dataset", "administration",
+        "Take in a dataset that lies in the home's upload folder; the same again changes "
+        "nothing", replies.Dataset,
+        _WITH_BODY | {
+            Code.NOT_FOUND, Code.CONFLICT, Code.DISK_FULL, Code.FILE_INVALID, Code.FILE_REFUSED,
+        },
+        NewDataset, status=201,
+    ),
+    _Entry(
+        "get", "/admin/v1/datasets/{dataset}", "get_dataset", "administration",
+        "One dataset and its report, by name (the newest version), name@version, id or digest",
+        replies.DatasetAndReport, _WITH_QUERY | _OWNED, query=OwnQuery,
+    ),
+    _Entry(
+        "delete", "/admin/v1/datasets/{dataset}", "remove_dataset", "administration",
+        "Remove one version of a dataset", replies.Dataset, _WITH_QUERY | _OWNED, query=OwnQuery,
     ),
     _Entry(
         "get", "/admin/v1/routes", "list_routes", "administration",

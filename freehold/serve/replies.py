@@ -316,7 +316,7 @@ class Tenant(BaseModel):
 
 
 class Held(BaseModel):
-    kind: Literal["adapter", "key", "policy", "role", "route"]
+    kind: Literal["adapter", "dataset", "key", "policy", "role", "route"]
     id: str
     name: str
     environment: str  # `all` for a policy
@@ -624,6 +624,36 @@ class Adapter(BaseModel):
 class AdapterList(BaseModel):
     data: list[Adapter]
     has_more: Annotated[bool, Field(description="Ask again `after` the last name.")]
+
+
+class Dataset(BaseModel):
+    """One version of a dataset. `accepted_findings` is why what its report warns of may be in
+    it, where it warned."""
+
+    id: str
+    name: str
+    version: Annotated[int, Field(ge=1)]
+    environment: Environment
+    digest: str
+    kind: Literal["chat", "preference"]
+    train: Count
+    held_out: Count
+    licence: str
+    origin: str
+    accepted_findings: str | None
+    created_at: datetime
+    created_by: str
+
+
+class DatasetList(BaseModel):
+    data: list[Dataset]
+    has_more: Annotated[bool, Field(description="Ask again `after` the last id.")]
+
+
+class DatasetAndReport(Dataset):
+    """What was found in it; see docs/adapt/data.md. Null where its files are gone."""
+
+    report: dict[str, Any] | None
 
 
 class Route(BaseModel):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
+from freehold.core.dataset import Dataset
 from freehold.core.departure import OnDeparture, Restraint
 from freehold.core.event import Event
 from freehold.core.policy import Policy
@@ -260,6 +261,25 @@ class AdapterStore(Protocol):
         """Returns the digests of those of its files that nobody needs any more. Raises
         `UserError(CONFLICT)` naming the routes that lead to it."""
         ...
+
+
+class DatasetStore(Protocol):
+    def datasets(
+        self, tenant_id: str, environment: Environment, limit: int, after: str = ""
+    ) -> Sequence[Dataset]:
+        """In the order in which they were added, the first `limit` whose id comes after
+        `after`."""
+        ...
+
+    def dataset(self, tenant_id: str, environment: Environment, reference: str) -> Dataset | None:
+        """By id, digest, `name@version`, or name: the newest version then."""
+        ...
+
+    def add_dataset(self, tenant_id: str, new: Dataset) -> None:
+        """Raises `UserError(CONFLICT)` for a version that is given already."""
+        ...
+
+    def remove_dataset(self, tenant_id: str, dataset_id: str) -> bool: ...
 
 
 class EventStore(Protocol):

@@ -7,8 +7,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    String,
     Update,
     and_,
+    cast,
     delete,
     func,
     insert,
@@ -33,6 +35,7 @@ from freehold.store.tables import (
     api_keys,
     changes,
     cut_offs,
+    datasets,
     decision_checks,
     decisions,
     jobs,
@@ -126,6 +129,14 @@ class Identity(AuditTable):
                     adapters.c.tenant_id == tenant_id
                 ),
             ),
+            (
+                "dataset",
+                select(
+                    datasets.c.id,
+                    datasets.c.name + literal("@") + cast(datasets.c.version, String),
+                    datasets.c.environment,
+                ).where(datasets.c.tenant_id == tenant_id),
+            ),
             ("key", select(api_keys.c.id, api_keys.c.name, api_keys.c.environment).where(living)),
             (
                 "role",
@@ -152,8 +163,8 @@ class Identity(AuditTable):
             connection = changing.connection
             found = _one_tenant(connection, tenant_id)
             for table in (
-                adapters, routes, api_keys, policies, limits, role_grants, sessions, cut_offs,
-                decisions, decision_checks, jobs,
+                adapters, datasets, routes, api_keys, policies, limits, role_grants, sessions,
+                cut_offs, decisions, decision_checks, jobs,
             ):  # fmt: skip
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             connection.execute(delete(tenants).where(tenants.c.id == tenant_id))

@@ -28,6 +28,7 @@ from freehold.store.audit import AuditTable, Made, body_of_request
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.base import ClaimState, Entries
 from freehold.store.database import parts
+from freehold.store.datasets import DatasetTable
 from freehold.store.decisions import DecisionTable
 from freehold.store.events import EventTable
 from freehold.store.holds import HoldTable
@@ -78,6 +79,7 @@ class SqlStore(
     SubjectTable,
     PatternTable,
     RestraintTable,
+    DatasetTable,
     DecisionTable,
     JobTable,
     AuditTable,

@@ -107,6 +107,27 @@ adapters = Table(
     UniqueConstraint("tenant_id", "environment", "base_digest", "digest"),
 )
 
+# Their files are under data/ in the home.
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("train", Integer, nullable=False),
+    Column("held_out", Integer, nullable=False),
+    Column("licence", String, nullable=False),
+    Column("origin", String, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("accepted", String),
+    UniqueConstraint("tenant_id", "environment", "name", "version"),
+)
+
 # One row a request that was accepted: the reservation, then the settlement.
 requests = Table(
     "requests",

@@ -29,6 +29,7 @@ ALIASES = ("llama", "poet")
 ON_SPACE = {
     Action.LIST_MODELS, Action.READ_KEYS, Action.CHANGE_KEYS, Action.READ_ROUTES,
     Action.CHANGE_ROUTES, Action.READ_ADAPTERS, Action.CHANGE_ADAPTERS, Action.READ_USAGE,
+    Action.READ_DATASETS, Action.CHANGE_DATASETS,
     Action.READ_AUDIT, Action.READ_ROLES, Action.CHANGE_ROLES, Action.READ_EVENTS,
     Action.READ_CONTENT, Action.REMOVE_CONTENT, Action.READ_JOBS, Action.CHANGE_JOBS,
 }  # fmt: skip

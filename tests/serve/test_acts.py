@@ -18,6 +18,7 @@ from freehold.secure import age
 from freehold.serve import app
 from freehold.serve.refusals import _RECORDED
 from freehold.store.backend import EVERY_TENANT
+from tests.adapt.making import laid
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.people import session
@@ -65,6 +66,14 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
     ),
     ("DELETE", "/admin/v1/adapters/{adapter}"): (
         "/admin/v1/adapters/lora", None, ["adapter.remove"], _ENVIRONMENT, [],
+    ),
+    ("POST", "/admin/v1/datasets"): (
+        "/admin/v1/datasets",
+        {"upload": "{data}", "name": "tickets", "licence": "CC0-1.0", "origin": "tests"},
+        ["dataset.add"], _ENVIRONMENT, ["digest", "licence", "origin"],
+    ),
+    ("DELETE", "/admin/v1/datasets/{dataset}"): (
+        "/admin/v1/datasets/tickets", None, ["dataset.remove"], _ENVIRONMENT, [],
     ),
     ("POST", "/admin/v1/routes"): (
         "/admin/v1/routes", {"alias": "bot", "base": "fake-model"}, ["route.set"], _ENVIRONMENT,
@@ -186,7 +195,9 @@ async def test_the_table_names_every_operation_that_changes_something(office: Of
 async def test_a_change_leaves_its_record(office: Office, operation: tuple[str, str]) -> None:
     path, body, acts, stream, fields = _TABLE[operation]
     office.names["key"] = "key_" + office.world.mint().split("_")[2]
-    if body and "upload" in body:
+    if body and "origin" in body:
+        body = body | {"upload": laid(office.world.home.path)}
+    elif body and "upload" in body:
         folder = peft_folder(office.world.home.path.parent / "a", 8)
         office.names["upload"] = stage(office.world.home.path, folder)
         body = body | {"upload": office.names["upload"]}

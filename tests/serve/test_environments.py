@@ -15,6 +15,7 @@ from freehold.core.ids import new_id
 from freehold.core.limit import Limit, Measure, Period
 from freehold.secure.keys import KeyRequest
 from freehold.serve import app
+from tests.adapt.making import laid
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
@@ -40,6 +41,13 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
     ),
     ("GET", "/admin/v1/adapters/{adapter}"): ("/admin/v1/adapters/of-{env}", None),
     ("DELETE", "/admin/v1/adapters/{adapter}"): ("/admin/v1/adapters/spare-{env}", None),
+    ("GET", "/admin/v1/datasets"): ("/admin/v1/datasets", None),
+    ("POST", "/admin/v1/datasets"): (
+        "/admin/v1/datasets",
+        {"upload": "{data}", "name": "new", "licence": "CC0-1.0", "origin": "tests"},
+    ),
+    ("GET", "/admin/v1/datasets/{dataset}"): ("/admin/v1/datasets/of-{env}", None),
+    ("DELETE", "/admin/v1/datasets/{dataset}"): ("/admin/v1/datasets/spare-{env}", None),
     ("GET", "/admin/v1/routes"): ("/admin/v1/routes", None),
     ("POST", "/admin/v1/routes"): ("/admin/v1/routes", {"alias": "x", "base": "fake-model"}),
     ("GET", "/admin/v1/routes/{alias:path}"): ("/admin/v1/routes/bot-{env}", None),
@@ -129,7 +137,9 @@ class Worlds:
         if body is None:
             mark = "&" if "?" in path else "?"
             return await self.ask(key, operation[0], f"{path}{mark}environment={environment}")
-        if "upload" in body:
+        if "origin" in body:
+            body = body | {"upload": laid(self.world.home.path), "name": spare}
+        elif "upload" in body:
             folder = peft_folder(self.world.home.path.parent / spare, hash(spare) % 1000)
             body = body | {"upload": stage(self.world.home.path, folder), "name": spare}
         return await self.ask(key, operation[0], path, {**body, "environment": environment})
@@ -158,6 +168,10 @@ class Worlds:
             )
             body = {"upload": ticket, "base": "fake-model", "name": name}
             assert (await self.ask(key, "POST", "/admin/v1/adapters", body)).status_code == 201
+        for name, seed in ((f"of-{environment}", 1), (f"spare-{environment}", 2)):
+            ticket = laid(self.world.home.path, seed)
+            body = {"upload": ticket, "name": name, "licence": "CC0-1.0", "origin": "tests"}
+            assert (await self.ask(key, "POST", "/admin/v1/datasets", body)).status_code == 201
         for alias in (f"bot-{environment}", f"spare-{environment}"):
             body = {"alias": alias, "base": "fake-model"}
             assert (await self.ask(key, "POST", "/admin/v1/routes", body)).status_code == 200
@@ -165,7 +179,10 @@ class Worlds:
     def everything(self) -> str:
         store, tenant_id = self.world.gateway.store, self.world.tenant_id
         return repr([
-            (store.routes(tenant_id, each), store.adapters(tenant_id, each, 100))
+            (
+                store.routes(tenant_id, each), store.adapters(tenant_id, each, 100),
+                store.datasets(tenant_id, each, 100),
+            )
             for each in Environment
         ])  # fmt: skip
 

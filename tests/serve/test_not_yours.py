@@ -25,7 +25,7 @@ from freehold.serve import app
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
-from tests.store.making import a_decision, a_job
+from tests.store.making import a_dataset, a_decision, a_job
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -150,6 +150,26 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("DELETE", "/admin/v1/adapters/{adapter}"): {
         "adapter": ("/admin/v1/adapters/{}", None), "digest": ("/admin/v1/adapters/{}", None),
         "tenant": ("/admin/v1/adapters/x" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/datasets"): {
+        "dataset": ("/admin/v1/datasets?after={}", None),
+        "tenant": ("/admin/v1/datasets" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/datasets"): {
+        "tenant": (
+            "/admin/v1/datasets",
+            {"upload": "0" * 32, "name": "x", "licence": "x", "origin": "x", "tenant": "{}"},
+        ),
+    },
+    ("GET", "/admin/v1/datasets/{dataset}"): {
+        "dataset": ("/admin/v1/datasets/{}", None),
+        "dataset digest": ("/admin/v1/datasets/{}", None),
+        "tenant": ("/admin/v1/datasets/x" + _OWNED, None),
+    },
+    ("DELETE", "/admin/v1/datasets/{dataset}"): {
+        "dataset": ("/admin/v1/datasets/{}", None),
+        "dataset digest": ("/admin/v1/datasets/{}", None),
+        "tenant": ("/admin/v1/datasets/x" + _OWNED, None),
     },
     ("GET", "/admin/v1/routes"): {
         "alias": ("/admin/v1/routes?after={}", None),
@@ -278,6 +298,7 @@ _THEIR_SESSION = Session(
 
 
 _THEIR_DECISION, _THEIR_JOB = "dec_" + "7" * 26, "job_" + "7" * 26
+_THEIR_DATASET = a_dataset(_THEIRS, "secret-data", id="dat_" + "7" * 26)
 
 
 class House:
@@ -296,6 +317,7 @@ class House:
             "policy": "absent-rule", "request": "req_" + "0" * 26,
             "person": "per_" + "a" * 26, "session": "ses_" + "0" * 26, "group": "absent-team",
             "decision": "dec_" + "0" * 26, "job": "job_" + "0" * 26,
+            "dataset": "dat_" + "0" * 26, "dataset digest": f"sha256:{'0' * 64}",
         }  # fmt: skip
 
     async def ask(self, method: str, request: Request, name: str) -> tuple[int, str]:
@@ -321,6 +343,7 @@ class House:
             *(store.role_grants(_THEIRS, each) for each in Environment),
             *(store.routes(_THEIRS, each) for each in Environment),
             *(store.adapters(_THEIRS, each, 100) for each in Environment),
+            *(store.datasets(_THEIRS, each, 100) for each in Environment),
         ])  # fmt: skip
 
 
@@ -336,6 +359,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         world.gateway.store.set_limit(_THEIRS, Limit(
             "lim_SECRET", _THEIRS, None, None, Measure.TOKENS, Period.TOTAL, 10**9, True, 1
         ))  # fmt: skip
+        world.gateway.store.add_dataset(_THEIRS, _THEIR_DATASET)
         world.gateway.store.add_decision(_THEIRS, a_decision(_THEIR_DECISION, _THEIRS))
         world.gateway.store.add_job(_THEIRS, a_job(_THEIR_JOB, _THEIRS))
         await world.gateway.access.refresh()
@@ -363,6 +387,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             "request": done.headers["x-freehold-request-id"], "group": "secret-team",
             "person": _THEIR_SESSION.person_id, "session": _THEIR_SESSION.id,
             "decision": _THEIR_DECISION, "job": _THEIR_JOB,
+            "dataset": _THEIR_DATASET.id, "dataset digest": _THEIR_DATASET.digest,
         })  # fmt: skip
 
 
@@ -390,6 +415,7 @@ async def test_the_table_names_every_operation_and_nothing_else(house: House) ->
             "session_id": "session",
             "decision": "decision",
             "job": "job",
+            "dataset": "dataset",
         }
         for parameter, kind in named.items():
             assert f"{{{parameter}}}" not in path or kind in kinds, path
@@ -415,7 +441,7 @@ async def test_no_answer_tells_of_anything_of_another_tenants(
     answer = await house.ask(method, (path, None if method == "GET" else {}), "NOTHING")
     for kind, name in house.theirs.items():
         assert name not in answer[1], kind
-    assert not re.search("secret-(bot|co|key|lora|rule|team|sub|name)", answer[1])
+    assert not re.search("secret-(bot|co|data|key|lora|rule|team|sub|name)", answer[1])
 
 
 async def test_the_same_names_are_free_for_everybody(house: House) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
+from freehold.core.dataset import Dataset, DatasetKind
 from freehold.core.decision import Decision
 from freehold.core.job import Job, JobKind, JobState
 from freehold.core.limit import Limit, Measure, Period
@@ -120,12 +121,25 @@ def a_job(job_id: str, tenant: str = "ten_a", **fields: Any) -> Job:
     return replace(made, **fields)
 
 
+def a_dataset(tenant_id: str, called: str = "x", **fields: Any) -> Dataset:
+    """One whose digest is of its tenant and name."""
+    digest = f"sha256:{hashlib.sha256(f'{tenant_id} {called}'.encode()).hexdigest()}"
+    made = {
+        "id": f"dat_{tenant_id}_{called}", "tenant_id": tenant_id, "environment": Environment.DEV,
+        "name": called, "version": 1, "digest": digest, "kind": DatasetKind.CHAT, "train": 9,
+        "held_out": 1, "licence": "LicenseRef-own", "origin": f"of {tenant_id}",
+        "created_at_us": 1, "created_by": "local",
+    }  # fmt: skip
+    return Dataset(**made | fields)
+
+
 def furnish(store: SqlStore, tenant: str) -> None:
     store.add_tenant(tenant, f"house of {tenant}", 1)
     store.add_key(a_key(f"key_{tenant}", tenant))
     store.put_routes(tenant, Environment.DEV, [a_route(tenant, "m"), a_route(tenant, "n")])
     store.set_route(tenant, a_route(tenant, "a person's"))
     store.add_adapters(tenant, [adapter(tenant, f"a {tenant}", id=f"adp_{tenant}")])
+    store.add_dataset(tenant, a_dataset(tenant, "tickets", id=f"dat_{tenant}"))
     store.put_policy(Policy("nights", f"of {tenant}", tenant))
     store.set_limit(tenant, a_limit(tenant))
     store.add_decision(tenant, a_decision(f"dec_{tenant}", tenant))

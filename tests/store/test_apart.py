@@ -15,6 +15,7 @@ from freehold.core.tenant import IsolationClass
 from freehold.store.holds import Wanted
 from freehold.store.sql import SqlStore
 from tests.store.making import (
+    a_dataset,
     a_decision,
     a_job,
     a_key,
@@ -50,6 +51,15 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         tenant, [adapter(tenant, f"added by {tenant}", id=f"adp_{uuid4()}")]
     ),
     "remove_adapter": lambda store, tenant: store.remove_adapter(tenant, "adp_ten_a"),
+    "datasets": lambda store, tenant: store.datasets(tenant, Environment.DEV, 10),
+    "dataset": lambda store, tenant: [
+        store.dataset(tenant, Environment.DEV, name)
+        for name in ("dat_ten_a", a_dataset("ten_a", "tickets").digest)
+    ],
+    "add_dataset": lambda store, tenant: store.add_dataset(
+        tenant, a_dataset(tenant, f"added by {tenant}", id=f"dat_{uuid4()}")
+    ),
+    "remove_dataset": lambda store, tenant: store.remove_dataset(tenant, "dat_ten_a"),
     "key": lambda store, tenant: store.key(tenant, Environment.DEV, "key_ten_a"),
     "replace_key": lambda store, tenant: store.replace_key(
         tenant, "key_ten_a", a_key(f"key_{uuid4()}", tenant), 9, "token"
@@ -148,9 +158,9 @@ def test_every_method_is_listed_with_or_without_a_tenant() -> None:
 
 
 def _seen(store: SqlStore, tenant: str) -> str:
-    reads = ("keys", "key", "routes", "adapters", "usage", "records", "tenant", "holdings",
-             "standing", "policies", "audit_records", "limits", "spent", "decision",
-             "job", "jobs")  # fmt: skip
+    reads = ("keys", "key", "routes", "adapters", "datasets", "dataset", "usage", "records",
+             "tenant", "holdings", "standing", "policies", "audit_records", "limits", "spent",
+             "decision", "job", "jobs")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 
@@ -174,6 +184,7 @@ def test_what_a_tenant_has_is_told_and_gone_with_it(store: SqlStore) -> None:
     held = [(each.kind, each.name, each.environment) for each in store.holdings("ten_a", 10)]
     assert held == [
         ("route", "a person's", "dev"), ("adapter", "a ten_a", "dev"),
+        ("dataset", "tickets@1", "dev"),
         ("key", "name of ten_a", "dev"), ("policy", "nights", "all"),
     ]  # fmt: skip
     other = _seen(store, "ten_b")

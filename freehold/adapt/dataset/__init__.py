@@ -1,0 +1,1 @@
+"""Files of people become datasets: read, checked, split, reported."""
