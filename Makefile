@@ -12,7 +12,9 @@ TEST_PROCESSES ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -p no:langsmith_plugin -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: up install install-dev test test-all test-vllm lint bench lock clean
+TUNE   := .venv-tune
+
+.PHONY: up install install-dev test test-all test-tune test-vllm lint bench lock clean
 
 up: install
 	@exec $(BIN)/freehold up --host "$(HOST)" --port "$(PORT)"
@@ -37,8 +39,19 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock
 test: install-dev lint
 	$(PYTEST) -m "not slow"
 
-test-all: install-dev lint
+test-all: install-dev lint test-tune
 	$(PYTEST)
+
+# Training, and what it is compared with, in an environment of its own: PyTorch is large.
+test-tune: $(TUNE)/.installed
+	OMP_WAIT_POLICY=PASSIVE $(TUNE)/bin/python -m pytest tests/tune
+
+$(TUNE)/.installed: requirements/tune.lock pyproject.toml
+	@test -x $(TUNE)/bin/python || $(PYTHON) -m venv $(TUNE)
+	@echo "Installing PyTorch and what training is compared with into $(TUNE) ..."
+	@$(TUNE)/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements/tune.lock
+	@$(TUNE)/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
+	@touch $@
 
 # With vLLM: FREEHOLD_TEST_VLLM_PYTHON names an interpreter that has it (its CPU build does),
 # FREEHOLD_TEST_VLLM_MODEL a folder that tests/contract/engines/vllm_checkpoint.py made.
@@ -70,7 +83,8 @@ bench: install-dev
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 lock:
 	$(LOCK) --extra dev --extra clients pyproject.toml -o requirements/dev.lock
+	$(LOCK) --extra dev --extra tune --extra tune-peers -c requirements/dev.lock pyproject.toml -o requirements/tune.lock
 	$(LOCK) --extra build -c requirements/dev.lock pyproject.toml -o requirements/base.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TUNE) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -56,6 +56,7 @@ class Code(StrEnum):
     ADAPTER_UNAVAILABLE = "adapter_unavailable"
     ADAPTER_MISMATCH = "adapter_mismatch"
     LIMIT_REACHED = "limit_reached"
+    TRAINING_FAILED = "training_failed"
     CLIENT_TOO_SLOW = "client_too_slow"
     UPSTREAM_REFUSED = "upstream_refused"
     UPSTREAM_RATE_LIMITED = "upstream_rate_limited"

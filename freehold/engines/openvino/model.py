@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,8 +12,8 @@ from freehold.core.ids import new_id
 from freehold.engines.openvino.adapters import Adapter, Shelf
 from freehold.engines.openvino.answer import Answer
 from freehold.engines.openvino.blocks import BlockPool
-from freehold.engines.openvino.chat import encode_chat
 from freehold.engines.openvino.prepared import prepare
+from freehold.engines.openvino.prompt import Prompt, Prompts, template_of
 from freehold.engines.openvino.quantize import Format
 from freehold.engines.openvino.request import Request
 from freehold.engines.openvino.runner import BLOCK, Options, Runner
@@ -23,19 +22,11 @@ from freehold.engines.openvino.scheduler import Limits, Scheduler
 from freehold.engines.openvino.sequence import Sequence as Tokens
 from freehold.engines.openvino.slots import Slots
 from freehold.engines.openvino.structure import Matcher, Structure
-from freehold.engines.openvino.template import ChatTemplate
 from freehold.engines.openvino.tokenizer import Tokenizer
-from freehold.engines.openvino.tools import Told, Tools
+from freehold.engines.openvino.tools import Told
 
 _CHECKED_AT_ONCE = 16
 _SPOILT = frozenset({Code.FILE_INVALID, Code.FILE_REFUSED, Code.DIGEST_MISMATCH})
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    tokens: list[int]
-    text: str  # a completion's; chat has none
-    told: Told | None = None  # a chat's
 
 
 class Model:
@@ -43,8 +34,7 @@ class Model:
         self.digest: str = options.digest
         self._context: int = options.context
         self._tokenizer = Tokenizer.of_model(files)
-        self._template = self._template_of(options)
-        self._tools = Tools(self._template, self._tokenizer) if self._template else None
+        self._prompts = self._prompts_of(options)
         prepared = prepare(options.digest, files, _format(options.weights), options.cache)
         exact = options.weights == "float32"
         how = Options(
@@ -73,16 +63,12 @@ class Model:
         if endpoint != CHAT:
             tokens = self._tokenizer.encode(body["prompt"], parse_special=False)
             return Prompt(tokens, body["prompt"])
-        if self._template is None or self._tools is None:
+        if self._prompts is None:
             raise UserError(
                 Code.UNSUPPORTED_ENDPOINT,
                 "This model has no chat template: use completions, or pull a chat model.",
             )
-        told, markers = self._tools.told(body), self._tools.markers
-        tokens = encode_chat(
-            self._tokenizer, self._template, told.messages, told.tools, markers=markers
-        )
-        return Prompt(tokens, "", told)
+        return self._prompts.chat(body)
 
     def admit(self, endpoint: str, body: dict[str, Any]) -> Request:
         """Everything about a request that can be refused; its adapter is in memory then,
@@ -104,7 +90,7 @@ class Model:
             prompt=read.text,
             alternatives=sampling.alternatives,
             calls=read.told.own_reader if read.told else None,
-            markers=self._tools.tokens if self._tools else None,
+            markers=self._prompts.tools.tokens if self._prompts else None,
         )
         digest = body.get("adapter")
         request = Request(
@@ -169,16 +155,10 @@ class Model:
             self._shelf.drop(digest)
         return refused
 
-    def _template_of(self, options: argparse.Namespace) -> ChatTemplate | None:
-        tokenizer = self._tokenizer
-        if not tokenizer.chat_template:
+    def _prompts_of(self, options: argparse.Namespace) -> Prompts | None:
+        if not self._tokenizer.chat_template:
             return None
-        return ChatTemplate(
-            tokenizer.chat_template,
-            expected_digest=options.template_digest,
-            bos_token=tokenizer.text_of(tokenizer.bos),
-            eos_token=tokenizer.text_of(tokenizer.eos),
-        )
+        return Prompts(self._tokenizer, template_of(self._tokenizer, options.template_digest))
 
 
 def _format(text: str) -> Format:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from freehold.core.errors import UserError
 from freehold.engines.openvino import safetensors
 from freehold.engines.openvino.quantize import Format, Matrix, quantize
 from freehold.engines.openvino.shape import SITES, Shape
@@ -42,7 +43,8 @@ def prepare(
     """From `kept_in` if it is there whole, else made, and kept. `told` hears of layers."""
     kept = kept_in / f"{digest.removeprefix('sha256:')}-{format}.v{_VERSION}" if kept_in else None
     if kept is not None:
-        with suppress(OSError, ValueError, KeyError, TypeError):  # damaged: made again
+        # Damaged: made again.
+        with suppress(OSError, ValueError, KeyError, TypeError, UserError):
             return _load(kept)
     made = _made(open_weights(files), format, told)
     if kept is not None:
@@ -61,17 +63,26 @@ def _made(weights: Weights, format: Format, told: Callable[[int, int], None]) ->
     made.vectors["norm.weight"] = weights.read("norm.weight")
     for layer in range(shape.layers):
         told(layer, shape.layers)
-        for site, linears in SITES:
-            names = [f"layers.{layer}.{_MODULES[site]}.{linear}" for linear in linears]
-            fused = np.concatenate([weights.read(f"{name}.weight") for name in names])
-            made.matrices[f"{layer}.{site}"] = quantize(fused, format)
-            if any(weights.has(f"{name}.bias") for name in names):
-                biases = [_bias(weights, name) for name in names]
-                made.vectors[f"{layer}.{site}.bias"] = np.concatenate(biases)
-        for name in _norms(shape):
+        for site, _ in SITES:
+            matrix, bias = fused(weights, layer, site)
+            made.matrices[f"{layer}.{site}"] = quantize(matrix, format)
+            if bias is not None:
+                made.vectors[f"{layer}.{site}.bias"] = bias
+        for name in norms(shape):
             full = f"layers.{layer}.{name}.weight"
             made.vectors[full] = weights.read(full)
     return made
+
+
+def fused(
+    weights: Weights, layer: int, site: str
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """A site's linears side by side, and their biases if they have any."""
+    names = [f"layers.{layer}.{_MODULES[site]}.{linear}" for linear in dict(SITES)[site]]
+    matrix = np.concatenate([weights.read(f"{name}.weight") for name in names])
+    if not any(weights.has(f"{name}.bias") for name in names):
+        return matrix, None
+    return matrix, np.concatenate([_bias(weights, name) for name in names])
 
 
 def _bias(weights: Weights, name: str) -> npt.NDArray[np.float32]:
@@ -80,7 +91,8 @@ def _bias(weights: Weights, name: str) -> npt.NDArray[np.float32]:
     return np.zeros(weights.shape.linears()[name.rsplit(".", 1)[1]][1], np.float32)
 
 
-def _norms(shape: Shape) -> Iterator[str]:
+def norms(shape: Shape) -> Iterator[str]:
+    """A layer's, by their names."""
     yield from ("input_layernorm", "post_attention_layernorm")
     if shape.qk_norm:
         yield from ("self_attn.q_norm", "self_attn.k_norm")

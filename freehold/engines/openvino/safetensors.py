@@ -25,6 +25,8 @@ class Tensors:
 
     def __init__(self, path: Path) -> None:
         self._bytes = np.memmap(path, np.uint8, "c")  # the runtime asks for memory it may write
+        if self._bytes.size < 8:
+            raise ValueError("it is cut short")
         (length,) = struct.unpack("<Q", self._bytes[:8].tobytes())
         header = json.loads(self._bytes[8 : 8 + length].tobytes())
         self.metadata: dict[str, str] = header.pop("__metadata__", {})

@@ -1,0 +1,155 @@
+"""The job that trains an adapter: reads the data as serving would, trains, and leaves a folder
+that PEFT reads.
+
+Nothing here needs PyTorch until it is known that there is something to train on. What follows
+another spec, or goes on after a kill, is found in the work folder.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from freehold import __version__
+from freehold.adapt import rows
+from freehold.adapt.recipe import Recipe, Sizes, max_tokens, recipe_of
+from freehold.adapt.rows import Encoder, Read
+from freehold.core.errors import Code, UserError
+from freehold.core.gguf import read_header
+from freehold.engines import told_files
+from freehold.engines.openvino.prompt import prompts_of
+
+FOLDER = "adapter"
+_VOCABULARY = "tokenizer.json"
+
+
+class Tell(Protocol):
+    """What a job may say, and whether it is asked to end."""
+
+    def must_end(self) -> bool: ...
+
+    def progress(self, **figures: Any) -> None: ...
+
+    def log(self, text: str) -> None: ...
+
+
+def run(spec: Mapping[str, Any], work: Path, home: Path, tell: Tell) -> Mapping[str, Any] | None:
+    """The result, or None when it was asked to end and wrote a checkpoint. Raises `UserError`
+    for what the caller can mend, `OSError` for a full disk."""
+    if find_spec("torch") is None:
+        raise UserError(
+            Code.NOT_INSTALLED,
+            "Training needs PyTorch, which is not installed here: install freehold[tune] and "
+            "start it again.",
+        )
+    files = base_files(spec)
+    tokenizer, template, prompts = prompts_of(files)
+    context, hidden = _told_sizes(files)
+    most = max_tokens(spec, context)
+    encoder, kind = Encoder(tokenizer, prompts), str(spec["data_kind"])
+    train = rows.read(Path(spec["train"]), kind, encoder, most)
+    held_out = rows.read(Path(spec["held_out"]), kind, encoder, most)
+    _tell_left_out(tell, train)
+    recipe = recipe_of(spec, Sizes(hidden, context, len(train.examples), _tokens(train)))
+    _check_kind(recipe, kind)
+    tell.log(_sentence(recipe, train))
+    manifest = {
+        "base_digest": spec["base"],
+        "tokenizer_digest": _tokenizer_digest(files, spec["base"]),
+        "template_digest": template.digest,
+        "dataset_digest": spec.get("dataset"),
+        "recipe": recipe.plain(),
+        "licences": dict(spec.get("licences") or {}),
+        "made_with": _made_with(),
+    }
+    owner = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    # Threads that wait for each other by spinning take the cores from whoever serves, and
+    # from each other where there are fewer cores than threads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from freehold.adapt.train_loop import Job, Training
+
+    job = Job(spec, files, recipe, train, held_out, work, home / "cache", owner, manifest)
+    return Training(job, tell).run()
+
+
+def base_files(spec: Mapping[str, Any]) -> dict[str, Path]:
+    """By their names. Raises `MODEL_NOT_FOUND` where they are not there, `DIGEST_MISMATCH`
+    where they are not those that serve."""
+    path = Path(spec["base_path"])
+    if path.is_dir():
+        files = {each.name: each for each in sorted(path.iterdir()) if each.is_file()}
+    else:
+        files = {"model.gguf": path} if path.is_file() else {}
+    if not files:
+        raise UserError(
+            Code.MODEL_NOT_FOUND,
+            f"The base {str(spec['base'])[:19]} is not there (any more): pull it again.",
+        )
+    if told_files.digest(files) != spec["base"]:
+        raise UserError(
+            Code.DIGEST_MISMATCH,
+            f"The base {str(spec['base'])[:19]} was changed on the disk: pull it again.",
+        )
+    return files
+
+
+def _told_sizes(files: Mapping[str, Path]) -> tuple[int, int]:
+    """The base's context and width."""
+    from freehold.catalog import checkpoint
+
+    header = checkpoint.read(files)
+    if header is None:
+        header = read_header(next(iter(files.values())))
+    return header.context_length, header.embedding_length
+
+
+def _tokenizer_digest(files: Mapping[str, Path], base: str) -> str:
+    """A GGUF file holds its tokenizer, and is known as a whole."""
+    return told_files.digest({"": files[_VOCABULARY]}) if _VOCABULARY in files else base
+
+
+def _made_with() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {
+        "freehold": __version__,
+        "torch": version("torch"),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def _tokens(read: Read) -> int:
+    pairs = sum(len(each.chosen.ids) + len(each.rejected.ids) for each in read.pairs)
+    return pairs + sum(len(row.ids) for row in read.rows)
+
+
+def _check_kind(recipe: Recipe, kind: str) -> None:
+    if (recipe.objective == "dpo") != (kind == "preference"):
+        wanted = "chats" if recipe.objective == "sft" else "pairs of answers"
+        raise UserError(
+            Code.INVALID_VALUE,
+            f"The data set holds {kind} examples, and the objective {recipe.objective} learns "
+            f"from {wanted}: choose the other objective, or another data set.",
+            param="objective",
+        )
+
+
+def _tell_left_out(tell: Tell, train: Read) -> None:
+    if train.too_long:
+        tell.log(f"Left out {train.too_long} examples that are longer than is allowed.")
+    if train.unusable:
+        tell.log(f"Left out {train.unusable} examples that hold nothing to be learned.")
+
+
+def _sentence(recipe: Recipe, train: Read) -> str:
+    bits = f"{recipe.bits} bits" if recipe.bits else "16 bits"
+    return (
+        f"{len(train.examples)} examples of {_tokens(train)} tokens, {recipe.objective}, base in "
+        f"{bits}, rank {recipe.rank}, learning rate {recipe.learning_rate:g}, at most "
+        f"{recipe.epochs} epochs."
+    )
