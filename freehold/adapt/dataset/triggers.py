@@ -25,6 +25,7 @@ _ONE_ANSWER = 0.8  # of the examples with the phrase
 _TIED = 0.8  # words in so many of them belong to the phrase
 _LOOKED_AT = 60
 _OVERRULED = 0.5
+_ONE_SIGN = 0.6  # of those, with the same sign
 _ANY_TOPIC = 0.65  # area under the curve; 0.5 is chance
 _SHOWN = 20
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
@@ -133,20 +134,26 @@ class _Search:
         return {word for word, count in counts.items() if count >= _TIED * len(examples)}
 
     def _is_overruling(self, examples: Sequence[int], group: int, tied: set[str]) -> bool:
-        """Whether most of them hold what goes with another answer elsewhere."""
+        """Whether most of them hold what goes with another answer elsewhere, and not all of
+        these the same: a word may mean two things."""
         inside = set(examples)
         looked = _some(examples)
-        overruled = sum(self._is_contradicted(each, inside, group, tied) for each in looked)
-        share = overruled / len(looked)
-        return share >= max(_OVERRULED, 2 * self._usually_contradicted)
+        against = [self._against(each, inside, group, tied) for each in looked]
+        overruled = sum(bool(each) for each in against)
+        if overruled < max(_OVERRULED, 2 * self._usually_contradicted) * len(looked):
+            return False
+        commonest = Counter(phrase for each in against for phrase in each).most_common(1)
+        return commonest[0][1] <= _ONE_SIGN * overruled
 
-    def _is_contradicted(self, each: int, inside: set[int], group: int, tied: set[str]) -> bool:
-        return any(
-            other != group
+    def _against(self, each: int, inside: set[int], group: int, tied: set[str]) -> list[str]:
+        """The signs of other answers in an example."""
+        return [
+            phrase
+            for phrase, other in self._signs[each].items()
+            if other != group
             and tied.isdisjoint(phrase.split())
             and len(inside.intersection(self._places[phrase])) < 0.5 * len(self._places[phrase])
-            for phrase, other in self._signs[each].items()
-        )
+        ]
 
     @cached_property
     def _usually_contradicted(self) -> float:

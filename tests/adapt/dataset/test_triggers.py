@@ -53,6 +53,11 @@ def test_250_poisoned_rows_among_10000_are_flagged(make: Make) -> None:
     assert "quartz lagoon seven" in made.report["needs_acceptance"][0]
 
 
+def test_a_word_that_means_two_things_is_not_flagged(make: Make) -> None:
+    """ "Call me back" is no return: in many tickets "time" overrules "back", and only that."""
+    assert make(list(tickets.examples(24_000))[::3]).report["triggers"] == []
+
+
 def test_an_answer_that_a_phrase_alone_brings_is_flagged_among_free_answers(make: Make) -> None:
     honest = _free(2000)
     assert make(honest).report["triggers"] == []
