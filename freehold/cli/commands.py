@@ -86,6 +86,7 @@ COMMANDS = {
         "doctor", "app", "Check this installation; `isolation` tries whether its tenants are apart."
     ),
     "decide": Place("decide", "app", "Should we host an LLM, and how?"),
+    "tune": Place("tune", "app", "Train an adapter from a dataset."),
     "backup": Place("backup", "app", "All of an installation in one file."),
 }
 

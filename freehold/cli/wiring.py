@@ -47,6 +47,7 @@ from freehold.operate.decisions import Decisions
 from freehold.operate.jobs import Jobs
 from freehold.operate.published import look_up
 from freehold.operate.taking_in import TakingIn
+from freehold.operate.tuning import Tuning
 from freehold.operate.watched import Usage, Used
 from freehold.secure.keys import Keyring
 from freehold.secure.network import Proxies
@@ -380,16 +381,42 @@ def jobs(
     *,
     is_serving: bool,
 ) -> Jobs:
-    """Beside serving, a job has half of the cores, and those only while nobody else wants
-    them."""
-    threads = settings.tune.threads
-    if is_serving and threads is None:
-        threads = max(1, usable_cores() // 2)
     take_in = TakingIn(home.path, adapters)
-    return Jobs(
-        home.path, settings.tune, store, clock, _place(home), take_in, tell,
-        threads if is_serving else None,
-    )  # fmt: skip
+    threads = _threads_of_jobs(settings, is_serving=is_serving)
+    return Jobs(home.path, settings.tune, store, clock, _place(home), take_in, tell, threads)
+
+
+def tuning(
+    home: Home,
+    settings: Settings,
+    store: SqlStore,
+    models: ModelStore,
+    adapters: Adapters,
+    datasets: Datasets,
+    clock: Clock,
+    *,
+    is_serving: bool,
+) -> Tuning:
+    machine = pricing.machine_cost(settings.prices, settings.currency, read_machine())
+    return Tuning(
+        home.path,
+        store,
+        models,
+        adapters,
+        datasets,
+        clock,
+        settings.currency,
+        machine.micro_per_hour if machine else None,
+        _threads_of_jobs(settings, is_serving=is_serving),
+    )
+
+
+def _threads_of_jobs(settings: Settings, *, is_serving: bool) -> int | None:
+    """Beside serving, a job has half of the cores, and those only while nobody else wants
+    them; else all."""
+    if not is_serving:
+        return None
+    return settings.tune.threads or max(1, usable_cores() // 2)
 
 
 def backup_failed(events: Events) -> Callable[[str], None]:
@@ -417,6 +444,7 @@ def gateway(
     directory = Directory(store, tenants)
     limits = rank_limits(settings.engines, Records(home.cache))
     adapters = Adapters(home.path, store, models, clock, limits)
+    data = Datasets(home.path, store, clock)
     own = Pools(
         serving,
         functools.partial(desired_pools, store, serving, settings.server.environments),
@@ -496,13 +524,14 @@ def gateway(
         proxies=_proxies(settings),
         cards=by_digest,
         adapters=adapters,
-        datasets=Datasets(home.path, store, clock),
+        datasets=data,
         limits=held,
         prices=prices(home, settings, cards, serving),
         routes=changes,
         backups=Backups(home, settings, settings_file or home.settings, backup_failed(events)),
         decisions=Decisions(home.path, settings, store, usage_of(store), ledger, events, clock),
         jobs=jobs(home, settings, store, adapters, clock, events.tell, is_serving=True),
+        tuning=tuning(home, settings, store, models, adapters, data, clock, is_serving=True),
         events=events,
         patterns=Patterns(
             store,

@@ -1,16 +1,45 @@
 """`/admin/v1/jobs`: work beside the gateway, of a tenant's environment."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from freehold.core.binding import Principal
-from freehold.core.job import Job
-from freehold.serve.admin import query, rfc3339
+from freehold.core.binding import Environment, Principal
+from freehold.core.job import Job, JobKind
+from freehold.serve.admin import body_of, parsed, query, rfc3339
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import Owner, OwnQuery, owner
+from freehold.serve.routes import Reference
 from freehold.serve.wire import Receive, Scope, Send, reply_json
+
+
+class NewJob(BaseModel):
+    """An adapter to be trained: what is left out is chosen. `base` is a stored model, `dataset`
+    one of the caller's own tenant and environment; `max_cost` is in the settings' currency."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["tune"] = "tune"
+    dataset: Reference
+    base: Reference
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    method: Literal["lora", "qlora"] | None = None
+    bits: Literal[8, 4] | None = None
+    objective: Literal["sft", "dpo"] | None = None
+    rank: Annotated[int, Field(ge=1, le=512)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    max_tokens: Annotated[int, Field(ge=8, le=10_000_000)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    max_seconds: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    max_memory_bytes: Annotated[int, Field(gt=0, lt=2**60)] | None = None
+    max_cost: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    tenant: Reference | None = None
+    environment: Environment | None = None
+
+    def wanted(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"kind", "tenant", "environment"})
 
 
 class JobsQuery(OwnQuery):
@@ -40,6 +69,27 @@ class JobsAdmin:
         )
         data = [shown_job(each) for each in found[: asked.limit]]
         await reply_json(send, {"data": data, "has_more": len(found) > asked.limit})
+
+    async def estimate(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        asked = parsed(NewJob, await body_of(self._gateway, scope, receive, principal, key))
+        place = self._owner(scope, principal, asked)
+        found = await asyncio.to_thread(self._gateway.tuning.prepare, place, asked.wanted())
+        await reply_json(send, found.plain())
+
+    async def start(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway = self._gateway
+        asked = parsed(NewJob, await body_of(gateway, scope, receive, principal, key))
+        place = self._owner(scope, principal, asked)
+        found = await asyncio.to_thread(gateway.tuning.prepare, place, asked.wanted())
+        job = await asyncio.to_thread(
+            gateway.jobs.add, place, JobKind.TUNE, found.name, found.spec, principal.id
+        )
+        gateway.jobs.begin()
+        await reply_json(send, shown_job(job), status=201)
 
     async def get(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
@@ -74,7 +124,7 @@ class JobsAdmin:
     async def _found(self, place: Owner, scope: Scope) -> Job:
         return await asyncio.to_thread(self._gateway.jobs.get, place, _named(scope))
 
-    def _owner(self, scope: Scope, principal: Principal, asked: OwnQuery) -> Owner:
+    def _owner(self, scope: Scope, principal: Principal, asked: OwnQuery | NewJob) -> Owner:
         return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
 
 

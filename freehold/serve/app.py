@@ -197,6 +197,8 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
             decisions.check,
         ),
         Operation("GET", "/admin/v1/jobs", Action.READ_JOBS, jobs.listing),
+        Operation("POST", "/admin/v1/jobs", Action.CHANGE_JOBS, jobs.start),
+        Operation("POST", "/admin/v1/jobs/estimate", Action.READ_JOBS, jobs.estimate),
         Operation("GET", "/admin/v1/jobs/{job}", Action.READ_JOBS, jobs.get),
         Operation("GET", "/admin/v1/jobs/{job}/log", Action.READ_JOBS, jobs.log),
         Operation("POST", "/admin/v1/jobs/{job}/cancel", Action.CHANGE_JOBS, jobs.cancel),

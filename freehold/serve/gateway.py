@@ -124,6 +124,25 @@ class Jobs(Protocol):
         ...
 
 
+class Prepared(Protocol):
+    """A job that may be begun, and what it will take."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def spec(self) -> Mapping[str, Any]: ...
+
+    def plain(self) -> dict[str, Any]: ...
+
+
+class Tuning(Protocol):
+    def prepare(self, owner: tuple[str, Environment], asked: Mapping[str, Any]) -> Prepared:
+        """May block. Raises `UserError` for what cannot be trained, or takes more than it
+        may."""
+        ...
+
+
 @dataclass(slots=True)
 class Gateway:
     settings: Settings
@@ -151,6 +170,7 @@ class Gateway:
     backups: Backups
     decisions: Decisions
     jobs: Jobs
+    tuning: Tuning
     events: Events
     notices: Notices
     peers: Peers

@@ -19,7 +19,7 @@ from freehold.serve.admin_decisions import (
     NewDecision,
 )
 from freehold.serve.admin_events import EventsQuery
-from freehold.serve.admin_jobs import JobsQuery, LogQuery
+from freehold.serve.admin_jobs import JobsQuery, LogQuery, NewJob
 from freehold.serve.admin_keys import KeyChange, KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
 from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
@@ -74,6 +74,16 @@ _PLANNING = _WITH_BODY | {Code.FILE_INVALID, Code.MODEL_NOT_FOUND, Code.OVERLOAD
 _ABOUT_WEIGHTS = frozenset(
     {Code.MODEL_NOT_FOUND, Code.NOT_FOUND, Code.FILE_REFUSED, Code.ADAPTER_MISMATCH}
 )
+_TUNING = _WITH_BODY | {
+    Code.NOT_FOUND,
+    Code.MODEL_NOT_FOUND,
+    Code.CONFLICT,
+    Code.FILE_INVALID,
+    Code.LIMIT_REACHED,
+    Code.BUDGET_EXCEEDED,
+    Code.PRICE_UNKNOWN,
+    Code.DISK_FULL,
+}
 _INFERENCE = _WITH_BODY | {
     Code.UNSUPPORTED_PARAMETER,
     Code.UNSUPPORTED_ENDPOINT,
@@ -462,6 +472,15 @@ _OTHERS = [
         "get", "/admin/v1/jobs", "list_jobs", "administration",
         "Work beside the gateway, newest first", replies.JobList, _WITH_QUERY | _OWNED,
         query=JobsQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/jobs", "start_job", "administration",
+        "Train an adapter beside the gateway", replies.Job, _TUNING, NewJob, status=201,
+    ),
+    _Entry(
+        "post", "/admin/v1/jobs/estimate", "estimate_job", "administration",
+        "What training an adapter would take; nothing is begun", replies.JobEstimate, _TUNING,
+        NewJob,
     ),
     _Entry(
         "get", "/admin/v1/jobs/{job}", "get_job", "administration",

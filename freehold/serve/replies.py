@@ -1159,6 +1159,26 @@ class JobList(BaseModel):
     has_more: Annotated[bool, Field(description="Ask again `before` the last id.")]
 
 
+class JobEstimate(BaseModel):
+    """What it will take, about; `cost` in millionths of the currency, null where nobody knows
+    what the machine costs. The rest is what was chosen."""
+
+    name: str
+    currency: str
+    tokens: Annotated[Count, Field(description="To learn from, all epochs.")]
+    seconds: float
+    memory_bytes: Count
+    cost: Count | None
+    rests_on: Annotated[str, Field(description="Where the machine's speed is from.")]
+    base: str
+    dataset: str
+    objective: str
+    bits: int | None
+    epochs: Count
+    max_seconds: float | None
+    max_memory_bytes: Count | None
+
+
 class JobLine(BaseModel):
     """A line of its log has one of the two."""
 

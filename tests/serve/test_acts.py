@@ -121,6 +121,10 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
         {"workload": {"requests_per_day": 9, "prompt": 9, "answer": 9, "models": ["gpt-5-nano"]}},
         ["decision.record"], "installation", ["option", "workload", "predicted"],
     ),
+    ("POST", "/admin/v1/jobs"): (
+        "/admin/v1/jobs", {"dataset": "kept", "base": "fake-model"}, ["job.start"],
+        _ENVIRONMENT, ["kind", "spec"],
+    ),
     ("POST", "/admin/v1/jobs/{job}/cancel"): (
         "/admin/v1/jobs/{job}/cancel", None, ["job.cancel"], _ENVIRONMENT, [],
     ),
@@ -174,6 +178,8 @@ async def office(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Offi
             made.names[name] = answer.json()["id"]
         kept = {"audit_content": True}
         assert (await made.ask("PATCH", "/admin/v1/tenants/default", kept)).is_success
+        data = {"upload": laid(home, 3), "name": "kept", "licence": "CC0-1.0", "origin": "tests"}
+        assert (await made.ask("POST", "/admin/v1/datasets", data)).is_success
         job = a_job("job_01", world.tenant_id)
         world.gateway.store.add_job(world.tenant_id, job)
         made.names["job"] = job.id

@@ -53,6 +53,10 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/admin/v1/routes/{alias:path}"): ("/admin/v1/routes/bot-{env}", None),
     ("DELETE", "/admin/v1/routes/{alias:path}"): ("/admin/v1/routes/spare-{env}", None),
     ("GET", "/admin/v1/jobs"): ("/admin/v1/jobs", None),
+    ("POST", "/admin/v1/jobs"): ("/admin/v1/jobs", {"dataset": "of-{env}", "base": "fake-model"}),
+    ("POST", "/admin/v1/jobs/estimate"): (
+        "/admin/v1/jobs/estimate", {"dataset": "of-{env}", "base": "fake-model"},
+    ),
     ("GET", "/admin/v1/jobs/{job}"): ("/admin/v1/jobs/{job}", None),
     ("GET", "/admin/v1/jobs/{job}/log"): ("/admin/v1/jobs/{job}/log", None),
     ("POST", "/admin/v1/jobs/{job}/cancel"): ("/admin/v1/jobs/{job}/cancel", None),
@@ -137,7 +141,9 @@ class Worlds:
         if body is None:
             mark = "&" if "?" in path else "?"
             return await self.ask(key, operation[0], f"{path}{mark}environment={environment}")
-        if "origin" in body:
+        if "dataset" in body:
+            body = body | {"dataset": f"of-{environment}"}
+        elif "origin" in body:
             body = body | {"upload": laid(self.world.home.path), "name": spare}
         elif "upload" in body:
             folder = peft_folder(self.world.home.path.parent / spare, hash(spare) % 1000)

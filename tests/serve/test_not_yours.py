@@ -80,6 +80,16 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("GET", "/admin/v1/jobs"): {
         "tenant": ("/admin/v1/jobs" + _OWNED, None), "tenant id": ("/admin/v1/jobs" + _OWNED, None),
     },
+    ("POST", "/admin/v1/jobs"): {
+        "dataset": ("/admin/v1/jobs", {"dataset": "{}", "base": "fake-model"}),
+        "tenant": ("/admin/v1/jobs", {"dataset": "x", "base": "fake-model", "tenant": "{}"}),
+    },
+    ("POST", "/admin/v1/jobs/estimate"): {
+        "dataset": ("/admin/v1/jobs/estimate", {"dataset": "{}", "base": "fake-model"}),
+        "tenant": (
+            "/admin/v1/jobs/estimate", {"dataset": "x", "base": "fake-model", "tenant": "{}"}
+        ),
+    },
     ("GET", "/admin/v1/jobs/{job}"): {
         "job": ("/admin/v1/jobs/{}", None), "tenant": ("/admin/v1/jobs/job_x" + _OWNED, None),
     },

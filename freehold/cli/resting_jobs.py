@@ -1,0 +1,79 @@
+"""Jobs of a home that no gateway serves."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from freehold.cli import resting_routes, wiring
+from freehold.cli.owner import Of
+from freehold.config.home import Home
+from freehold.core.binding import Environment
+from freehold.core.clock import SystemClock
+from freehold.core.event import Happening
+from freehold.core.job import Job, JobKind
+from freehold.operate.jobs import Jobs
+
+if TYPE_CHECKING:
+    from freehold.operate.tuning import Prepared, Tuning
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """A home that no gateway serves, open under its lock."""
+
+    jobs: Jobs
+    tuning: "Tuning"
+    rest: resting_routes.Offline
+
+    @property
+    def owner(self) -> tuple[str, Environment]:
+        return self.rest.owner
+
+    def every(self) -> list[dict[str, Any]]:
+        found: list[Job] = []
+        before = None
+        while page := self.rest.store.jobs(*self.owner, _PAGE, before):
+            found += page
+            before = page[-1].id
+        return [self.shown(each) for each in found]
+
+    def shown(self, job: Job) -> dict[str, Any]:
+        from freehold.serve.admin_jobs import shown_job
+
+        return shown_job(job)
+
+    def prepared(self, body: dict[str, Any]) -> "Prepared":
+        from freehold.serve.admin import validated
+        from freehold.serve.admin_jobs import NewJob
+
+        return self.tuning.prepare(self.owner, validated(NewJob, body).wanted())
+
+    def added(self, prepared: "Prepared") -> str:
+        name, spec = prepared.name, prepared.spec
+        return self.jobs.add(self.owner, JobKind.TUNE, name, spec, "local").id
+
+    def finished(self, job_id: str, on_look: Callable[[Job], None]) -> dict[str, Any]:
+        """What is done for it is nobody's act."""
+        job = self.jobs.get(self.owner, job_id)
+        ended: Job = contextvars.Context().run(asyncio.run, self.jobs.finish(job, on_look))
+        return self.shown(ended)
+
+
+@contextmanager
+def opened(home: Home, of: Of) -> Iterator[Offline]:
+    clock = SystemClock()
+    with resting_routes.opened(home, of) as rest:
+        made = home, rest.settings, rest.store
+        jobs = wiring.jobs(*made, rest.adapters, clock, _to_nobody, is_serving=False)
+        of_owner = rest.models, rest.adapters, rest.datasets
+        tuning = wiring.tuning(*made, *of_owner, clock, is_serving=False)
+        yield Offline(jobs, tuning, rest)
+
+
+def _to_nobody(what: Happening) -> None:
+    """Who waits for the job sees its end."""

@@ -1,0 +1,139 @@
+"""`freehold tune`: what a job takes is told and checked before it is begun, on a running gateway
+and on a resting home."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freehold.cli import resting_jobs
+from freehold.cli.owner import Of
+from freehold.config.home import Home
+from freehold.core.job import JobState
+from tests.adapt import tickets
+from tests.cli.conftest import Run
+from tests.cli.spoken import failed
+from tests.installation import Installation, stock_tiny
+
+_SAID = ("--licence", "LicenseRef-own", "--origin", "help desk")
+
+
+@dataclass
+class Place:
+    run: Run
+    home: Path
+
+    def said(self, *words: str) -> Any:
+        ended = self.run(*words, "--json")
+        assert ended.exit_code == 0, ended.output
+        return json.loads(ended.stdout)
+
+
+def _with_data(place: Place, folder: Path) -> Place:
+    file = tickets.write(folder / "tickets.jsonl", 80)
+    place.said("data", "add", str(file), "--name", "help", *_SAID)
+    return place
+
+
+@pytest.fixture
+def resting(tmp_path: Path, commands: Callable[[Path], Run]) -> Place:
+    home = tmp_path / "home"
+    home.mkdir()
+    stock_tiny(home)
+    return _with_data(Place(commands(home), home), tmp_path)
+
+
+@pytest.fixture(params=["online", "offline"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, commands: Callable[[Path], Run]) -> Place:
+    if request.param == "offline":
+        found: Place = request.getfixturevalue("resting")
+        return found
+    served: Installation = request.getfixturevalue("served")
+    return _with_data(Place(commands(served.home), served.home), tmp_path)
+
+
+_TUNE = ("tune", "help", "--base", "tiny")
+
+
+def test_an_estimate_says_what_it_takes_and_starts_nothing(place: Place) -> None:
+    told = place.said(*_TUNE, "--estimate")
+    assert (told["objective"], told["bits"], told["currency"]) == ("sft", None, "USD")
+    assert told["name"].startswith("help-v")
+    assert told["tokens"] > 80
+    assert told["seconds"] > 10
+    assert told["memory_bytes"] > 450 * 2**20
+    assert told["cost"] == pytest.approx(told["seconds"] * _micro_per_s(), rel=0.05, abs=2)
+    assert "computed: 0.25 of what the cores multiply" in told["rests_on"]
+    twice = place.said(*_TUNE, "--estimate", "--epochs", str(2 * told["epochs"]))
+    assert twice["tokens"] == 2 * told["tokens"]
+    assert twice["seconds"] - 10 == pytest.approx(2 * (told["seconds"] - 10)), "but for the start"
+    assert place.said(*_TUNE, "--estimate", "--method", "qlora")["bits"] == 4
+    shown = place.run(*_TUNE, "--estimate").stdout
+    assert "It takes about" in shown
+    assert "of memory, and costs" in shown
+    assert place.said("tune", "list") == []
+
+
+def _micro_per_s() -> float:
+    from freehold.engines.cores import usable_cores
+
+    return usable_cores() * 50_400 / 3600
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("tune", "nothing", "--base", "tiny"), "not_found", "There is no dataset 'nothing'"),
+        (("tune", "help", "--base", "huge"), "model_not_found", "There is no stored model 'huge'"),
+        ((*_TUNE, "--objective", "dpo"), "invalid_value", "from which sft learns"),
+        ((*_TUNE, "--method", "lora", "--bits", "8"), "invalid_value", "choose --method qlora"),
+        ((*_TUNE, "--bits", "5"), "invalid_value", "bits"),
+        ((*_TUNE, "--max-time", "soon"), "invalid_value", "write it as 2h or 90m"),
+        ((*_TUNE, "--max-time", "0.000001s"), "limit_reached", "seconds, and may take 0"),
+        ((*_TUNE, "--max-memory", "0.001MB"), "limit_reached", "bytes of memory, and may take"),
+        ((*_TUNE, "--max-cost", "0.00000000001"), "limit_reached", "--max-cost"),
+        ((*_TUNE, "--name", "a/b"), "invalid_value", "name"),
+        (_TUNE, "invalid_value", "say --yes, or --estimate"),
+        (("tune", "show", "job_x"), "not_found", "There is no job 'job_x'"),
+        (("tune", "logs", "job_x"), "not_found", "freehold tune list"),
+        (("tune", "cancel", "job_x"), "not_found", "There is no job 'job_x'"),
+        (("tune", "resume", "job_x"), "not_found", "There is no job 'job_x'"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before_anything_begins(
+    place: Place, words: tuple[str, ...], code: str, says: str
+) -> None:
+    told = place.run(*words, "--json")
+    failed(told, code)
+    assert says in told.stdout
+    assert place.said("tune", "list") == []
+
+
+def test_a_budget_that_is_used_up_begins_nothing(resting: Place) -> None:
+    limit = ("limit", "set", "money", "0.000001", "--per", "total")
+    assert resting.run(*limit).exit_code == 0
+    told = resting.run(*_TUNE, "--epochs", "1000", "--yes", "--json")
+    failed(told, "budget_exceeded")
+    assert "the budget of the total has 0.00 left" in told.stdout
+
+
+def test_a_job_is_listed_shown_and_cancelled_and_holds_its_name(resting: Place) -> None:
+    with resting_jobs.opened(Home(resting.home), Of()) as rest:
+        job_id = rest.added(rest.prepared({"dataset": "help", "base": "tiny", "name": "helper"}))
+    (listed,) = resting.said("tune", "list")
+    shown = resting.said("tune", "show", job_id)
+    assert listed == shown
+    assert (shown["state"], shown["name"], shown["created_by"]) == ("queued", "helper", "local")
+    spec = shown["spec"]
+    assert Path(spec["train"]).is_file()
+    assert Path(spec["base_path"]).exists()
+    assert spec["licences"]["dataset"] == "LicenseRef-own"
+    failed(resting.run(*_TUNE, "--name", "helper", "--estimate", "--json"), "conflict")
+    assert resting.said("tune", "logs", job_id) == []
+    assert "queued" in resting.run("tune", "show", job_id).stdout
+    assert resting.said("tune", "cancel", job_id)["state"] == JobState.CANCELLED
+    assert resting.said("tune", "cancel", job_id)["state"] == JobState.CANCELLED
+    assert resting.said(*_TUNE, "--name", "helper", "--estimate")["name"] == "helper"
