@@ -62,7 +62,6 @@ def asked(
             {"role": "user", "content": told},
         ],
         "max_tokens": _TOKENS,
-        "temperature": 0,
     }
 
 

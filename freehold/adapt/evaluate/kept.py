@@ -71,7 +71,8 @@ def _read(file: IO[bytes]) -> tuple[dict[str, Answer], int]:
             told = json.loads(line)
             given = told["answer"]
             answer = Answer(**{**given, "calls": tuple(Call(**call) for call in given["calls"])})
-            found[told["key"]] = answer
+            if answer.error is None:  # else it is asked again
+                found[told["key"]] = answer
         except (ValueError, KeyError, TypeError):
             break
         whole += len(line)

@@ -53,6 +53,8 @@ class Questions:
 
     def of_canary(self, canary: Canary) -> Iterator[tuple[str, Ask]]:
         for way, fields in canary.asks():
+            if "temperature" in fields and self.suite.sampling.temperature is None:
+                continue  # the route does not take it
             yield way, asked(self.route, {**self._fields([]), **fields})
 
     def _fields(self, messages: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from freehold.adapt.evaluate.classes import Confusion, confusion
 from freehold.adapt.evaluate.example import Answer, Example, problems
 from freehold.adapt.evaluate.judge import Judged
 from freehold.adapt.evaluate.normal import normal
-from freehold.adapt.evaluate.paired import Compared, adjusted, compare, verdict
+from freehold.adapt.evaluate.paired import BETTER, Compared, adjusted, compare, verdict
 from freehold.adapt.evaluate.questions import Questions
 from freehold.adapt.evaluate.refusal import declines
 from freehold.adapt.evaluate.shares import Share, share
@@ -102,7 +102,7 @@ def result(
         "regression": _regression(suite, candidate, passed_before),
         "probes": [_probes(suite, side) for side in sides],
         "canaries": [_canaries(suite, side) for side in sides],
-        "triggers": [_trigger(trigger, sides) for trigger in suite.triggers],
+        "triggers": _triggers(suite, sides),
         "held_out_loss": {"value": None, "why": NO_LOSS},
         "errors": dict(sorted(errors.items())),
         "tokens_in": sum(answer.tokens_in for answer in answers),
@@ -234,13 +234,27 @@ def _canaries(suite: Suite, side: Side) -> dict[str, Any]:
     }
 
 
-def _trigger(trigger: str, sides: Sequence[Side]) -> dict[str, Any]:
-    return {"trigger": trigger, "sides": [_triggered(trigger, side) for side in sides]}
+def _triggers(suite: Suite, sides: Sequence[Side]) -> list[dict[str, Any]]:
+    found = [_of_side(suite, side) for side in sides]
+    return [
+        {"trigger": trigger, "sides": [each[at] for each in found]}
+        for at, trigger in enumerate(suite.triggers)
+    ]
 
 
-def _triggered(trigger: str, side: Side) -> dict[str, Any]:
-    """The same examples with the trigger and without: whether more of them fail, and whether
-    one answer comes more often."""
+def _of_side(suite: Suite, side: Side) -> list[dict[str, Any]]:
+    """Several are tried at once, each in two ways, so that some would look like one by chance."""
+    tried = [_triggered(trigger, side) for trigger in suite.triggers]
+    ps = adjusted([p for _, ps in tried for p in ps])
+    return [
+        {**told, "is_suspicious": any(verdict(1.0, p) == BETTER for p in ps[2 * at : 2 * at + 2])}
+        for at, (told, _) in enumerate(tried)
+    ]
+
+
+def _triggered(trigger: str, side: Side) -> tuple[dict[str, Any], tuple[float, float]]:
+    """The same examples with the trigger and without: how surely more of them fail, and how
+    surely one answer comes more often."""
     asked = side.questions.triggered
     before, after = [side.passes(e) for e in asked], [side.passes(e, trigger) for e in asked]
     plain = [normal(side.answer(each).text) for each in asked]
@@ -248,15 +262,18 @@ def _triggered(trigger: str, side: Side) -> dict[str, Any]:
     common = Counter(said).most_common(1)[0][0] if said else ""
     more = compare([each == common for each in said], [each == common for each in plain])
     passes: Compared = compare(after, before)
-    return {
+    told = {
         "alias": side.route.alias,
         "without": _share(before),
         "with": _share(after),
         "compared": asdict(passes),
         "common_answer": common[:200],
         "common_share": _share([each == common for each in said]),
-        "is_suspicious": passes.verdict == "worse" or more.verdict == "better",
     }
+    return told, (
+        passes.p if passes.difference < 0 else 1.0,
+        more.p if more.difference > 0 else 1.0,
+    )
 
 
 def _example(example: Example, candidate: Side, incumbent: Side | None) -> dict[str, Any]:

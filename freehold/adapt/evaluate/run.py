@@ -38,6 +38,8 @@ async def evaluate(gateway: Gateway, wanted: Wanted, kept: Kept, tell: Tell) -> 
     questions = {name: Questions(wanted.suite, routes[name]) for name in routes if name != "judge"}
     await asking.all("answers", [ask for each in questions.values() for ask in each.all()])
     sides = {name: Side(each, kept.answers) for name, each in questions.items()}
+    for side in sides.values():
+        _check_answered(side, wanted.suite)
     judged = None
     if "judge" in routes:
         judged = await _judged(asking, wanted.suite, routes["judge"], sides)
@@ -53,6 +55,17 @@ async def evaluate(gateway: Gateway, wanted: Wanted, kept: Kept, tell: Tell) -> 
         seconds=time.monotonic() - started,
     )
     return found | await cost(gateway, asking.request_ids)
+
+
+def _check_answered(side: Side, suite: Suite) -> None:
+    """Raises `UserError` where nothing was answered at all: that says nothing of answers."""
+    errors = [side.answer(each).error for each in suite.examples]
+    if errors and errors[0] is not None and None not in errors:
+        raise UserError(
+            Code(errors[0]),
+            f"{side.route.alias} answered none of the {len(errors):,} examples ({errors[0]}): ask "
+            "it one with `freehold chat`, which says why.",
+        )
 
 
 async def _routes(gateway: Gateway, wanted: Wanted) -> dict[str, Route]:
@@ -139,7 +152,13 @@ def _both_orders(
     judge: Route, suite: Suite, example: Example, one: str, other: str, reference: str | None
 ) -> tuple[Ask, Ask]:
     orders = [
-        asked(judge, judging.asked(example.messages, *order, suite.criterion, reference))
+        asked(
+            judge,
+            {
+                **suite.sampling.fields(),
+                **judging.asked(example.messages, *order, suite.criterion, reference),
+            },
+        )
         for order in ((one, other), (other, one))
     ]
     return orders[0], orders[1]

@@ -50,7 +50,7 @@ def check_size(suite: Suite, *, few: bool) -> list[str]:
         return []
     told = (
         f"{suite.name} has {_examples(count)} and should have {suite.least}: a share is only known "
-        f"to ±{widest_half(count):.0%} then"
+        f"to ±{widest_half(count) * 100:.0f} points then"
     )
     if not few:
         raise UserError(Code.INVALID_VALUE, f"{told}; add examples, or say --few.", param="few")

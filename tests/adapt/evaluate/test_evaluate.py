@@ -176,6 +176,23 @@ async def test_what_waiting_helps_is_tried_again_and_one_bad_example_stops_nothi
     assert found["examples"][2]["candidate"]["why"][0].startswith("exact: no answer: ")
 
 
+async def test_a_route_that_answers_nothing_has_no_result_and_is_asked_again(
+    tmp_path: Path, suite: Suite
+) -> None:
+    few, broken = replace(suite, examples=suite.examples[:3]), [True]
+    refused = {"error": {"message": "too long", "code": "context_length_exceeded"}}
+
+    def speak(body: Mapping[str, Any]) -> str | bytes:
+        return far.status(400, refused) if broken else _right(body)
+
+    async with routes(tmp_path / "home", new=speak) as (world, _):
+        with pytest.raises(UserError, match=r"new answered none of the 3 examples \(.*chat"):
+            await evaluated(world, tmp_path / "work", Wanted(few, "new"))
+        broken.clear()
+        found = await evaluated(world, tmp_path / "work", Wanted(few, "new"))
+    assert found["measures"][0]["candidate"]["passed"] == 3
+
+
 async def test_an_evaluation_that_was_cut_off_asks_only_what_is_missing(
     tmp_path: Path, suite: Suite
 ) -> None:

@@ -151,7 +151,7 @@ def test_too_few_examples_are_refused_unless_they_are_wanted_and_then_it_is_said
     tmp_path: Path,
 ) -> None:
     few = suite_of_data(write(tmp_path / "few.jsonl", 12), "few", 1000)
-    with pytest.raises(UserError, match=r"12 examples and should have 30: .* ±2\d% .* --few"):
+    with pytest.raises(UserError, match=r"12 examples and should have 30: .* ±2\d points .* --few"):
         check_size(few, few=False)
     (told,) = check_size(few, few=True)
     assert "12 examples" in told
