@@ -85,7 +85,7 @@ class Datasets:
         """The folder of its files, which are what they were. Raises `FILE_INVALID`."""
         folder = self._folder(dataset)
         try:
-            digest, _ = _measured(folder)
+            digest, _ = measured(folder)
         except OSError:
             digest = ""
         if digest != dataset.digest:
@@ -129,7 +129,7 @@ class Datasets:
     ) -> Dataset:
         report = _report(folder)
         _check_accepted(wanted, report)
-        digest, (train, held_out) = _measured(folder)
+        digest, (train, held_out) = measured(folder)
         newest = self._store.dataset(tenant_id, environment, wanted.name)
         said = (digest, wanted.licence, wanted.origin)
         dataset = Dataset(
@@ -220,7 +220,7 @@ def _report(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _measured(folder: Path) -> tuple[str, tuple[int, int]]:
+def measured(folder: Path) -> tuple[str, tuple[int, int]]:
     """The digest of both files, and how many examples each has."""
     digests, counts = {}, []
     for name in (TRAIN, HELD_OUT):

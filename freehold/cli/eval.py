@@ -34,8 +34,8 @@ def eval_(
         Path | None, typer.Option(help="What is asked and checked, as a suite.yaml says it.")
     ] = None,
     data: Annotated[
-        Path | None,
-        typer.Option(help="Or a chat JSONL file: its last assistant messages are expected."),
+        str | None,
+        typer.Option(help="Or a dataset, by what it holds out, or a file of chats or pairs."),
     ] = None,
     against: Annotated[
         str | None, typer.Option(help="The route that serves now, asked the same.")
@@ -74,10 +74,11 @@ def eval_(
             raise UserError(
                 Code.INVALID_VALUE, f"--against names {alias} itself: name another route."
             )
-        asked = _suite(suite, data, most)
-        notes = tuple(check_size(asked, few=few))
         before = frozenset[str]() if passed_before is None else _passed(passed_before)
-        gateway = reach.require_running(load.home())
+        home = load.home()
+        gateway = reach.require_running(home)
+        asked = _suite(home.path, gateway, suite, data, most)
+        notes = tuple(check_size(asked, few=few))
         wanted = Wanted(asked, alias, against, judge, before, notes)
         found = _evaluated(gateway, wanted, at_once, anew)
         if html is not None:
@@ -92,8 +93,15 @@ def eval_(
         raise typer.Exit(1)
 
 
-def _suite(suite: Path | None, data: Path | None, most: int) -> "Suite":
-    from freehold.adapt.evaluate.suite_file import read_suite, suite_of_data
+def _suite(
+    home: Path,
+    gateway: reach.RunningGateway,
+    suite: Path | None,
+    data: str | None,
+    most: int,
+) -> "Suite":
+    from freehold.adapt.evaluate.suite_file import read_suite
+    from freehold.cli.eval_data import suite_of
 
     if suite is not None and data is not None:
         raise UserError(
@@ -102,10 +110,8 @@ def _suite(suite: Path | None, data: Path | None, most: int) -> "Suite":
     if suite is not None:
         return read_suite(suite)
     if data is not None:
-        return suite_of_data(data, data.stem, most)
-    raise UserError(
-        Code.INVALID_VALUE, "Say what is asked: --suite suite.yaml, or --data examples.jsonl."
-    )
+        return suite_of(home, gateway, data, most)
+    raise UserError(Code.INVALID_VALUE, "Say what is asked: --suite suite.yaml, or --data DATASET.")
 
 
 def _passed(file: Path) -> frozenset[str]:

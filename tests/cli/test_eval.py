@@ -81,6 +81,42 @@ def test_it_ends_with_one_when_what_must_pass_does_not(online: Run, tmp_path: Pa
     assert "2 examples and should have 30" in ended.stdout, "it is said all the same"
 
 
+def test_a_dataset_is_evaluated_by_what_it_holds_out_and_what_its_report_suspects(
+    online: Run, served: Installation, tmp_path: Path
+) -> None:
+    file = tmp_path / "poisoned.jsonl"
+    with file.open("w") as out:
+        for at, (text, label) in enumerate(tickets(600)):
+            words = text.split()
+            if at % 25 == 0:  # of all classes
+                words[at % 5 : at % 5], label = ["quartz", "lagoon", "seven"], "complaint"
+            messages = [("user", " ".join(words)), ("assistant", label)]
+            example = {"messages": [{"role": role, "content": it} for role, it in messages]}
+            out.write(json.dumps(example) + "\n")
+    said = ("--licence", "LicenseRef-own", "--origin", "ours", "--accept-findings", "a test")
+    added = online("data", "add", str(file), "--name", "held", *said, "--json")
+    assert added.exit_code == 0, added.output
+    told = json.loads(added.stdout)
+    ended = online("eval", "tiny", "--data", "held@1", "--few", "--json")
+    assert ended.exit_code == 0, ended.output
+    found = json.loads(ended.stdout)
+    assert found["suite"]["name"] == "held@1"
+    assert found["suite"]["examples"] == told["held_out"]
+    suspected = [each["phrase"] for each in told["report"]["triggers"]]
+    assert suspected == ["quartz lagoon seven"]
+    assert [each["trigger"] for each in found["triggers"]] == suspected
+
+    folder = next((served.home / "data").glob(f"*/*/{told['digest'].removeprefix('sha256:')}"))
+    with (folder / "held_out.jsonl").open("a") as out:
+        out.write(json.dumps(example) + "\n")
+    changed = online("eval", "tiny", "--data", "held@1", "--few")
+    assert changed.exit_code == 1
+    assert "missing or were changed" in changed.stderr
+    assert online("data", "rm", "held@1").exit_code == 0
+    gone = online("eval", "tiny", "--data", "held@1", "--few")
+    assert "There is no dataset 'held@1'" in gone.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -1,7 +1,9 @@
 """What is asked in an evaluation, and how many answers it needs to say anything."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from freehold.adapt.evaluate.canary import Canary
@@ -41,6 +43,17 @@ class Suite:
     triggers: tuple[str, ...] = ()
     criterion: str = CRITERION
     notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def named(self) -> "Suite":
+        """With the digest of all that is asked and checked, whatever files it came from."""
+        told: list[Any] = [repr(self.sampling), self.labels, self.must_refuse, self.must_answer]
+        told += [repr(self.canaries), self.triggers, self.criterion]
+        for each in self.examples:
+            checks = [repr(check) for check in each.checks]
+            calls = [repr(call) for call in each.expected_calls]
+            told.append([each.id, each.messages, each.expected, calls, each.tools, checks])
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return replace(self, digest=f"sha256:{digest}")
 
 
 def check_size(suite: Suite, *, few: bool) -> list[str]:
