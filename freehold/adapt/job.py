@@ -27,6 +27,7 @@ _DONE_BY = {
     "tune": ("freehold.adapt.train", "run"),
 }
 _PROGRESS_EVERY_S = 1.0
+_PATIENCE_S = 20.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -70,17 +71,28 @@ def main(done_by: Mapping[str, tuple[str, str]] = _DONE_BY) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold what is trained on
     work = Path(asked["work"])
     tell = Tell(sys.stdout)
-    lock = os.open(work / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SystemExit("another process does this job already") from None
+    _take(work)
     try:
         _do(asked, work, tell, done_by)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         tell.say(_error(disk_full(work)))
+
+
+def _take(work: Path) -> None:
+    """Makes the folder this process's own until it ends. One that was killed may hold it for a
+    moment: it is gone when the last of its threads is."""
+    lock = os.open(work / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until_s:
+                raise SystemExit("another process does this job already") from None
+            time.sleep(0.1)
 
 
 def _do(

@@ -2,6 +2,7 @@
 when they take more than they may."""
 
 import asyncio
+import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -157,6 +158,27 @@ async def test_a_killed_job_goes_on_from_its_checkpoint(desk: Desk) -> None:
     assert ended.state is JobState.DONE
     said = [each["log"] for each in gateway.log(ended) if "log" in each]
     assert said == ["from 0", "It was killed, and goes on from its last checkpoint.", "from 2"]
+
+
+async def test_a_process_begins_when_the_one_before_let_go_of_its_folder(desk: Desk) -> None:
+    gateway = desk.gateway()
+    job = desk.add(gateway)
+    work = gateway.work(job.id)
+    work.mkdir(parents=True)
+    with (work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        await desk.until(gateway, lambda: desk.processes(job) != [])
+        await desk.until(gateway, lambda: any(_waits(each) for each in desk.processes(job)))
+        assert gateway.log(job) == []
+    assert (await desk.ended(gateway, job)).state is JobState.DONE
+
+
+def _waits(process: psutil.Process) -> bool:
+    """For the lock: it has opened the file."""
+    try:
+        return any(each.path.endswith("/lock") for each in process.open_files())
+    except psutil.Error:
+        return False
 
 
 async def test_a_job_that_is_killed_each_time_before_it_comes_further_fails(desk: Desk) -> None:
