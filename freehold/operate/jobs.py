@@ -24,6 +24,7 @@ from freehold.store.jobs import JobTable, no_job
 
 _logger = logging.getLogger(__name__)
 _LOOK_S, _IDLE_S = 1.0, 5.0
+_SWEEP_S, _PART = 600.0, 500
 _HOLD_US = 60_000_000
 _HOLD_AGAIN_US = 15_000_000
 _PATIENCE_S = 60.0  # for a checkpoint to be written
@@ -83,6 +84,7 @@ class Jobs:
         self._program = program
         self._running: dict[str, _Running] = {}
         self._wake = asyncio.Event()
+        self._swept_at_s: float | None = None
         self._task: asyncio.Task[None] | None = None
 
     # what people ask for
@@ -152,6 +154,7 @@ class Jobs:
     async def _run(self) -> None:
         while True:
             try:
+                await asyncio.to_thread(self.sweep)
                 await self.look()
             except FreeholdError as error:
                 _logger.warning("jobs_not_looked_at", extra={"reason": error.message})
@@ -181,6 +184,20 @@ class Jobs:
     async def look(self) -> None:
         """One round: what runs is looked after, and what waits is begun if there is room."""
         await asyncio.to_thread(self._look_after)
+
+    def sweep(self) -> None:
+        """Removes what is left of jobs that are gone with their tenant, now and then: what was
+        trained on its data."""
+        now_s = time.monotonic()
+        if self._swept_at_s is not None and now_s - self._swept_at_s < _SWEEP_S:
+            return
+        self._swept_at_s = now_s
+        folders = {path.name: path for path in (self._home / "jobs").glob("job_*")}
+        names = sorted(folders)
+        for at in range(0, len(names), _PART):
+            part = names[at : at + _PART]
+            for name in set(part) - self._store.known_jobs(part) - self._running.keys():
+                shutil.rmtree(folders[name], ignore_errors=True)
 
     def _look_after(self, only: str | None = None) -> None:
         for each in list(self._running.values()):

@@ -1,7 +1,7 @@
 """Jobs, and which gateway does each."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, insert, or_, select, update
@@ -99,6 +99,12 @@ class JobTable(AuditTable):
         wanted = select(jobs).where(_free(by, now_us)).order_by(jobs.c.id)
         with self._reading(EVERY_TENANT) as connection:
             return [_job(row) for row in connection.execute(wanted).mappings()]
+
+    def known_jobs(self, job_ids: Collection[str]) -> frozenset[str]:
+        """Those of them that there are."""
+        wanted = select(jobs.c.id).where(jobs.c.id.in_(job_ids))
+        with self._reading(EVERY_TENANT) as connection:
+            return frozenset(connection.scalars(wanted))
 
     def take_job(
         self, tenant_id: str, job_id: str, by: str, now_us: int, until_us: int

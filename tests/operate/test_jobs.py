@@ -279,6 +279,22 @@ async def test_a_job_gives_way_to_everything_else_and_inherits_no_secrets(
     assert os.getsid(process.pid) == process.pid, "no terminal's end is its own"
 
 
+async def test_a_job_whose_tenant_is_removed_ends_and_leaves_nothing_behind(desk: Desk) -> None:
+    desk.store.add_tenant("ten_a", "a", 1)
+    gateway = desk.gateway()
+    job = desk.add(gateway, steps=10**6, pause_s=0.01)
+    await desk.at_step(gateway, job, 1)
+    process = desk.process(job)
+    gateway.sweep()
+    assert gateway.work(job.id).exists()
+    desk.store.remove_tenant("ten_a")
+    await desk.until(gateway, lambda: not gateway._running)
+    process.wait(20)
+    desk.gateway().sweep()
+    assert not gateway.work(job.id).exists()
+    assert desk.told == []
+
+
 async def test_who_stops_waiting_for_a_job_leaves_it_to_be_gone_on_with(desk: Desk) -> None:
     gateway = desk.gateway()
     job = desk.add(gateway, steps=1000, pause_s=0.01)

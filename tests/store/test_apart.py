@@ -138,9 +138,10 @@ _UNSCOPED = {
     "due_deliveries",
     "every_cut_off", "every_event", "every_limit", "every_policy", "every_role_grant",
     "every_subject_key", "fact", "first_fact", "forget_events", "forget_patterns", "grant_role",
-    "is_own", "keep_patterns", "key_by_hash", "limits_mark", "living_sessions", "open_jobs", "own",
-    "put_back", "put_fact", "put_policy", "refusals", "refused", "revoke_role", "routes_changed",
-    "session_by_hash", "settle_orphans", "subject_keys", "sweep", "take_place", "tenant_named",
+    "is_own", "keep_patterns", "key_by_hash", "known_jobs", "limits_mark", "living_sessions",
+    "open_jobs", "own", "put_back", "put_fact", "put_policy", "refusals", "refused", "revoke_role",
+    "routes_changed", "session_by_hash", "settle_orphans", "subject_keys", "sweep", "take_place",
+    "tenant_named",
     "tenants", "unclaim", "use_session",
 }  # fmt: skip
 
