@@ -187,7 +187,7 @@ def _progress() -> Iterator["Tell"]:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from freehold.cli.eval_page import amount, judged_in_words
+    from freehold.cli.eval_page import amount, judged_in_words, loss_in_words
 
     console.print(plain(found["summary"]), soft_wrap=True)
     for note in found["notes"]:
@@ -213,7 +213,8 @@ def _show(found: dict[str, Any]) -> None:
         console.print(f"Must pass: {told}. {plain(', '.join(failed[:10]))}", soft_wrap=True)
     for code, count in found["errors"].items():
         console.print(f"No answer ({code}): {count:,}; counted as wrong.")
-    console.print(f"Held-out loss: not available. {found['held_out_loss']['why']}", soft_wrap=True)
+    for loss in found["held_out_loss"]:
+        console.print(plain(loss_in_words(loss)), soft_wrap=True)
     console.print(f"{amount(found)} {plain(found['kept'])} has it all.", soft_wrap=True)
 
 

@@ -60,12 +60,22 @@ def judged_in_words(found: Mapping[str, Any]) -> str:
     return told
 
 
+def loss_in_words(loss: Mapping[str, Any]) -> str:
+    if loss["value"] is None:
+        return f"Held-out loss of {loss['alias']}: not available. {loss['why']}"
+    told = f"Held-out loss of {loss['alias']}: {loss['value']:.3f}"
+    if loss["before"] is not None:
+        told += f", {loss['before']:.3f} for the bare base"
+    return f"{told}, as {loss['job']} measured it when it was trained."
+
+
 class _View:
     """What the template asks for."""
 
     shares = staticmethod(share_in_words)
     points = staticmethod(points)
     chance = staticmethod(chance)
+    loss = staticmethod(loss_in_words)
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         self.found = found

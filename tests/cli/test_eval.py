@@ -46,7 +46,7 @@ def test_the_answers_of_a_route_are_checked_and_what_they_cost_is_told(
     ended = online("eval", "tiny", "--data", str(_data(tmp_path, 40, wrong=10)))
     assert ended.exit_code == 0, ended.output
     assert "On tickets, tiny passes 75.0 % of 40 examples (59.8 to 85.8 %)." in ended.stdout
-    assert "Held-out loss: not available." in ended.stdout
+    assert "Held-out loss of tiny: not available." in ended.stdout
     assert re.search(r"40 requests, [\d,]+ tokens in and 40 out, .* USD\.", ended.stdout)
 
 

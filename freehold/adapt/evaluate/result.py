@@ -19,10 +19,6 @@ from freehold.adapt.evaluate.shares import Share, share
 from freehold.adapt.evaluate.suite import Suite
 
 ALL = "all checks"
-NO_LOSS = (
-    "The OpenAI API gives no log probabilities of what it is told, so that no loss can be "
-    "computed through a route; the training job that made an adapter tells its held-out loss."
-)
 _FEW_OF_A_CLASS = 5
 
 
@@ -103,7 +99,6 @@ def result(
         "probes": [_probes(suite, side) for side in sides],
         "canaries": [_canaries(suite, side) for side in sides],
         "triggers": _triggers(suite, sides),
-        "held_out_loss": {"value": None, "why": NO_LOSS},
         "errors": dict(sorted(errors.items())),
         "tokens_in": sum(answer.tokens_in for answer in answers),
         "tokens_out": sum(answer.tokens_out for answer in answers),

@@ -11,6 +11,7 @@ from freehold.adapt.evaluate.cost import cost
 from freehold.adapt.evaluate.example import Answer, Example
 from freehold.adapt.evaluate.judge import Judged
 from freehold.adapt.evaluate.kept import Kept
+from freehold.adapt.evaluate.loss import held_out_loss
 from freehold.adapt.evaluate.questions import Questions, asked
 from freehold.adapt.evaluate.result import Side, result
 from freehold.adapt.evaluate.suite import Suite
@@ -54,7 +55,8 @@ async def evaluate(gateway: Gateway, wanted: Wanted, kept: Kept, tell: Tell) -> 
         used=asking.used,
         seconds=time.monotonic() - started,
     )
-    return found | await cost(gateway, asking.request_ids)
+    losses = [await held_out_loss(gateway, side.route) for side in sides.values()]
+    return {**found, "held_out_loss": losses, **await cost(gateway, asking.request_ids)}
 
 
 def _check_answered(side: Side, suite: Suite) -> None:

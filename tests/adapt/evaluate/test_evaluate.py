@@ -11,14 +11,18 @@ import pytest
 
 from freehold.adapt.evaluate.asking import Gateway, Route
 from freehold.adapt.evaluate.kept import kept
+from freehold.adapt.evaluate.loss import held_out_loss
 from freehold.adapt.evaluate.result import fingerprint
 from freehold.adapt.evaluate.run import Wanted, evaluate
 from freehold.adapt.evaluate.suite import Suite
 from freehold.adapt.evaluate.suite_file import read_suite, suite_of_data
+from freehold.cli.eval_page import loss_in_words
 from freehold.core.errors import Code, UserError
+from freehold.core.job import JobState
 from tests import upstream as far
 from tests.adapt.evaluate.routes import evaluated, question, routes
 from tests.adapt.tickets import tickets, write
+from tests.store.making import a_job
 
 _LABELS = dict(tickets(80))
 
@@ -54,11 +58,28 @@ async def test_a_better_candidate_is_told_apart_with_what_it_learnt(
     assert new["rows"][at][at] == 10
     assert old["rows"][at][old["labels"].index("billing")] == 10
     assert old["of_each"][at]["recall"]["share"] == 0
-    assert found["held_out_loss"]["value"] is None
+    assert [each["value"] for each in found["held_out_loss"]] == [None, None]
     assert found["requests"] == 160
     assert not [note for note in found["notes"] if "same weights" in note], "nobody knows"
     assert found["tokens_out"] > 0
     json.dumps(found)
+
+
+async def test_the_loss_of_an_adapter_is_what_its_training_job_measured(tmp_path: Path) -> None:
+    made = {"adapter_digest": "sha256:aa", "held_out_loss": 0.5, "held_out_loss_before": 2.25}
+    async with routes(tmp_path / "home", new=_right) as (world, _):
+        store, job = world.gateway.store, replace(a_job("job_1"), tenant_id=world.tenant_id)
+        store.add_job(world.tenant_id, job)
+        assert store.take_job(world.tenant_id, job.id, "gw", 1, 10**18)
+        assert store.end_job(world.tenant_id, job.id, "gw", JobState.DONE, 2, made)
+        async with Gateway(world.url, world.key, True, 4) as gateway:
+            found = await held_out_loss(gateway, Route("new", "sha256:b", "sha256:aa"))
+            other = await held_out_loss(gateway, Route("new", "sha256:b", "sha256:cc"))
+            bare = await held_out_loss(gateway, Route("new", "sha256:b", None))
+    assert (found["value"], found["before"], found["job"]) == (0.5, 2.25, "job_1")
+    assert "0.500, 2.250 for the bare base" in loss_in_words(found)
+    assert other["value"] is bare["value"] is None
+    assert "not available" in loss_in_words(bare)
 
 
 async def test_two_that_err_alike_are_not_told_apart(tmp_path: Path, suite: Suite) -> None:
