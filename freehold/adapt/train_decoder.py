@@ -5,13 +5,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm
 
 from freehold.adapt.batches import Part
 from freehold.adapt.rows import Row
 from freehold.adapt.train_adapter import Adapter
 from freehold.adapt.train_base import Base
-from freehold.adapt.train_sites import Gate, Site, TokenLogprobs, Turn, attend
+from freehold.adapt.train_sites import Norm, Site, TokenLogprobs, Turn, attend
 
 
 class Decoder:
@@ -60,8 +59,8 @@ class Decoder:
             seen = self._attention(layer, self._site(layer, "qkv", normed, adapted), part, cos, sin)
             hidden = hidden + self._site(layer, "o", seen, adapted)
             normed = self._norm(hidden, f"{name}.post_attention_layernorm.weight")
-            gated = Gate.apply(self._site(layer, "gu", normed, adapted))
-            hidden = hidden + self._site(layer, "down", gated, adapted)
+            both = self._site(layer, "gu", normed, adapted)
+            hidden = hidden + self._site(layer, "down", both, adapted)
         return hidden
 
     def _angles(self, part: Part) -> tuple[Tensor, Tensor]:
@@ -76,14 +75,18 @@ class Decoder:
         own = self._adapter.sites.get((layer, site)) if adapted else None
         factors = (own.slices, own.a, *own.bs) if own else ((), None)
         found: Tensor = Site.apply(
-            x, base.matrices[name], base.vectors.get(f"{name}.bias"), self._adapter.scale, *factors
+            x,
+            site == "down",
+            base.matrices[name],
+            base.vectors.get(f"{name}.bias"),
+            self._adapter.scale,
+            *factors,
         )
         return found
 
     def _norm(self, hidden: Tensor, name: str) -> Tensor:
-        return rms_norm(
-            hidden, hidden.shape[-1:], self._base.vectors[name], self._base.shape.rms_eps
-        )
+        found: Tensor = Norm.apply(hidden, self._base.vectors[name], self._base.shape.rms_eps)
+        return found
 
     def _attention(self, layer: int, mixed: Tensor, part: Part, cos: Tensor, sin: Tensor) -> Tensor:
         shape = self._base.shape

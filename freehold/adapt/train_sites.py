@@ -16,13 +16,15 @@ _AT_ONCE = 256  # rows of the head: their logits are all that is ever held of th
 
 class Site(Function):
     """x Wᵀ + bias, and what each linear's adapter adds: scale x (x Aᵀ) Bᵀ. `a` holds the A of
-    all adapted linears under each other, `slices` (outputs' begin and end, place in `a`) of
-    each, and `bs` their B."""
+    all adapted linears under each other, `bs` their B, and `slices` which outputs each
+    changes. `gated`: x is a gate beside what passes it, and silu(gate) times that is
+    multiplied; it is made again on the way back."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
+        given: Tensor,
+        gated: bool,
         frozen: Frozen,
         bias: Tensor | None,
         scale: float,
@@ -30,11 +32,12 @@ class Site(Function):
         a: Tensor | None,
         *bs: Tensor,
     ) -> Tensor:
+        x = _gated(given) if gated else given
         dense = frozen.dense()
         out = x @ dense.T if bias is None else torch.addmm(bias, x, dense.T)
-        ctx.frozen, ctx.scale, ctx.slices = frozen, scale, slices
+        ctx.gated, ctx.frozen, ctx.scale, ctx.slices = gated, frozen, scale, slices
         if a is None:
-            ctx.save_for_backward()
+            ctx.save_for_backward(given)
             return out
         a, bs = a.to(x.dtype), tuple(b.to(x.dtype) for b in bs)
         low = x @ a.T
@@ -42,15 +45,16 @@ class Site(Function):
         for at, ((begin, end), b) in enumerate(zip(slices, bs, strict=True)):
             part = low[:, at * rank : (at + 1) * rank]
             out[:, begin:end].addmm_(part, b.T, alpha=scale)
-        ctx.save_for_backward(x, low, a, *bs)
+        ctx.save_for_backward(given, low, a, *bs)
         return out
 
     @staticmethod
     def backward(ctx: Any, out: Tensor) -> Any:
         grad = out @ ctx.frozen.dense() if ctx.needs_input_grad[0] else None
-        if not ctx.saved_tensors:
-            return grad, None, None, None, None, None
-        x, low, a, *bs = ctx.saved_tensors
+        given, *kept = ctx.saved_tensors
+        if not kept:
+            return _before(given, grad, ctx.gated), *[None] * 6
+        low, a, *bs = kept
         rank = a.shape[0] // len(bs)
         back = torch.empty_like(low)
         grads = []
@@ -61,7 +65,9 @@ class Site(Function):
         back.mul_(ctx.scale)
         if grad is not None:
             grad.addmm_(back, a)
-        return grad, None, None, None, None, (back.T @ x).float(), *grads
+        x = _gated(given) if ctx.gated else given
+        before = _before(given, grad, ctx.gated)
+        return before, *[None] * 5, (back.T @ x).float(), *grads
 
 
 class Turn(Function):
@@ -78,25 +84,22 @@ class Turn(Function):
         return _turned(out, cos, -sin), None, None
 
 
-class Gate(Function):
-    """silu(gate) x up, of both side by side."""
+class Norm(Function):
+    """RMS norm over the last dimension; keeps only what it was given."""
 
     @staticmethod
-    def forward(ctx: Any, both: Tensor) -> Tensor:
-        ctx.save_for_backward(both)
-        gate, up = both.chunk(2, -1)
-        return torch.nn.functional.silu(gate).mul_(up)
+    def forward(ctx: Any, x: Tensor, weights: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.float32, copy=True)
+        root = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(eps))
+        ctx.save_for_backward(x, weights, root)
+        return wide.mul_(root).to(x.dtype).mul_(weights)
 
     @staticmethod
     def backward(ctx: Any, out: Tensor) -> Any:
-        (both,) = ctx.saved_tensors
-        gate, up = both.chunk(2, -1)
-        grad = torch.empty_like(both)
-        sigmoid = torch.sigmoid(gate)
-        torch.mul(gate, sigmoid, out=grad[:, up.shape[1] :]).mul_(out)
-        slope = torch.addcmul(sigmoid, gate * sigmoid, 1 - sigmoid)
-        torch.mul(slope, up, out=grad[:, : up.shape[1]]).mul_(out)
-        return grad
+        x, weights, root = ctx.saved_tensors
+        normed, grad = x.float() * root, (out * weights).float()
+        grad.sub_(normed.mul((grad * normed).mean(-1, keepdim=True)))
+        return grad.mul_(root).to(out.dtype), None, None
 
 
 class Seen(Function):
@@ -168,6 +171,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     mask = _visible(q.shape[2], k.shape[2], q.device)
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _gated(both: Tensor) -> Tensor:
+    gate, up = both.chunk(2, -1)
+    return torch.nn.functional.silu(gate).mul_(up)
+
+
+def _before(both: Tensor, out: Tensor | None, gated: bool) -> Tensor | None:
+    """The gradient of what a site was given, of that of what it multiplied."""
+    if out is None or not gated:
+        return out
+    gate, up = both.chunk(2, -1)
+    grad = torch.empty_like(both)
+    sigmoid = torch.sigmoid(gate)
+    torch.mul(gate, sigmoid, out=grad[:, up.shape[1] :]).mul_(out)
+    slope = torch.addcmul(sigmoid, gate * sigmoid, 1 - sigmoid)
+    torch.mul(slope, up, out=grad[:, : up.shape[1]]).mul_(out)
+    return grad
 
 
 def _visible(queries: int, keys: int, device: torch.device) -> Tensor:

@@ -1,0 +1,232 @@
+"""Training of an adapter beside TRL and PEFT with their defaults: the same base, data, rank,
+learning rate, epochs and examples a step, in turns, each in a process of its own.
+
+    python bench/tune.py MODEL.gguf --python .venv-tune/bin/python
+
+Held-out losses are worked out of the finished adapters, for both by the same code.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import LOCK, Row, exclusive, keep
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.adapt import tickets
+
+_SYSTEMS = ("freehold", "trl", "trl, no checkpointing")
+_RANK, _RATE = 16, 1.2e-3
+
+
+def main() -> None:
+    options = _options()
+    if options.worker:
+        print(json.dumps(_WORKERS[options.worker](options)), flush=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        options.work = Path(folder)
+        examples = list(tickets.examples(options.examples + options.held_out))
+        random.Random(5).shuffle(examples)
+        _write(options.work / "train.jsonl", examples[: options.examples])
+        _write(options.work / "held_out.jsonl", examples[options.examples :])
+        if any(system.startswith("trl") for system in options.system):
+            _ask(options, "checkpoint")
+        rows = []
+        systems = [*options.system]
+        for turn in range(options.turns):
+            for system in systems:
+                with exclusive(options.lock):
+                    found = _ask(options, system)
+                print(f"turn {turn + 1}: {system}: {found}", flush=True)
+                rows += _rows(system, found, options, turn)
+        keep("tune", _middle(rows), merge=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--examples", type=int, default=96)
+    parser.add_argument("--held-out", type=int, default=48)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--system", action="append")
+    parser.add_argument("--worker", choices=_WORKERS)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--bits", type=int)
+    parser.add_argument("--plain", action="store_true", help="without gradient checkpointing")
+    parser.add_argument("--lock", type=Path, action="append", default=[], help=LOCK)
+    options = parser.parse_args()
+    options.system = options.system or list(_SYSTEMS)
+    return options
+
+
+def _ask(options: argparse.Namespace, system: str) -> dict[str, Any]:
+    worker, _, more = system.partition(", ")
+    command = [options.python, __file__, str(options.model), f"--worker={worker}",
+               f"--work={options.work}", f"--epochs={options.epochs}"]  # fmt: skip
+    command += ["--plain"] if more == "no checkpointing" else []
+    command += [f"--bits={more.split()[0]}"] if more.endswith("bits") else []
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _rows(system: str, found: dict[str, Any], options: argparse.Namespace, turn: int) -> list[Row]:
+    case = f"{options.examples} tickets, {options.epochs} epochs"
+    return [
+        Row(system, found["version"], case, "tokens/s", found["tokens"] / found["seconds"]),
+        Row(system, found["version"], case, "held-out loss", found["loss"]),
+        Row(system, found["version"], case, "peak memory, MiB", found["peak_bytes"] / 2**20),
+    ]
+
+
+def _middle(rows: list[Row]) -> list[Row]:
+    """The median of the turns."""
+    grouped: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((row.system, row.case, row.metric), []).append(row)
+    return [sorted(same, key=lambda row: row.value)[len(same) // 2] for same in grouped.values()]
+
+
+def _freehold(options: argparse.Namespace) -> dict[str, Any]:
+    import importlib.metadata
+
+    from freehold.adapt import train
+
+    work = options.work / f"freehold-{time.monotonic_ns()}"
+    work.mkdir()
+    spec = _spec(options) | {"bits": options.bits}
+    result = train.run(spec, work, options.work / "home", _Silent())
+    assert result is not None
+    loss = _loss(options, work / "adapter", options.bits)
+    version = importlib.metadata.version("freehold")
+    return {"version": version, "tokens": result["tokens"], "seconds": result["seconds"],
+            "loss": loss, "peak_bytes": result["peak_memory_bytes"]}  # fmt: skip
+
+
+def _trl(options: argparse.Namespace) -> dict[str, Any]:
+    import resource
+
+    import peft
+    import trl
+    from datasets import Dataset
+
+    work = options.work / f"trl-{time.monotonic_ns()}"
+    examples = [json.loads(line) for line in (options.work / "train.jsonl").open()]
+    data = Dataset.from_list(
+        [{"prompt": e["messages"][:-1], "completion": e["messages"][-1:]} for e in examples]
+    )
+    folder = str(options.work / "checkpoint")
+    settings = trl.SFTConfig(
+        output_dir=str(work), learning_rate=_RATE, num_train_epochs=options.epochs, seed=0,
+        lr_scheduler_type="cosine", warmup_steps=0.05, report_to="none", save_strategy="no",
+        use_cpu=True, disable_tqdm=True,
+        **({"gradient_checkpointing": False} if options.plain else {}),
+    )  # fmt: skip
+    trainer = trl.SFTTrainer(
+        model=folder,
+        args=settings,
+        train_dataset=data,
+        peft_config=peft.LoraConfig(
+            r=_RANK, lora_alpha=2 * _RANK, target_modules="all-linear", task_type="CAUSAL_LM"
+        ),
+    )
+    done = trainer.train()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    trainer.save_model(str(work / "adapter"))
+    return {"version": trl.__version__, "tokens": _tokens(options) * options.epochs,
+            "seconds": done.metrics["train_runtime"], "peak_bytes": peak,
+            "loss": _loss(options, work / "adapter", None)}  # fmt: skip
+
+
+def _checkpoint(options: argparse.Namespace) -> dict[str, Any]:
+    """The base as TRL reads it."""
+    import transformers
+
+    source, gguf = str(options.model.parent), options.model.name
+    folder = options.work / "checkpoint"
+    whole = transformers.GgufConfig(dequantize=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=gguf, quantization_config=whole, dtype="float32"
+    )
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(source, gguf_file=gguf).save_pretrained(folder)
+    return {}
+
+
+class _Silent:
+    def must_end(self) -> bool:
+        return False
+
+    def progress(self, **figures: Any) -> None:
+        pass
+
+    def log(self, text: str) -> None:
+        pass
+
+
+def _spec(options: argparse.Namespace) -> dict[str, Any]:
+    digest = "sha256:" + hashlib.sha256(options.model.read_bytes()).hexdigest()
+    return {
+        "base": digest, "base_path": str(options.model), "data_kind": "chat", "objective": "sft",
+        "train": str(options.work / "train.jsonl"), "dataset": f"sha256:{0:064x}",
+        "held_out": str(options.work / "held_out.jsonl"), "rank": _RANK,
+        "learning_rate": _RATE, "epochs": options.epochs,
+    }  # fmt: skip
+
+
+def _read(options: argparse.Namespace, name: str) -> Any:
+    from freehold.adapt import rows
+    from freehold.engines.openvino.prompt import prompts_of
+
+    tokenizer, _, prompts = prompts_of({"model.gguf": options.model})
+    return rows.read(options.work / name, "chat", rows.Encoder(tokenizer, prompts), 2048).rows
+
+
+def _tokens(options: argparse.Namespace) -> int:
+    return sum(len(row.ids) for row in _read(options, "train.jsonl"))
+
+
+def _loss(options: argparse.Namespace, adapter: Path, bits: int | None) -> float:
+    """Of the held-out answers, by the same code whoever trained the adapter."""
+    import torch
+    from safetensors.torch import load_file
+
+    from freehold.adapt import batches, train_adapter, train_base, train_decoder
+    from freehold.adapt.recipe import LINEARS
+
+    some = _read(options, "held_out.jsonl")
+    base = train_base.load("", {"model.gguf": options.model}, bits, None, torch.bfloat16, "cpu")
+    ours = train_adapter.Adapter(base.shape, _RANK, 2.0 * _RANK, LINEARS, 0, "cpu")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    with torch.no_grad():
+        for layer, name, a, b in ours.factors(ours.values):
+            block = "self_attn" if name[0] in "qkvo" else "mlp"
+            module = f"base_model.model.model.layers.{layer}.{block}.{name}"
+            a.copy_(tensors[f"{module}.lora_A.weight"])
+            b.copy_(tensors[f"{module}.lora_B.weight"])
+    decoder = train_decoder.Decoder(base, ours)
+    firsts = [row.learned[0][0] for row in some]
+    groups = [[at] for at in range(len(some))]
+    parts = batches.parts([row.ids for row in some], firsts, groups, 1024)
+    whole = sum(float(decoder.logprobs(some, part)[0].sum()) for part in parts)
+    return -whole / sum(len(row.targets) for row in some)
+
+
+def _write(path: Path, examples: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in examples))
+
+
+_WORKERS = {"checkpoint": _checkpoint, "freehold": _freehold, "trl": _trl}
+
+if __name__ == "__main__":
+    main()
