@@ -1,6 +1,7 @@
 """`freehold tune`: what a job takes is told and checked before it is begun, on a running gateway
 and on a resting home."""
 
+import contextvars
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import pytest
 from freehold.cli import resting_jobs
 from freehold.cli.owner import Of
 from freehold.config.home import Home
-from freehold.core.job import JobState
+from freehold.core.job import Job, JobState
+from freehold.store.sql import SqlStore
 from tests.adapt import tickets
 from tests.cli.conftest import Run
 from tests.cli.spoken import failed
@@ -118,6 +120,28 @@ def test_a_budget_that_is_used_up_begins_nothing(resting: Place) -> None:
     told = resting.run(*_TUNE, "--epochs", "1000", "--yes", "--json")
     failed(told, "budget_exceeded")
     assert "the budget of the total has 0.00 left" in told.stdout
+
+
+def test_the_time_is_told_by_what_the_last_job_here_reached(resting: Place) -> None:
+    with resting_jobs.opened(Home(resting.home), Of()) as rest:
+        job = rest.jobs.get(
+            rest.owner, rest.added(rest.prepared({"dataset": "help", "base": "tiny"}))
+        )
+        contextvars.Context().run(_done, rest.rest.store, job)
+    told = resting.said(*_TUNE, "--estimate")
+    assert told["rests_on"] == f"measured by {job.id}"
+    assert told["seconds"] - 10 == pytest.approx(told["tokens"] / 5)
+    assert told["cost"] == pytest.approx(told["seconds"] * _micro_per_s(), rel=0.01)
+    failed(resting.run(*_TUNE, "--max-cost", "0.0001", "--estimate", "--json"), "limit_reached")
+    assert resting.said(*_TUNE, "--max-cost", "9", "--estimate")["max_seconds"] == pytest.approx(
+        9e6 / _micro_per_s()
+    )
+
+
+def _done(store: SqlStore, job: Job) -> None:
+    """As a gateway leaves it: a thousand tokens in 200 seconds."""
+    store.take_job(job.tenant_id, job.id, "gw", 1, 9)
+    store.end_job(job.tenant_id, job.id, "gw", JobState.DONE, 9, {"tokens": 1000, "seconds": 200})
 
 
 def test_a_job_is_listed_shown_and_cancelled_and_holds_its_name(resting: Place) -> None:
