@@ -80,6 +80,16 @@ def test_a_start_that_is_killed_before_the_kept_file_has_its_name_leaves_nothing
     _ends(tmp_path, 0, "before-its-name")
 
 
+@pytest.mark.parametrize("length", [0, 5, 5000])
+def test_a_kept_file_that_was_cut_short_is_made_again(length: int, tmp_path: Path) -> None:
+    made = _prepare(tmp_path)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:length])
+    _assert_equal(_prepare(tmp_path), made)
+    assert kept.read_bytes() == whole
+
+
 def _ends(folder: Path, most: int, way: str) -> None:
     files = [str(path) for path in _FILES.values()]
     command = [sys.executable, "-c", _CHILD, str(most), way, str(folder), *files]
