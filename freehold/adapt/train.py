@@ -70,6 +70,8 @@ def run(spec: Mapping[str, Any], work: Path, home: Path, tell: Tell) -> Mapping[
     # Threads that wait for each other by spinning take the cores from whoever serves, and
     # from each other where there are fewer cores than threads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Without it cuBLAS may sum in another order each time; read before the first product.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from freehold.adapt.train_loop import Job, Training
 
     job = Job(spec, files, recipe, train, held_out, work, home / "cache", owner, manifest)

@@ -103,8 +103,9 @@ class Training:
     def _prepare(self) -> None:
         job, recipe_ = self._job, self._recipe
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or usable_cores()))
-        torch.use_deterministic_algorithms(True, warn_only=True)
         on = "cuda" if torch.cuda.is_available() else "cpu"
+        # cuDNN's attention, for one, takes another way back only where warnings would not do.
+        torch.use_deterministic_algorithms(True, warn_only=on == "cpu")
         base = load(job.spec["base"], job.files, recipe_.bits, job.cache, torch.bfloat16, on)
         self._adapter = Adapter(
             base.shape, recipe_.rank, recipe_.alpha, recipe_.targets, recipe_.seed, on
