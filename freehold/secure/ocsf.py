@@ -40,6 +40,10 @@ _VERBS = {
     "change": (_UPDATE, "Update"),
     "remove": (_DELETE, "Delete"),
     "read": (_READ, "Read"),
+    "record": (_CREATE, "Create"),
+    "start": (_CREATE, "Create"),
+    "cancel": (_UPDATE, "Update"),
+    "resume": (_UPDATE, "Update"),
     "grant": (_CREATE, "Create"),
     "revoke": (_DELETE, "Delete"),
 }

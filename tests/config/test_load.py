@@ -66,6 +66,7 @@ _OTHERS: dict[str, tuple[str, Any]] = {
     "engines.vllm.dtype": ("float16", "float16"),
     "engines.vllm.kv_cache_bytes": ("9000000", 9_000_000),
     "engines.vllm.threads": ("9", 9),
+    "tune.threads": ("9", 9),
     "prices.for_a_dollar": ("0.9", Decimal("0.9")),
     "prices.machine.per_hour": ("0.5", Decimal("0.5")),
     "prices.machine.per_kwh": ("0.3", Decimal("0.3")),
