@@ -18,20 +18,19 @@ from typing import Any
 
 import orjson
 
-from freehold.store.packed import packed
-
 _log = logging.getLogger(__name__)
 _SEGMENT_BYTES, _ROOM_BYTES = 4 * 1024 * 1024, 512 * 1024
 _SUFFIX, _DAMAGED = ".journal", ".damaged"
 
 
 def line(entry: Sequence[Any]) -> bytes:
-    return checked(packed(entry))
-
-
-def checked(content: bytes) -> bytes:
-    """The line of an entry that is written in JSON."""
+    content = orjson.dumps(entry)
     return b"%08x %b\n" % (zlib.crc32(content), content)
+
+
+def content(line: bytes) -> bytes:
+    """The entry of a line, in JSON: in memory of its own."""
+    return line[9:-1]
 
 
 @dataclass(slots=True)

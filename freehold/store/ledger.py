@@ -24,7 +24,6 @@ from freehold.store import journal
 from freehold.store.base import ClaimState, Entries, LedgerStore
 from freehold.store.claims import Claims
 from freehold.store.database import Unwritable
-from freehold.store.packed import packed
 
 _log = logging.getLogger(__name__)
 _RETRY_S, _APPLY_S, _FLUSH_S = 1.0, 1.0, 30.0
@@ -185,8 +184,8 @@ class Ledger:
 
     def _append(self, entries: list[list[Any]], *, is_owed: bool = False) -> bool:
         """Whether the journal took them; what is owed stays to be tried again."""
-        texts = list(map(packed, entries))
-        lines = b"".join(map(journal.checked, texts))
+        each = list(map(journal.line, entries))
+        lines = b"".join(each)
         with self._lock:
             try:
                 self._journal.append(lines)
@@ -198,8 +197,8 @@ class Ledger:
                 is_written = False
             if self._appended == self._applied:
                 self._lock.notify_all()
-            for entry, text in zip(entries, texts, strict=True):
-                self._entries.add(entry, text)
+            for entry, line in zip(entries, each, strict=True):
+                self._entries.add(entry, journal.content(line))
             self._appended += len(entries)
         return is_written
 
