@@ -21,7 +21,6 @@ _PROMPTS, _BATCHES = (512, 2048, 8192), (1, 8, 32, 128)
 _ROUNDS = 20
 _SPARE_BYTES = 6e9
 _ON = "cuda"
-RESULT = Path(__file__).parent / "results" / "gpu_steps.json"
 
 
 @dataclass(frozen=True)
@@ -269,7 +268,28 @@ def _training(shape: Shape) -> Iterator[dict[str, Any]]:
 
 
 def compare(found: Path) -> None:
+    import machine
+
     from freehold.catalog.facts import load_facts
+
+    told, facts = json.loads(found.read_text()), load_facts()
+    accelerator = facts.accelerators["h200_sxm" if "H200" in told["machine"] else "h100_sxm"]
+    rows: list[machine.Row] = []
+    for row in told["rows"]:
+        what, computed = _computed(row, facts.models[row["model"]], accelerator)
+        case = f"{row['model']} {row['precision']} {what}"
+        for system, version, ms in (
+            ("PyTorch", told["torch"], row["seconds"] * 1e3),
+            ("computed", "", computed * 1e3),
+        ):
+            rows.append(machine.Row(system, version, case, "ms", round(ms, 3)))
+        ratio = round(computed / row["seconds"], 3)
+        rows.append(machine.Row("computed", "", case, "times what was measured", ratio))
+    machine.keep("gpu_steps", rows, elsewhere=(told["machine"], told["date"]))
+
+
+def _computed(row: dict[str, Any], model: Any, accelerator: Any) -> tuple[str, float]:
+    """What a row is about, and the seconds that we compute for it with vLLM."""
     from freehold.core.plan import Precision, Tuning
     from freehold.decide import fitted
     from freehold.decide.assumptions import Assumptions
@@ -277,46 +297,22 @@ def compare(found: Path) -> None:
     from freehold.decide.throughput import efficiency_of, roofline
     from freehold.decide.training import run
 
-    told, facts = json.loads(found.read_text()), load_facts()
-    accelerator = facts.accelerators["h200_sxm" if "H200" in told["machine"] else "h100_sxm"]
-    kept_rows: list[dict[str, Any]] = []
-    print(f"{told['machine']}, PyTorch {told['torch']}, {told['date']}\n")
-    print("| model | format | | measured ms | computed ms | computed : measured |")
-    print("|---|---|---|---|---|---|")
-    for row in told["rows"]:
-        model = facts.models[row["model"]]
-        kept, kind = FORMATS[Precision(row["precision"])], row["precision"]
-        memory = memory_of(model, accelerator, 1, kept)
-        shares = efficiency_of(fitted.VALUES, "vllm", accelerator, kind, has_experts=False)
-        steps = roofline(model, accelerator, 1, kept, memory, shares, computed_in=kind)
-        if steps is None:
-            raise SystemExit(f"No figures of {accelerator.id} are in the facts.")
-        if row["kind"] == "lora":
-            trained = run(model, Tuning(1, row["tokens"]), accelerator, Assumptions())
-            what, computed = "LoRA, 4 x 2,048", float(trained.hours) * 3600 if trained else 0.0
-        elif row["kind"] == "prompt":
-            what, computed = f"prompt of {row['tokens']:,}", steps.prefill_s(row["tokens"], 0)
-        else:
-            batch, context = row["batch"], row["context"]
-            what, computed = f"{batch} answers", steps.decode_s(batch, batch * context)
-            cache = batch * kv_sequence_bytes(model, context + 1)
-            if abs(cache / row["cache_bytes"] - 1) > 0.03:
-                print(f"cache: {cache / 1e9:.3f} GB computed, {row['cache_bytes'] / 1e9:.3f} taken")
-        measured = row["seconds"]
-        case = f"{row['model']} {kind} {what}"
-        for system, version, seconds in (
-            ("PyTorch", told["torch"], measured), ("computed", "", computed)
-        ):  # fmt: skip
-            kept_rows.append(
-                {"system": system, "version": version, "case": case, "metric": "ms",
-                 "value": round(seconds * 1e3, 3)}
-            )  # fmt: skip
-        print(
-            f"| {row['model']} | {kind} | {what} | {measured * 1e3:.2f} | {computed * 1e3:.2f} "
-            f"| {computed / measured:.2f} |"
-        )
-    content = {"machine": told["machine"], "date": told["date"], "rows": kept_rows}
-    RESULT.write_text(json.dumps(content, indent=1) + "\n")
+    if row["kind"] == "lora":
+        trained = run(model, Tuning(1, row["tokens"]), accelerator, Assumptions())
+        return "LoRA, 4 x 2,048", float(trained.hours) * 3600 if trained else 0.0
+    kept, kind = FORMATS[Precision(row["precision"])], row["precision"]
+    memory = memory_of(model, accelerator, 1, kept)
+    shares = efficiency_of(fitted.VALUES, "vllm", accelerator, kind, has_experts=False)
+    steps = roofline(model, accelerator, 1, kept, memory, shares, computed_in=kind)
+    if steps is None:
+        raise SystemExit(f"No figures of {accelerator.id} are in the facts.")
+    if row["kind"] == "prompt":
+        return f"prompt of {row['tokens']:,}", steps.prefill_s(row["tokens"], 0)
+    batch, context = row["batch"], row["context"]
+    cache = batch * kv_sequence_bytes(model, context + 1)
+    if abs(cache / row["cache_bytes"] - 1) > 0.03:
+        print(f"cache: {cache / 1e9:.3f} GB computed, {row['cache_bytes'] / 1e9:.3f} taken")
+    return f"{batch} answers", steps.decode_s(batch, batch * context)
 
 
 if __name__ == "__main__":

@@ -37,17 +37,21 @@ def describe() -> str:
     return f"{cores} cores of {model}, {memory_gib:.0f} GiB, Linux {platform.release()}"
 
 
-def keep(name: str, rows: list[Row], merge: bool = False) -> Path:
+def keep(
+    name: str, rows: list[Row], merge: bool = False, elsewhere: tuple[str, str] | None = None
+) -> Path:
     """Writes `results/<name>.json` and prints the rows as a table. With `merge`, rows that
-    are there and were not measured this time stay."""
+    are there and were not measured this time stay. `elsewhere`: which machine it was, and when,
+    where not this one, now."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     if merge and path.exists():
         measured = {_key(row) for row in rows}
         rows = [row for row in load(name) if _key(row) not in measured] + rows
+    on, date = elsewhere or (describe(), time.strftime("%Y-%m-%d"))
     content = {
-        "machine": describe(),
-        "date": time.strftime("%Y-%m-%d"),
+        "machine": on,
+        "date": date,
         "rows": [asdict(row) for row in rows],
     }
     path.write_text(json.dumps(content, indent=1) + "\n")
