@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from freehold.cli import interrupt, reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, size, table
+from freehold.cli.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    labelled,
+    plain,
+    print_json,
+    size,
+    table,
+)
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.cli.routing import every_page, offline, one
 from freehold.config import load
@@ -96,20 +105,21 @@ def show(
     if as_json:
         print_json(found)
         return
-    for label, value in (
-        ("name", found["name"]),
-        ("environment", found["environment"]),
-        ("digest", found["digest"]),
-        ("base", f"{found['base'] or ''} {found['base_digest']}".strip()),
-        ("rank", found["rank"]),
-        ("scaling", found["scaling"]),
-        ("modules", ", ".join(found["target_modules"])),
-        ("size", size(found["size_bytes"])),
-        ("source", found["source"]),
-        ("added", found["added_at"][:19]),
-        *_lineage(found["manifest"]),
-    ):
-        console.print(f"{label:14}{plain(value)}", soft_wrap=True)
+    labelled(
+        (
+            ("name", found["name"]),
+            ("environment", found["environment"]),
+            ("digest", found["digest"]),
+            ("base", f"{found['base'] or ''} {found['base_digest']}".strip()),
+            ("rank", found["rank"]),
+            ("scaling", found["scaling"]),
+            ("modules", ", ".join(found["target_modules"])),
+            ("size", size(found["size_bytes"])),
+            ("source", found["source"]),
+            ("added", found["added_at"][:19]),
+            *_lineage(found["manifest"]),
+        )
+    )
 
 
 def _lineage(manifest: dict[str, Any] | None) -> list[tuple[str, str]]:

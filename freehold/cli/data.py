@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freehold.cli import interrupt, reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
+from freehold.cli.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    labelled,
+    plain,
+    print_json,
+    table,
+)
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.cli.routing import every_page, one
 from freehold.config import load
@@ -170,17 +178,18 @@ def show(
     if as_json:
         print_json(found)
         return
-    for label, value in (
-        ("name", f"{found['name']}@{found['version']}"),
-        ("environment", found["environment"]),
-        ("digest", found["digest"]),
-        ("kind", found["kind"]),
-        ("licence", found["licence"]),
-        ("origin", found["origin"]),
-        ("accepted", found["accepted_findings"] or "nothing had to be"),
-        ("added", f"{found['created_at'][:19]} by {found['created_by'] or 'nobody known'}"),
-    ):
-        console.print(f"{label:14}{plain(value)}", soft_wrap=True)
+    labelled(
+        (
+            ("name", f"{found['name']}@{found['version']}"),
+            ("environment", found["environment"]),
+            ("digest", found["digest"]),
+            ("kind", found["kind"]),
+            ("licence", found["licence"]),
+            ("origin", found["origin"]),
+            ("accepted", found["accepted_findings"] or "nothing had to be"),
+            ("added", f"{found['created_at'][:19]} by {found['created_by'] or 'nobody known'}"),
+        )
+    )
     if found["report"] is None:
         console.print("Its files are not in this home (any more).")
         return

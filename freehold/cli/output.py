@@ -1,7 +1,7 @@
 """How a command speaks: tables for people, JSON for machines, errors in a sentence."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -42,6 +42,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> 
     for row in rows:
         drawn.add_row(*("" if cell is None else _cell(cell) for cell in row))
     console.print(drawn)
+
+
+def labelled(rows: Iterable[tuple[str, Any]]) -> None:
+    """Of one thing what is known, each under its name."""
+    for label, value in rows:
+        console.print(f"{label:14}{plain(value)}", soft_wrap=True)
 
 
 def _cell(value: Any) -> str:

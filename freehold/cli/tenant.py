@@ -8,7 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from freehold.cli import reach, routing
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
+from freehold.cli.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    labelled,
+    print_json,
+    table,
+)
 from freehold.cli.owner import Of, chosen_tenant
 from freehold.config import load
 from freehold.config.home import Home
@@ -85,17 +92,18 @@ def show(name: Name, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    for label, value in (
-        ("name", found["name"]),
-        ("id", found["id"]),
-        ("isolation", found["isolation"]),
-        ("state", found["state"]),
-        ("created", found["created_at"][:19]),
-        ("disabled", (found["disabled_at"] or "never")[:19]),
-        ("content", "kept with audit records" if found["audit_content"] else "not kept"),
-        ("on departure", found["on_departure"]),
-    ):
-        console.print(f"{label:14}{plain(value)}", soft_wrap=True)
+    labelled(
+        (
+            ("name", found["name"]),
+            ("id", found["id"]),
+            ("isolation", found["isolation"]),
+            ("state", found["state"]),
+            ("created", found["created_at"][:19]),
+            ("disabled", (found["disabled_at"] or "never")[:19]),
+            ("content", "kept with audit records" if found["audit_content"] else "not kept"),
+            ("on departure", found["on_departure"]),
+        )
+    )
     _table(found["holdings"])
 
 

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, size, table
+from freehold.cli.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    labelled,
+    plain,
+    print_json,
+    size,
+    table,
+)
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.cli.routing import one
 from freehold.cli.with_default import WithDefault
@@ -147,7 +156,7 @@ def show(
         print_json(found)
         return
     spec, result = found["spec"], found["result"] or {}
-    for label, value in (
+    known = (
         ("id", found["id"]), ("kind", found["kind"]), ("makes", found["name"]),
         ("state", found["state"] + (" (to be cancelled)" if _is_ending(found) else "")),
         ("progress", _progress(found["progress"]) if found["progress"] else "none yet"),
@@ -156,9 +165,8 @@ def show(
         ("created", f"{found['created_at'][:19]} by {found['created_by']}"),
         ("started", (found["started_at"] or "")[:19]), ("ended", (found["ended_at"] or "")[:19]),
         ("error", (found["error"] or {}).get("message")),
-    ):  # fmt: skip
-        if value:
-            console.print(f"{label:14}{plain(value)}", soft_wrap=True)
+    )  # fmt: skip
+    labelled((label, value) for label, value in known if value)
 
 
 @app.command()

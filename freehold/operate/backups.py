@@ -15,6 +15,7 @@ from freehold.config.schema import Settings
 from freehold.core.errors import Code, FreeholdError, UserError
 from freehold.operate import archive, backup
 from freehold.secure import age
+from freehold.serve.tasks import ended
 
 _logger = logging.getLogger(__name__)
 _LOOK_S = 60.0
@@ -54,9 +55,7 @@ class Backups:
             self._task = asyncio.create_task(self._run(self._settings.every_h * 3600))
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
 
     async def make(self) -> dict[str, Any]:
         """Raises `UserError`: `CONFLICT` where the settings name no recipient."""

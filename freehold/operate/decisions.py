@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,10 @@ from freehold.core.clock import Clock
 from freehold.core.decision import Decision
 from freehold.core.errors import Code, Fault, FreeholdError, UserError
 from freehold.core.event import Happening, Kind
+from freehold.engines.child import inherited
 from freehold.operate.watched import DAY_US, Usage, check_asked, shown_check
 from freehold.serve.events import Events
+from freehold.serve.tasks import ended
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
 
@@ -61,9 +62,7 @@ class Decisions:
             self._task = asyncio.create_task(self._run(self._every_h))
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
 
     async def _run(self, every_h: int) -> None:
         while True:
@@ -155,7 +154,7 @@ class Decisions:
             sys.executable, "-m", "freehold.operate.planning",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env={name: os.environ[name] for name in _KEPT if name in os.environ},
+            env=inherited(_KEPT),
         )  # fmt: skip
         try:
             async with asyncio.timeout(_MOST_S):

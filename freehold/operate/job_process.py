@@ -17,6 +17,7 @@ import psutil
 
 from freehold.config.home import write_private
 from freehold.core.job import Job
+from freehold.engines.child import inherited
 
 LOG, _STDERR, _RECORD, _ASKED = "log.jsonl", "stderr.log", "process.json", "asked.json"
 _MOST_STDERR = 256 * 1024
@@ -280,10 +281,9 @@ def _appended(path: Path) -> Any:
 
 def _environment(threads: int | None) -> Mapping[str, str]:
     """Nothing of ours but what a program needs: no keys, and no way to a hub."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     limited = {} if threads is None else dict.fromkeys(_THREADS, str(threads))
     alone = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    return kept | limited | alone
+    return inherited(_KEPT) | limited | alone
 
 
 def _give_way(pid: int) -> None:

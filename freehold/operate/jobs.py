@@ -20,6 +20,7 @@ from freehold.core.event import Happening, Kind
 from freehold.core.ids import new_id
 from freehold.core.job import Job, JobKind, JobState
 from freehold.operate.job_process import JobProcess, Said, forgotten, heard, tidied, written_down
+from freehold.serve.tasks import ended
 from freehold.store.jobs import JobTable, no_job
 
 _logger = logging.getLogger(__name__)
@@ -147,9 +148,7 @@ class Jobs:
 
     async def stop(self) -> None:
         """Processes go on: the next gateway finds them."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from freehold.serve.limits import Limits
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.refusals import Refusals
+from freehold.serve.tasks import ended
 from freehold.serve.tenants import Tenants
 from freehold.serve.watch import Watch
 from freehold.store.base import SessionStore, TenantStore
@@ -73,8 +74,7 @@ class Access:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await ended(self._task)
             await self._keep_refusals()
 
     async def refresh(self) -> None:

@@ -10,6 +10,7 @@ from freehold.deploy.pools import Pools
 from freehold.deploy.replica import State
 from freehold.serve.events import Events
 from freehold.serve.policies import LivePolicies
+from freehold.serve.tasks import ended
 from freehold.store.ledger import Ledger
 
 _LOOK_S = 1.0
@@ -41,9 +42,7 @@ class Notices:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 
 import freehold
 from freehold.core.errors import Code
-from freehold.serve import bodies, replies
+from freehold.serve import bodies, decision_replies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
 from freehold.serve.admin_datasets import NewDataset
 from freehold.serve.admin_decisions import (
@@ -435,37 +435,38 @@ _OTHERS = [
     ),
     _Entry(
         "post", "/admin/v1/fit", "fit", "administration",
-        "Whether a model fits, with how much context, and how fast it is", replies.Fits,
+        "Whether a model fits, with how much context, and how fast it is", decision_replies.Fits,
         _WITH_BODY | {Code.FILE_INVALID, Code.MODEL_NOT_FOUND}, FitRequest,
     ),
     _Entry(
         "post", "/admin/v1/decide", "decide", "administration",
-        "Rank every way to serve a workload, with what it costs", replies.Plan, _PLANNING,
+        "Rank every way to serve a workload, with what it costs", decision_replies.Plan, _PLANNING,
         DecideRequest,
     ),
     _Entry(
         "get", "/admin/v1/decisions", "list_decisions", "administration",
-        "The decisions that were recorded, newest first", replies.DecisionList,
+        "The decisions that were recorded, newest first", decision_replies.DecisionList,
         _WITH_QUERY | _OWNED, query=TenantQuery,
     ),
     _Entry(
         "post", "/admin/v1/decisions", "record_decision", "administration",
-        "Plan, and keep the decision for one of the options", replies.Decision,
+        "Plan, and keep the decision for one of the options", decision_replies.Decision,
         _PLANNING | _OWNED | {Code.CONFLICT}, NewDecision, status=201,
     ),
     _Entry(
         "get", "/admin/v1/decisions/{decision}", "get_decision", "administration",
-        "A decision as it was made", replies.Decision, _WITH_QUERY | _OWNED, query=TenantQuery,
+        "A decision as it was made", decision_replies.Decision, _WITH_QUERY | _OWNED,
+        query=TenantQuery,
     ),
     _Entry(
         "get", "/admin/v1/decisions/{decision}/deployment", "get_deployment", "administration",
-        "A decision as settings for `freehold up -f`", replies.DecisionDeployment,
+        "A decision as settings for `freehold up -f`", decision_replies.DecisionDeployment,
         _WITH_QUERY | _OWNED | {Code.FILE_INVALID}, query=TenantQuery,
     ),
     _Entry(
         "post", "/admin/v1/decisions/{decision}/check", "check_decision", "administration",
         "Hold a decision against what was measured since, and what would be decided today",
-        replies.DecisionCheck,
+        decision_replies.DecisionCheck,
         _WITH_QUERY | _OWNED | {Code.FILE_INVALID, Code.OVERLOADED}, query=CheckQuery,
     ),
     _Entry(

@@ -21,6 +21,7 @@ from freehold.secure.keys import Keyring
 from freehold.secure.network import prefix
 from freehold.secure.pattern import Departure, Pattern, as_stored, from_stored
 from freehold.serve.events import Events
+from freehold.serve.tasks import ended
 from freehold.store.base import KeyRecord
 from freehold.store.patterns import StoredPattern
 from freehold.store.sql import SqlStore
@@ -103,8 +104,7 @@ class Patterns:
     async def stop(self) -> None:
         if self._task is None:
             return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
         try:
             await self.look()
             await self._keep()

@@ -7,6 +7,7 @@ import time
 
 from freehold.core.errors import UserError
 from freehold.serve.routes import Routes
+from freehold.serve.tasks import ended
 from freehold.store.sql import SqlStore
 
 _logger = logging.getLogger(__name__)
@@ -37,9 +38,7 @@ class Peers:
             self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
 
     async def _run(self) -> None:
         look = 0

@@ -16,6 +16,7 @@ from typing import Any
 from freehold.config.schema import ServerSettings
 from freehold.config.trust import add_authorities
 from freehold.core.errors import Code, UserError
+from freehold.serve.tasks import ended
 
 _log = logging.getLogger(__name__)
 
@@ -97,9 +98,7 @@ class Certificates:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
 
     def look(self) -> None:
         state = self._files.state()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from freehold.config.schema import LimitSettings
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
+from freehold.serve.tasks import ended
 from freehold.store.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ class Watch:
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await ended(self._task)
 
     async def _run(self) -> None:
         look = 0
