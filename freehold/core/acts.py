@@ -44,6 +44,7 @@ class Act(StrEnum):
     JOB_START = "job.start"
     JOB_CANCEL = "job.cancel"
     JOB_RESUME = "job.resume"
+    GATE_MAKE = "gate.make"
     KEY_CONFIRM = "key.confirm"
     KEY_CHANGE = "key.change"
     KEY_STEP_DOWN = "key.step_down"

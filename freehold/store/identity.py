@@ -38,6 +38,7 @@ from freehold.store.tables import (
     datasets,
     decision_checks,
     decisions,
+    gates,
     jobs,
     limits,
     policies,
@@ -164,7 +165,7 @@ class Identity(AuditTable):
             found = _one_tenant(connection, tenant_id)
             for table in (
                 adapters, datasets, routes, api_keys, policies, limits, role_grants, sessions,
-                cut_offs, decisions, decision_checks, jobs,
+                cut_offs, decisions, decision_checks, jobs, gates,
             ):  # fmt: skip
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             connection.execute(delete(tenants).where(tenants.c.id == tenant_id))

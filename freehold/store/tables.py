@@ -438,3 +438,23 @@ jobs = Table(
     Column("held_until_us", BigInteger),
     Index("ix_jobs_tenant_id", "tenant_id", "environment"),
 )
+
+# What evaluations decided of revisions: a base with an adapter, or by itself.
+gates = Table(
+    "gates",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("base_digest", String, nullable=False),
+    Column("adapter_digest", String),
+    Column("suite_name", String, nullable=False),
+    Column("suite_digest", String, nullable=False),
+    Column("incumbent_digest", String),
+    Column("passed", Boolean, nullable=False),
+    Column("verdicts", String, nullable=False),  # JSON
+    Column("job", String),
+    Column("made_at_us", BigInteger, nullable=False),
+    Column("made_by", String, nullable=False),
+    Index("gates_of_revision", "tenant_id", "base_digest", "adapter_digest"),
+)

@@ -17,6 +17,7 @@ from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.dataset import Dataset, DatasetKind
 from freehold.core.decision import Decision
+from freehold.core.gate import Gate, Verdict
 from freehold.core.job import Job, JobKind, JobState
 from freehold.core.limit import Limit, Measure, Period
 from freehold.core.policy import Policy
@@ -121,6 +122,15 @@ def a_job(job_id: str, tenant: str = "ten_a", **fields: Any) -> Job:
     return replace(made, **fields)
 
 
+def a_gate(gate_id: str, tenant: str = "ten_a", **fields: Any) -> Gate:
+    made = Gate(
+        gate_id, tenant, Environment.DEV, "sha256:b", f"sha256:a of {tenant}", f"of {tenant}",
+        "sha256:s", None, True, (Verdict("exact", "0.9 or more", "0.95", True),),
+        f"job_{tenant}", 5, "local",
+    )  # fmt: skip
+    return replace(made, **fields)
+
+
 def a_dataset(tenant_id: str, called: str = "x", **fields: Any) -> Dataset:
     """One whose digest is of its tenant and name."""
     digest = f"sha256:{hashlib.sha256(f'{tenant_id} {called}'.encode()).hexdigest()}"
@@ -144,6 +154,7 @@ def furnish(store: SqlStore, tenant: str) -> None:
     store.set_limit(tenant, a_limit(tenant))
     store.add_decision(tenant, a_decision(f"dec_{tenant}", tenant))
     store.add_job(tenant, a_job(f"job_{tenant}", tenant))
+    store.add_gate(tenant, a_gate(f"gat_{tenant}", tenant))
     store.add_subject_key(SubjectKey(f"dk_{tenant}", tenant, "somebody", b"wrapped", 1))
     used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
 

@@ -17,6 +17,7 @@ from freehold.store.sql import SqlStore
 from tests.store.making import (
     a_dataset,
     a_decision,
+    a_gate,
     a_job,
     a_key,
     a_limit,
@@ -121,6 +122,10 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         tenant, "job_ten_a", "gw", JobState.DONE, 9
     ),
     "put_job_back": lambda store, tenant: store.put_job_back(tenant, "job_ten_a", "gw"),
+    "add_gate": lambda store, tenant: store.add_gate(tenant, a_gate(f"gat_{uuid4()}", tenant)),
+    "gate": lambda store, tenant: store.gate(tenant, "gat_ten_a"),
+    "gates": lambda store, tenant: store.gates(tenant, 9),
+    "gate_of": lambda store, tenant: store.gate_of(tenant, "sha256:b", "sha256:a of ten_a"),
     "remove_policy": lambda store, tenant: store.remove_policy(tenant, "nights"),
     "tenant": lambda store, tenant: store.tenant(tenant),
     "holdings": lambda store, tenant: store.holdings(tenant, 1),
@@ -161,7 +166,7 @@ def test_every_method_is_listed_with_or_without_a_tenant() -> None:
 def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "datasets", "dataset", "usage", "records",
              "tenant", "holdings", "standing", "policies", "audit_records", "limits", "spent",
-             "decision", "job", "jobs")  # fmt: skip
+             "decision", "job", "jobs", "gates", "gate_of")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 
