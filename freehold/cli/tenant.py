@@ -101,6 +101,7 @@ def show(name: Name, as_json: Json = False) -> None:
             ("created", found["created_at"][:19]),
             ("disabled", (found["disabled_at"] or "never")[:19]),
             ("content", "kept with audit records" if found["audit_content"] else "not kept"),
+            ("feedback", "taken" if found["feedback"] else "not taken"),
             ("on departure", found["on_departure"]),
         )
     )
@@ -115,6 +116,10 @@ def set_tenant(
         Switch | None,
         typer.Option(help="Keep what is asked and answered, sealed, with audit records."),
     ] = None,
+    feedback: Annotated[
+        Switch | None,
+        typer.Option(help="Let answers be rated, and become data to train on."),
+    ] = None,
     on_departure: Annotated[
         OnDeparture | None,
         typer.Option(
@@ -125,18 +130,21 @@ def set_tenant(
     as_json: Json = False,
 ) -> None:
     """Isolate a tenant otherwise, from now on: what runs ends where it began. Or keep what is
-    said with its audit records, or keep it no more; or choose what follows when one of its keys
-    is used otherwise than before."""
+    said with its audit records, or keep it no more; or take what people say of answers; or
+    choose what follows when one of its keys is used otherwise than before."""
     body: dict[str, Any] = {}
     if isolation is not None:
         body["isolation"] = isolation.value
     if audit_content is not None:
         body["audit_content"] = audit_content is Switch.ON
+    if feedback is not None:
+        body["feedback"] = feedback is Switch.ON
     if on_departure is not None:
         body["on_departure"] = on_departure.value
     if not body:
         raise typer.BadParameter(
-            "say what to set", param_hint="--isolation, --audit-content or --on-departure"
+            "say what to set",
+            param_hint="--isolation, --audit-content, --feedback or --on-departure",
         )
     with errors_in_a_sentence(as_json):
         changed = _change(load.home(), name, body)
@@ -145,6 +153,9 @@ def set_tenant(
         return
     kept = "is kept" if changed["audit_content"] else "is not kept"
     console.print(f"Tenant {changed['name']} is {changed['isolation']}; what it says {kept}.")
+    if feedback is not None:
+        taken = "is taken" if changed["feedback"] else "is not taken"
+        console.print(f"What people say of answers {taken}.")
     if on_departure is not None:
         console.print(f"Keys that are used otherwise than before: {changed['on_departure']}.")
 
@@ -245,6 +256,8 @@ def _change(home: Home, name: str, body: dict[str, Any]) -> dict[str, Any]:
         changed: Tenant | None = tenant
         if "audit_content" in body:
             changed = store.set_audit_content(tenant.id, body["audit_content"])
+        if "feedback" in body:
+            changed = store.set_feedback(tenant.id, body["feedback"])
         if "on_departure" in body:
             chosen = OnDeparture(body["on_departure"])
             changed = store.choose_for_tenant(tenant.id, chosen)

@@ -9,6 +9,7 @@ from freehold.core.binding import Environment
 class Action(StrEnum):
     INFER = "infer"
     LIST_MODELS = "list_models"
+    FEEDBACK = "feedback"
     READ_KEYS = "read_keys"
     CHANGE_KEYS = "change_keys"
     READ_ROUTES = "read_routes"

@@ -34,6 +34,8 @@ class Act(StrEnum):
     SUBJECT_FORGET = "subject.forget"
     CONTENT_READ = "content.read"
     CONTENT_REMOVE = "content.remove"
+    FEEDBACK_GIVE = "feedback.give"
+    FEEDBACK_COLLECT = "feedback.collect"
     SESSION_OPEN = "session.open"
     SESSION_END = "session.end"
     SESSION_CUT_OFF = "session.cut_off"

@@ -28,6 +28,7 @@ class Tenant:
     disabled_at_us: int | None = None
     audit_content: bool = False  # whether what is said is kept with its audit records
     on_departure: OnDeparture = OnDeparture.DEFAULT  # of its keys that chose nothing
+    feedback: bool = False  # whether answers may be rated, and become data to train on
 
     @property
     def is_active(self) -> bool:

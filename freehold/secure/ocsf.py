@@ -40,6 +40,8 @@ _VERBS = {
     "change": (_UPDATE, "Update"),
     "remove": (_DELETE, "Delete"),
     "read": (_READ, "Read"),
+    "give": (_CREATE, "Create"),
+    "collect": (_READ, "Read"),
     "record": (_CREATE, "Create"),
     "start": (_CREATE, "Create"),
     "cancel": (_UPDATE, "Update"),

@@ -38,6 +38,7 @@ class TenantChange(BaseModel):
     isolation: IsolationClass | None = None
     disabled: Annotated[bool, Field(strict=True)] | None = None
     audit_content: Annotated[bool, Field(strict=True)] | None = None
+    feedback: Annotated[bool, Field(strict=True)] | None = None
     on_departure: OnDeparture | None = None
 
 
@@ -107,6 +108,8 @@ class TenantsAdmin:
             tenant = await asyncio.to_thread(
                 gateway.store.set_audit_content, tenant.id, wanted.audit_content
             )
+        if tenant is not None and wanted.feedback is not None:
+            tenant = await asyncio.to_thread(gateway.store.set_feedback, tenant.id, wanted.feedback)
         if tenant is not None and wanted.on_departure is not None:
             tenant = await asyncio.to_thread(
                 gateway.store.choose_for_tenant, tenant.id, wanted.on_departure
@@ -192,6 +195,7 @@ def shown_tenant(tenant: Tenant) -> dict[str, Any]:
         "created_at": rfc3339(tenant.created_at_us),
         "disabled_at": rfc3339(tenant.disabled_at_us),
         "audit_content": tenant.audit_content,
+        "feedback": tenant.feedback,
         "on_departure": tenant.on_departure.value,
     }
 

@@ -38,6 +38,7 @@ from freehold.serve.admin_tenants import TenantsAdmin
 from freehold.serve.console import Console
 from freehold.serve.document import Document
 from freehold.serve.door import Door
+from freehold.serve.feedback import FeedbackTaker
 from freehold.serve.gateway import Gateway
 from freehold.serve.health import Health
 from freehold.serve.inference import Inference
@@ -102,6 +103,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("POST", "/v1/completions", infer, Inference(gateway, "completions")),
         Operation("POST", "/v1/embeddings", infer, Inference(gateway, "embeddings")),
         Operation("POST", "/v1/responses", infer, Inference(gateway, "responses")),
+        Operation("POST", "/v1/feedback", Action.FEEDBACK, FeedbackTaker(gateway)),
         Operation("GET", "/v1/models", see, models.listing),
         Operation("GET", "/v1/models/{alias:path}", see, models.one),
         Operation("GET", "/openapi.json", see, document.serve),
@@ -215,7 +217,8 @@ class _Guarded:
         self._gateway = gateway
         self._operation = operation
         self._name = f"{operation.method} {operation.path}"
-        self._is_administrative = operation.path.startswith("/admin/")
+        is_change = operation.action in CHANGING
+        self._is_administrative = operation.path.startswith("/admin/") or is_change
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation = self._operation

@@ -31,6 +31,7 @@ from freehold.serve.admin_subjects import SubjectQuery
 from freehold.serve.admin_tenants import NewTenant, RemovalQuery, TenantChange
 from freehold.serve.errors import HTTP
 from freehold.serve.explain import Question
+from freehold.serve.feedback import NewFeedback
 from freehold.serve.owner import OwnQuery
 from freehold.serve.routes import NewRoute
 
@@ -167,6 +168,11 @@ _INFER = [
     ),
 ]  # fmt: skip
 _OTHERS = [
+    _Entry(
+        "post", "/v1/feedback", "give_feedback", "feedback",
+        "Say what an answer to oneself was worth; what the same person says last counts",
+        replies.GivenFeedback, _WITH_BODY | _OWNED, NewFeedback,
+    ),
     _Entry(
         "get", "/v1/models", "list_models", "models",
         "The models this key may use", replies.ModelList,

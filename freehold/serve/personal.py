@@ -24,7 +24,7 @@ async def sealed(gateway: Gateway, scope: Scope, binding: Binding, body: Body) -
     fields = dict(principal.known)
     if binding.address:
         fields["address"] = binding.address
-    label = _user(scope, body)
+    label = named_user(scope, body.data.get("user"))
     if label:
         fields["user"] = label
     if not fields:
@@ -39,12 +39,12 @@ async def sealed(gateway: Gateway, scope: Scope, binding: Binding, body: Body) -
 
 def owners_of(keyring: Keyring, scope: Scope, binding: Binding, body: Body) -> list[Owner]:
     """Whom a request is about: who asks, and for whom."""
-    return _owners(keyring, binding, _user(scope, body))
+    return _owners(keyring, binding, named_user(scope, body.data.get("user")))
 
 
-def _user(scope: Scope, body: Body) -> str | None:
-    """For whom a request says that it is."""
-    return _label(scope) or body.data.get("user")
+def named_user(scope: Scope, said: str | None) -> str | None:
+    """For whom a request says that it is, in its header or else in its body."""
+    return _label(scope) or said
 
 
 def _owners(keyring: Keyring, binding: Binding, label: str | None) -> list[Owner]:

@@ -311,6 +311,7 @@ class Tenant(BaseModel):
     created_at: datetime
     disabled_at: datetime | None
     audit_content: bool
+    feedback: bool
     on_departure: OnDeparture  # of its keys that chose nothing
 
 
@@ -362,6 +363,16 @@ class KeptContent(BaseModel):
     asked: str
     answered: str
     cut: bool
+
+
+class GivenFeedback(BaseModel):
+    """`written` says whether a better answer or a comment came with it."""
+
+    id: str
+    request_id: str
+    rating: Literal["up", "down"]
+    written: bool
+    given_at: datetime
 
 
 class RemovedContent(BaseModel):

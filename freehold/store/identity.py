@@ -38,6 +38,7 @@ from freehold.store.tables import (
     datasets,
     decision_checks,
     decisions,
+    feedback,
     gates,
     jobs,
     limits,
@@ -107,6 +108,14 @@ class Identity(AuditTable):
             kept = kept.values(audit_content=is_kept)
             return changed_tenant(changing, kept, tenant_id, "audit_content")
 
+    def set_feedback(self, tenant_id: str, is_taken: bool) -> Tenant | None:
+        """Whether answers may be rated from now on."""
+        with self._changing(tenant_id) as changing:
+            other = func.coalesce(tenants.c.feedback, False) != is_taken
+            taken = update(tenants).where(tenants.c.id == tenant_id, other)
+            taken = taken.values(feedback=is_taken)
+            return changed_tenant(changing, taken, tenant_id, "feedback")
+
     def disable_tenant(self, tenant_id: str, at_us: int | None) -> Tenant | None:
         mine = tenants.c.id == tenant_id
         # The first time of disabling stays, and who is enabled cannot be so once more.
@@ -165,7 +174,7 @@ class Identity(AuditTable):
             found = _one_tenant(connection, tenant_id)
             for table in (
                 adapters, datasets, routes, api_keys, policies, limits, role_grants, sessions,
-                cut_offs, decisions, decision_checks, jobs, gates,
+                cut_offs, decisions, decision_checks, jobs, gates, feedback,
             ):  # fmt: skip
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             connection.execute(delete(tenants).where(tenants.c.id == tenant_id))
@@ -393,6 +402,7 @@ def tenant_of(row: Mapping[Any, Any]) -> Tenant:
     read = {
         "isolation": IsolationClass(row["isolation"]),
         "audit_content": bool(row["audit_content"]),
+        "feedback": bool(row["feedback"]),
         "on_departure": OnDeparture(row["on_departure"] or OnDeparture.DEFAULT),
     }
     return Tenant(**{**row, **read})

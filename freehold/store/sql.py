@@ -31,6 +31,7 @@ from freehold.store.database import parts
 from freehold.store.datasets import DatasetTable
 from freehold.store.decisions import DecisionTable
 from freehold.store.events import EventTable
+from freehold.store.feedback import FeedbackTable
 from freehold.store.gates import GateTable
 from freehold.store.holds import HoldTable
 from freehold.store.identity import Identity
@@ -82,6 +83,7 @@ class SqlStore(
     RestraintTable,
     DatasetTable,
     DecisionTable,
+    FeedbackTable,
     JobTable,
     GateTable,
     AuditTable,

@@ -12,7 +12,7 @@ from freehold.store.audit import AuditTable, row_of
 from freehold.store.backend import EVERY_TENANT, Backend
 from freehold.store.identity import count_change
 from freehold.store.sqlite import Sqlite
-from freehold.store.tables import api_keys, audit_content, sessions, subject_keys
+from freehold.store.tables import api_keys, audit_content, feedback, sessions, subject_keys
 
 _AT_ONCE = 500
 _FORGOTTEN = "forgotten"
@@ -50,8 +50,8 @@ class SubjectTable(AuditTable):
 
     def forget_subject(self, tenant_id: str, subject: str, at_us: int) -> int | None:
         """Destroys all data keys that it has until then, and returns how many it ever had;
-        None for one of whom nothing is known. The name of a key goes too, and
-        so do the sessions of a person."""
+        None for one of whom nothing is known. The name of a key goes too, and so do the
+        sessions of a person, and what it said of answers."""
         with self._changing(tenant_id) as changing:
             connection = changing.connection
             had = connection.scalars(select(subject_keys.c.id).where(_of(tenant_id, subject))).all()
@@ -67,13 +67,16 @@ class SubjectTable(AuditTable):
             ).rowcount
             known = (sessions.c.person_id == subject) & (sessions.c.tenant_id == tenant_id)
             left = connection.execute(delete(sessions).where(known)).rowcount
-            is_change = bool(gone or renamed or left)
+            said = (feedback.c.given_by == subject) & (feedback.c.tenant_id == tenant_id)
+            said &= feedback.c.given_at_us <= at_us
+            unsaid = connection.execute(delete(feedback).where(said)).rowcount
+            is_change = bool(gone or renamed or left or unsaid)
             changing.note(Change(Act.SUBJECT_FORGET, tenant_id, subject) if is_change else None)
             if is_change:
                 count_change(connection)
         if is_change:
             self._scrub()
-        return len(had) if had or renamed or left else None
+        return len(had) if had or renamed or left or unsaid else None
 
     def read_content(
         self, tenant_id: str, environment: str, request_id: str
@@ -89,9 +92,14 @@ class SubjectTable(AuditTable):
         return None if found is None else (found.data_keys.split(), found.sealed)
 
     def remove_content(self, tenant_id: str, environment: str, request_id: str) -> bool:
+        """And what people wrote of it; their ratings stay."""
         with self._changing(tenant_id) as changing:
             mine = _content(tenant_id, environment, request_id)
             found = changing.connection.execute(delete(audit_content).where(mine)).rowcount
+            said = (feedback.c.request_id == request_id) & (feedback.c.tenant_id == tenant_id)
+            said &= (feedback.c.environment == environment) & feedback.c.sealed.is_not(None)
+            wiped = update(feedback).where(said).values(sealed=None, data_keys="")
+            found += changing.connection.execute(wiped).rowcount
             stream = stream_of(tenant_id, environment)
             changing.note(Change(Act.CONTENT_REMOVE, stream, request_id) if found else None)
         return bool(found)

@@ -32,6 +32,7 @@ tenants = Table(
     Column("disabled_at_us", BigInteger),
     Column("audit_content", Boolean),
     Column("on_departure", String),
+    Column("feedback", Boolean),
 )
 
 api_keys = Table(
@@ -275,6 +276,25 @@ audit_content = Table(
     Column("environment", String, nullable=False),
     Column("data_keys", String, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+)
+
+# What people said of answers; what they wrote is sealed as contents are.
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("request_id", String, nullable=False),
+    Column("alias", String, nullable=False),
+    Column("adapter_digest", String),
+    Column("rating", String, nullable=False),
+    Column("given_at_us", BigInteger, nullable=False),
+    Column("given_by", String, nullable=False),
+    Column("data_keys", String, nullable=False),
+    Column("sealed", LargeBinary),
+    UniqueConstraint("tenant_id", "request_id", "given_by"),
+    Index("feedback_by_alias", "tenant_id", "environment", "alias", "given_at_us"),
 )
 
 # By stream (a tenant's environment), a chain of hashes; rows are only ever added.

@@ -17,7 +17,7 @@ from tests.installation import Installation
 __all__ = ["place"]  # the fixture
 _FIELDS = {
     "id", "name", "isolation", "state", "created_at", "disabled_at", "audit_content",
-    "on_departure",
+    "feedback", "on_departure",
 }  # fmt: skip
 
 
@@ -50,6 +50,9 @@ def test_a_tenant_lives_from_its_making_to_its_end(run: Run, name: str) -> None:
     assert chosen == changed | {"on_departure": "suspend"}
     assert "suspend" in run("tenant", "show", name).stdout
     assert said(run, "tenant", "set", name, "--on-departure", "default") == changed
+    rated = said(run, "tenant", "set", name, "--feedback", "on")
+    assert rated == changed | {"feedback": True}
+    assert said(run, "tenant", "set", name, "--feedback", "off") == changed
     disabled = said(run, "tenant", "disable", name)
     assert disabled["state"] == "disabled"
     assert said(run, "tenant", "disable", name) == disabled

@@ -79,7 +79,7 @@ _CLASSES = {
     "limit.set": (6003, 3), "limit.remove": (6003, 4), "subject.forget": (3001, 6),
     "backup.make": (6003, 1), "key.confirm": (3001, 99), "key.change": (3001, 99),
     "key.step_down": (3001, 99), "key.suspend": (3001, 5), "content.read": (6003, 2),
-    "content.remove": (6003, 4),
+    "content.remove": (6003, 4), "feedback.give": (6003, 1), "feedback.collect": (6003, 2),
     "session.open": (3002, 1),
     "session.end": (3002, 2), "session.cut_off": (6003, 99), "role.grant": (6003, 1),
     "role.revoke": (6003, 4), "dataset.add": (6003, 1), "dataset.remove": (6003, 4),

@@ -32,6 +32,7 @@ ON_SPACE = {
     Action.READ_DATASETS, Action.CHANGE_DATASETS,
     Action.READ_AUDIT, Action.READ_ROLES, Action.CHANGE_ROLES, Action.READ_EVENTS,
     Action.READ_CONTENT, Action.REMOVE_CONTENT, Action.READ_JOBS, Action.CHANGE_JOBS,
+    Action.FEEDBACK,
 }  # fmt: skip
 ON_TENANT = {
     Action.READ_TENANTS, Action.CHANGE_TENANTS, Action.READ_SESSIONS, Action.CHANGE_SESSIONS,
@@ -111,7 +112,7 @@ def reference(who: Principal, action: Action, what: Resource) -> bool:
     if action is Action.INFER:
         listed = who.models is None or (isinstance(what, Route) and what.alias in who.models)
         return Scope.INFER in who.scopes and is_mine and listed
-    if action is Action.LIST_MODELS:
+    if action in (Action.LIST_MODELS, Action.FEEDBACK):
         allowed = {Scope.INFER, Scope.OWN} if is_mine else {Scope.OWN}
     elif action is Action.CHANGE_POLICIES:
         allowed = {Scope.OWN}

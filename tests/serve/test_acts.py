@@ -106,6 +106,10 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
     ("DELETE", "/admin/v1/audit/content/{request}"): (
         "/admin/v1/audit/content/{request}", None, ["content.remove"], _ENVIRONMENT, [],
     ),
+    ("POST", "/v1/feedback"): (
+        "/v1/feedback", {"request_id": "{request}", "rating": "down", "correction": "y"},
+        ["feedback.give"], _ENVIRONMENT, ["rating", "text"],
+    ),
     ("POST", "/admin/v1/limits"): (
         "/admin/v1/limits", {"measure": "tokens", "period": "day", "amount": 10**9},
         ["limit.set"], _ENVIRONMENT, ["amount"],
@@ -176,7 +180,7 @@ async def office(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Offi
         for name in ("other", "third"):
             answer = await made.ask("POST", "/admin/v1/tenants", {"name": f"{name}-co"})
             made.names[name] = answer.json()["id"]
-        kept = {"audit_content": True}
+        kept = {"audit_content": True, "feedback": True}
         assert (await made.ask("PATCH", "/admin/v1/tenants/default", kept)).is_success
         data = {"upload": laid(home, 3), "name": "kept", "licence": "CC0-1.0", "origin": "tests"}
         assert (await made.ask("POST", "/admin/v1/datasets", data)).is_success
@@ -201,7 +205,9 @@ async def test_the_table_names_every_operation_that_changes_something(office: Of
 async def test_a_change_leaves_its_record(office: Office, operation: tuple[str, str]) -> None:
     path, body, acts, stream, fields = _TABLE[operation]
     office.names["key"] = "key_" + office.world.mint().split("_")[2]
-    if body and "origin" in body:
+    if body and "request_id" in body:
+        body = body | {"request_id": office.names["request"]}
+    elif body and "origin" in body:
         body = body | {"upload": laid(office.world.home.path)}
     elif body and "upload" in body:
         folder = peft_folder(office.world.home.path.parent / "a", 8)

@@ -84,6 +84,7 @@ _ASKING: dict[tuple[str, str], Any] = {
 }
 # What belongs to the installation, whatever the environment.
 _OVERALL = {
+    ("POST", "/v1/feedback"),
     ("GET", "/v1/models"), ("GET", "/openapi.json"), ("GET", "/admin/v1/status"),
     ("GET", "/admin/v1/models"), ("GET", "/admin/v1/tenants"), ("POST", "/admin/v1/tenants"),
     ("GET", "/admin/v1/tenants/{tenant}"), ("PATCH", "/admin/v1/tenants/{tenant}"),

@@ -48,6 +48,9 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     },
     ("POST", "/v1/embeddings"): {"alias": ("/v1/embeddings", {"model": "{}", "input": "x"})},
     ("POST", "/v1/responses"): {"alias": ("/v1/responses", {"model": "{}", "input": "x"})},
+    ("POST", "/v1/feedback"): {
+        "request": ("/v1/feedback", {"request_id": "{}", "rating": "up"})
+    },
     ("GET", "/v1/models"): {},
     ("GET", "/v1/models/{alias:path}"): {"alias": ("/v1/models/{}", None)},
     ("GET", "/openapi.json"): {},
@@ -365,6 +368,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         await world.replica.ensure_ready(20)
         for tenant_id, name in ((_THEIRS, "secret-co"), ("ten_mine", "my-co")):
             world.gateway.store.add_tenant(tenant_id, name, 1)
+            world.gateway.store.set_feedback(tenant_id, True)
         world.gateway.store.put_policy(Policy("secret-rule", _PERMIT, _THEIRS))
         world.gateway.store.set_limit(_THEIRS, Limit(
             "lim_SECRET", _THEIRS, None, None, Measure.TOKENS, Period.TOTAL, 10**9, True, 1

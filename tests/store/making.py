@@ -17,6 +17,7 @@ from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route, Scope
 from freehold.core.dataset import Dataset, DatasetKind
 from freehold.core.decision import Decision
+from freehold.core.feedback import Feedback, Rating
 from freehold.core.gate import Gate, Verdict
 from freehold.core.job import Job, JobKind, JobState
 from freehold.core.limit import Limit, Measure, Period
@@ -143,6 +144,14 @@ def a_dataset(tenant_id: str, called: str = "x", **fields: Any) -> Dataset:
     return Dataset(**made | fields)
 
 
+def a_feedback(feedback_id: str, tenant: str = "ten_a", **fields: Any) -> Feedback:
+    made = Feedback(
+        feedback_id, tenant, Environment.DEV, f"req_{tenant}", f"alias of {tenant}", None,
+        Rating.UP, 5, f"key_{tenant}", ("dk_1",), b"sealed",
+    )  # fmt: skip
+    return replace(made, **fields)
+
+
 def furnish(store: SqlStore, tenant: str) -> None:
     store.add_tenant(tenant, f"house of {tenant}", 1)
     store.add_key(a_key(f"key_{tenant}", tenant))
@@ -155,6 +164,7 @@ def furnish(store: SqlStore, tenant: str) -> None:
     store.add_decision(tenant, a_decision(f"dec_{tenant}", tenant))
     store.add_job(tenant, a_job(f"job_{tenant}", tenant))
     store.add_gate(tenant, a_gate(f"gat_{tenant}", tenant))
+    store.put_feedback(tenant, a_feedback(f"fbk_{tenant}", tenant))
     store.add_subject_key(SubjectKey(f"dk_{tenant}", tenant, "somebody", b"wrapped", 1))
     used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
 

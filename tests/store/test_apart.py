@@ -17,6 +17,7 @@ from freehold.store.sql import SqlStore
 from tests.store.making import (
     a_dataset,
     a_decision,
+    a_feedback,
     a_gate,
     a_job,
     a_key,
@@ -72,6 +73,14 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "living_key": lambda store, tenant: store.living_key(tenant, "key_ten_a"),
     "read_content": lambda store, tenant: store.read_content(tenant, "dev", "req_ten_a"),
     "remove_content": lambda store, tenant: store.remove_content(tenant, "dev", "req_ten_a"),
+    "answered": lambda store, tenant: store.answered(tenant, Environment.DEV, "req_ten_a"),
+    "put_feedback": lambda store, tenant: store.put_feedback(
+        tenant, a_feedback(f"fbk_{uuid4()}", tenant)
+    ),
+    "feedback": lambda store, tenant: store.feedback(tenant, Environment.DEV, 10),
+    "thumbs": lambda store, tenant: store.thumbs(tenant, Environment.DEV, "alias of ten_a", 0),
+    "every_thumb": lambda store, tenant: store.every_thumb(tenant, Environment.DEV, 0),
+    "set_feedback": lambda store, tenant: store.set_feedback(tenant, True),
     "set_audit_content": lambda store, tenant: store.set_audit_content(tenant, True),
     "is_known": lambda store, tenant: store.is_known(tenant, "key_ten_a"),
     "forget_subject": lambda store, tenant: store.forget_subject(tenant, "key_ten_a", 9),
@@ -166,7 +175,8 @@ def test_every_method_is_listed_with_or_without_a_tenant() -> None:
 def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "datasets", "dataset", "usage", "records",
              "tenant", "holdings", "standing", "policies", "audit_records", "limits", "spent",
-             "decision", "job", "jobs", "gates", "gate_of")  # fmt: skip
+             "decision", "job", "jobs", "answered", "feedback", "thumbs", "gates",
+             "gate_of")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 
