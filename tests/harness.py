@@ -119,6 +119,7 @@ async def running(
     backup: Mapping[str, Any] | None = None,
     events: Mapping[str, Any] | None = None,
     patterns: Mapping[str, Any] | None = None,
+    supply: Mapping[str, Any] | None = None,
     **server: Any,
 ) -> AsyncIterator[Running]:
     """`model` is what `engine` loads, where that is no fake: it is served as `fake-model`.
@@ -142,6 +143,7 @@ async def running(
             "backup": backup or {},
             "events": events or {},
             "patterns": patterns or {},
+            "supply": supply or {},
             "upstreams": [upstream.model_dump() for upstream in upstreams],
         }
     )
@@ -163,12 +165,13 @@ async def running(
     models = ModelStore(folder)
     serving = wiring.pools(home, settings, store, models, [])  # the upstreams'
     replicas: dict[str, Replica] = {}
+    signed = wiring.signatures(home, settings, store)
     for each in cards:
         local = LocalModel(each, model.path if model and each is served else folder / "none")
         used = engines[each.name]
         replica = replicas[each.name] = Replica(f"{each.name}-0", used, local, home.logs)
         able = used.capabilities(local)
-        told = wiring.adapters_of(each, store, models) if able.adapters else None
+        told = wiring.adapters_of(each, store, models, signed) if able.adapters else None
         serving[each.name] = Pool(each.name, "fake", [replica], able, settings.limits, told)
     routes = wiring.routes(tenant_id, settings, cards, serving, 1)
     store.put_routes(tenant_id, Environment.DEV, routes)

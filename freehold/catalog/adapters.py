@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.catalog import admit, checkpoint, parity
+from freehold.catalog import admit, bundle, checkpoint, parity
 from freehold.catalog.blobs import digest_of, disk_error
+from freehold.catalog.signatures import Checked, Signatures
 from freehold.catalog.store import ModelStore
 from freehold.core import gguf, peft
 from freehold.core.adapter import CONFIG, WEIGHTS, Adapter
@@ -29,6 +30,7 @@ from freehold.core.ids import is_digest, new_id
 from freehold.core.manifest import MANIFEST, MAX_BYTES, Manifest, read_manifest
 from freehold.core.model import ModelCard
 from freehold.core.safetensors import Tensor, header_of
+from freehold.core.signature import SIGNATURE, Signature
 from freehold.store.base import AdapterStore
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -48,6 +50,22 @@ class Wanted:
     job: str | None = None  # that made it here
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An adapter's files and signatures as they are now: `spoilt` says which file is not what
+    it was, `kept_out` why no engine is told of it."""
+
+    adapter: Adapter
+    spoilt: str | None
+    kept_out: str | None
+    signatures: tuple[Checked, ...]
+
+    @property
+    def holds(self) -> bool:
+        is_signed = any(each.reason is None for each in self.signatures)
+        return is_signed and self.spoilt is None and self.kept_out is None
+
+
 class Adapters:
     """One a process; safe from any thread."""
 
@@ -56,6 +74,7 @@ class Adapters:
         home: Path,
         store: AdapterStore,
         models: ModelStore,
+        signatures: Signatures,
         clock: Clock,
         rank_limit: Callable[[ModelCard], peft.RankLimit],
     ) -> None:
@@ -63,6 +82,7 @@ class Adapters:
         self._staging = staging(home)
         self._store = store
         self._models = models
+        self.signatures = signatures
         self._clock = clock
         self._rank_limit = rank_limit
         # Between taking files in and the row that needs them nobody may remove them.
@@ -118,6 +138,34 @@ class Adapters:
                 self._models.blobs.remove(file)
         return adapter
 
+    def sign(self, adapter: Adapter) -> None:
+        """With the key of this installation: whoever asks stands for it. Raises `CONFLICT` for
+        one that was changed on the disk."""
+        spoilt = self._spoilt(adapter)
+        if spoilt is not None:
+            raise UserError(Code.CONFLICT, f"{spoilt} of {adapter.name}: add the adapter again.")
+        self.signatures.add(adapter, self.signatures.sign(adapter))
+
+    def verified(self, adapter: Adapter) -> Verified:
+        """Reads every byte again."""
+        signatures = self.signatures.of(adapter)
+        return Verified(
+            adapter,
+            self._spoilt(adapter),
+            self.signatures.why_not(adapter, signatures),
+            tuple(self.signatures.checked(adapter, signatures)),
+        )
+
+    def _spoilt(self, adapter: Adapter) -> str | None:
+        for name, digest in ((CONFIG, adapter.config_digest), (WEIGHTS, adapter.weights_digest)):
+            try:
+                is_sound = digest_of(self.path(digest)) == digest
+            except OSError:  # gone, unreadable, or a link put in its place
+                is_sound = False
+            if not is_sound:
+                return f"{name} is missing or was changed on the disk"
+        return None
+
     def name_of(self, route: Route) -> str | None:
         """What its owner calls the adapter that it names."""
         if route.adapter_digest is None:
@@ -150,7 +198,8 @@ class Adapters:
             )
         base = self.base(wanted.base)
         with self._changing:
-            manifest = _manifest(folder, wanted.job)
+            said = _beside(folder / MANIFEST, MAX_BYTES)
+            manifest = _manifest(said, wanted.job)
             parity.check_parity(wanted.name, manifest, base)
             lora, digest = self._examined(folder, base)
             adapter = Adapter(
@@ -171,8 +220,21 @@ class Adapters:
                 manifest=manifest,
             )
             stored = self._stored(adapter)
-            self._keep(stored or adapter, folder, is_new=stored is None)
+            signed = self._signed(stored or adapter, wanted, folder, said)
+            self._keep(stored or adapter, folder, signed, is_new=stored is None)
             return stored or adapter
+
+    def _signed(
+        self, adapter: Adapter, wanted: Wanted, folder: Path, said: bytes | None
+    ) -> Signature | None:
+        """The signature that it came with, or our own on what a job here made. Raises
+        `FILE_REFUSED` for one that does not hold."""
+        if wanted.job is not None:
+            return self.signatures.sign(adapter)
+        text = _beside(folder / SIGNATURE, bundle.MAX_BYTES)
+        if text is None:
+            return None
+        return self.signatures.accept(adapter, text, None if said is None else said.decode())
 
     def _stored(self, adapter: Adapter) -> Adapter | None:
         """The row that says the same already. Raises `CONFLICT` for a name that stands
@@ -194,7 +256,9 @@ class Adapters:
             )
         return None
 
-    def _keep(self, adapter: Adapter, folder: Path, *, is_new: bool) -> None:
+    def _keep(
+        self, adapter: Adapter, folder: Path, signed: Signature | None, *, is_new: bool
+    ) -> None:
         """Files that are there already are laid over: a disk may have spoilt them."""
         blobs = self._models.blobs
         files = {CONFIG: adapter.config_digest, WEIGHTS: adapter.weights_digest}
@@ -203,7 +267,12 @@ class Adapters:
             for name in files:
                 blobs.put(folder / name)
             if is_new:
-                self._store.add_adapters(adapter.tenant_id, [adapter])
+                made = [signed] if signed is not None else []
+                self._store.add_adapters(adapter.tenant_id, [adapter], made)
+            elif signed is not None and signed.key not in {
+                each.key for each in self.signatures.of(adapter)
+            }:
+                self.signatures.add(adapter, signed)
         except BaseException:
             for digest in new:
                 blobs.remove(digest)
@@ -233,14 +302,18 @@ class Adapters:
         return lora, peft.digest_of(config, weights)
 
 
-def _manifest(folder: Path, job: str | None) -> Manifest | None:
-    """Only who did a job says that it made the adapter."""
+def _beside(path: Path, most: int) -> bytes | None:
+    """Of a file that need not be there, and a byte more where it is too long."""
     try:
-        with (folder / MANIFEST).open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+        with path.open("rb") as file:
+            return file.read(most + 1)
     except FileNotFoundError:
         return None
-    return dataclasses.replace(read_manifest(text), job=job)
+
+
+def _manifest(text: bytes | None, job: str | None) -> Manifest | None:
+    """Only who did a job says that it made the adapter."""
+    return None if text is None else dataclasses.replace(read_manifest(text), job=job)
 
 
 def _scaling(lora: peft.Lora) -> str:
@@ -253,9 +326,10 @@ def staging(home: Path) -> Path:
     return home / "cache" / "adapters"
 
 
-def stage(home: Path, source: Path) -> str:
-    """Copies a PEFT folder to where `Adapters.add` takes it from, and returns its ticket.
-    Raises `FILE_REFUSED` for a folder with code or pickles in it, by name."""
+def stage(home: Path, source: Path, signature: Path | None = None) -> str:
+    """Copies a PEFT folder to where `Adapters.add` takes it from, and returns its ticket; with
+    the signature in it, or one that lies elsewhere. Raises `FILE_REFUSED` for a folder with
+    code or pickles in it, by name."""
     if not source.is_dir():
         raise UserError(
             Code.SOURCE_NOT_FOUND,
@@ -270,6 +344,9 @@ def stage(home: Path, source: Path) -> str:
             _copy(source / name, folder / name)
         if (source / MANIFEST).exists():
             _copy(source / MANIFEST, folder / MANIFEST)
+        signed = signature or source / SIGNATURE
+        if signature is not None or signed.exists():
+            _copy(signed, folder / SIGNATURE)
     except OSError as error:
         unstage(home, ticket)
         raise disk_error(error, folder) from None

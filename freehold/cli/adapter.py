@@ -1,7 +1,8 @@
-"""`freehold adapter`: add, list, show and remove adapters."""
+"""`freehold adapter`: add, list, show, sign, verify and remove adapters."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,9 +25,9 @@ from freehold.config import load
 from freehold.config.home import Home
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Add, list, show and remove adapters."
+    no_args_is_help=True, rich_markup_mode=None, help="Add, list, sign, verify and remove adapters."
 )
-_PATH = "/admin/v1/adapters"
+_PATH, _KEYS = "/admin/v1/adapters", "/admin/v1/signing-keys"
 
 
 @app.command()
@@ -34,6 +35,10 @@ def add(
     path: Annotated[Path, typer.Argument(help="The folder that PEFT saved the adapter in.")],
     base: Annotated[str, typer.Option(help="The stored model it was trained on.")],
     name: Annotated[str | None, typer.Option(help="Default: the folder's name.")] = None,
+    signature: Annotated[
+        Path | None,
+        typer.Option(help="Its signature, where that is not model.sig in the folder."),
+    ] = None,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
     as_json: Json = False,
@@ -47,7 +52,8 @@ def add(
             "source": f"file:{path.resolve()}"[:200],
         }
         with interrupt.once():
-            added = _add(load.home(), Of(tenant, environment), path.expanduser(), body)
+            folder = _Folder(path.expanduser(), signature and signature.expanduser())
+            added = _add(load.home(), Of(tenant, environment), folder, body)
     if as_json:
         print_json(added)
         return
@@ -153,7 +159,88 @@ def rm(
         console.print(f"Removed {plain(removed['name'])}.")
 
 
-def _add(home: Home, of: Of, folder: Path, body: dict[str, Any]) -> dict[str, Any]:
+@app.command()
+def verify(
+    adapter: Annotated[str, typer.Argument(help="An adapter's name or digest.")],
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Read an adapter's files again, and check its signatures over them."""
+    with errors_in_a_sentence(as_json):
+        found = _verify(load.home(), Of(tenant, environment), adapter)
+    _show_verified(found, as_json)
+    if not found["holds"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def sign(
+    adapter: Annotated[str, typer.Argument(help="An adapter's name or digest.")],
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Sign an adapter with the key of this installation: you stand for where it comes from."""
+    with errors_in_a_sentence(as_json):
+        found = _sign(load.home(), Of(tenant, environment), adapter)
+    _show_verified(found, as_json)
+
+
+def _show_verified(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    for each in found["signatures"]:
+        said = f"signed by {plain(each['by'] or 'an unknown key')} on {each['made_at'][:10]}"
+        said += f" ({each['key'][:16]})"
+        console.print(said if each["holds"] else f"{said}: {plain(each['reason'])}", soft_wrap=True)
+    why = found["spoilt"] or found["kept_out"] or "it is not signed"
+    says = "holds" if found["holds"] else f"does not hold: {plain(why)}"
+    console.print(f"{plain(found['name'])} {says}.", soft_wrap=True)
+
+
+@app.command()
+def keys(as_json: Json = False) -> None:
+    """List the keys whose signatures on adapters count; --json has them in PEM."""
+    with errors_in_a_sentence(as_json):
+        found = _keys(load.home())
+    if as_json:
+        print_json(found)
+        return
+    table(
+        ["key", "whose", "made", ""],
+        [
+            [
+                each["id"][:16],
+                each["by"],
+                (each["made_at"] or "")[:10],
+                "signs" if each["signs"] else "",
+            ]
+            for each in found
+        ],
+        "There are none.",
+    )
+
+
+@app.command("rotate-key")
+def rotate_key(as_json: Json = False) -> None:
+    """Have another key sign from now on; what the ones before signed stays valid."""
+    with errors_in_a_sentence(as_json):
+        made = _rotate_key(load.home())
+    if as_json:
+        print_json(made)
+    else:
+        console.print(f"The key {made['id'][:16]} signs from now on.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    path: Path
+    signature: Path | None
+
+
+def _add(home: Home, of: Of, folder: _Folder, body: dict[str, Any]) -> dict[str, Any]:
     reach.require_here("Adapters are added")
     gateway = reach.running(home)
     if gateway is not None:
@@ -171,10 +258,10 @@ def _add(home: Home, of: Of, folder: Path, body: dict[str, Any]) -> dict[str, An
 
 
 @contextmanager
-def _staged(home: Home, folder: Path) -> Iterator[str]:
+def _staged(home: Home, folder: _Folder) -> Iterator[str]:
     from freehold.catalog import adapters
 
-    ticket = adapters.stage(home.path, folder)
+    ticket = adapters.stage(home.path, folder.path, folder.signature)
     try:
         yield ticket
     finally:
@@ -203,3 +290,44 @@ def _remove(home: Home, of: Of, adapter: str) -> dict[str, Any]:
         return one(gateway, "DELETE", _PATH, adapter, of)
     with offline(home, of) as rest:
         return rest.shown(rest.adapters.remove(*rest.owner, adapter))
+
+
+def _verify(home: Home, of: Of, adapter: str) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        path, query = f"{_PATH}/{reach.quoted(adapter)}/signatures", of.named()
+        found: dict[str, Any] = gateway.call("GET", path, query=query)
+        return found
+    with offline(home, of) as rest:
+        return rest.verified(rest.adapters.get(*rest.owner, adapter))
+
+
+def _sign(home: Home, of: Of, adapter: str) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        path, query = f"{_PATH}/{reach.quoted(adapter)}/signatures", of.named()
+        found: dict[str, Any] = gateway.call("POST", path, query=query)
+        return found
+    with offline(home, of) as rest:
+        meant = rest.adapters.get(*rest.owner, adapter)
+        rest.adapters.sign(meant)
+        return rest.verified(meant)
+
+
+def _keys(home: Home) -> list[dict[str, Any]]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        found: list[dict[str, Any]] = gateway.call("GET", _KEYS)["data"]
+        return found
+    with offline(home, Of(None, None)) as rest:
+        return rest.signing_keys()
+
+
+def _rotate_key(home: Home) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        made: dict[str, Any] = gateway.call("POST", _KEYS)
+        return made
+    with offline(home, Of(None, None)) as rest:
+        new = rest.adapters.signatures.rotate()
+        return next(each for each in rest.signing_keys() if each["id"] == new.id)

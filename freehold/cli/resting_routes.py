@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from freehold.catalog.adapters import Adapters
 from freehold.catalog.datasets import Datasets
+from freehold.catalog.signatures import Signatures
 from freehold.catalog.store import ModelStore
 from freehold.cli import reach
 from freehold.cli.owner import Of
@@ -69,6 +70,16 @@ class Offline:
 
         return shown_adapter(adapter, self.cards)
 
+    def verified(self, adapter: Adapter) -> dict[str, Any]:
+        from freehold.serve.admin_routing import shown_verified
+
+        return shown_verified(self.adapters.verified(adapter))
+
+    def signing_keys(self) -> list[dict[str, Any]]:
+        from freehold.serve.admin_routing import shown_keys
+
+        return shown_keys(self.adapters.signatures)
+
     def shown_route(self, route: Route) -> dict[str, Any]:
         from freehold.serve.admin_routing import shown_route
 
@@ -81,7 +92,8 @@ def opened(home: Home, of: Of) -> Iterator[Offline]:
     models = ModelStore(home.path)
     with reach.offline(home) as (store, keyring, _):
         limits = rank_limits(settings.engines, Records(home.cache))
-        adapters = Adapters(home.path, store, models, keyring.clock, limits)
+        signatures = Signatures(home.secrets / "signing", store, settings.supply, keyring.clock)
+        adapters = Adapters(home.path, store, models, signatures, keyring.clock, limits)
         cards = {card.digest: card for card in models.list()}
         datasets = Datasets(home.path, store, keyring.clock)
         yield Offline(store, adapters, datasets, models, settings, of.resting(store), cards)

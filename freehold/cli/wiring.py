@@ -16,11 +16,13 @@ import freehold
 from freehold.catalog.adapters import Adapters
 from freehold.catalog.datasets import Datasets
 from freehold.catalog.own_weights import copied, forget_others, own_cache
+from freehold.catalog.signatures import Signatures
 from freehold.catalog.store import ModelStore
 from freehold.cli import at_rest
 from freehold.config.home import Home
 from freehold.config.schema import EventSettings, ModelPrice, Settings
 from freehold.config.trust import outgoing
+from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
 from freehold.core.clock import Clock, SystemClock
 from freehold.core.engine import AdapterFiles
@@ -29,8 +31,9 @@ from freehold.core.event import Happening, Kind
 from freehold.core.ids import new_id
 from freehold.core.model import ModelCard
 from freehold.core.secret import Secret
+from freehold.core.signature import Signature
 from freehold.core.tenant import IsolationClass, OwnPool
-from freehold.deploy.adapters import PoolAdapters
+from freehold.deploy.adapters import Owner, PoolAdapters, Stored
 from freehold.deploy.autotune import Records, rank_limits, settings_for
 from freehold.deploy.pool import Pool, RemoteMember
 from freehold.deploy.pools import Pools
@@ -80,18 +83,51 @@ from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
 
 
+def signatures(home: Home, settings: Settings, store: SqlStore) -> Signatures:
+    """Raises `UserError(CONFIG_INVALID)` for keys that cannot be read."""
+    return Signatures(home.secrets / "signing", store, settings.supply, SystemClock())
+
+
 def adapters_of(
-    card: ModelCard, store: SqlStore, models: ModelStore, tenant_id: str | None = None
+    card: ModelCard,
+    store: SqlStore,
+    models: ModelStore,
+    signed: Signatures,
+    tenant_id: str | None = None,
 ) -> PoolAdapters:
     """What the replicas of this base are told of: the adapters that routes name for it,
-    those of one tenant with engines of its own, or of all others."""
+    those of one tenant with engines of its own, or of all others. One that is nobody's by its
+    signatures stays out, and one that is not everybody's is kept from the others."""
 
-    def files(digests: Sequence[str]) -> list[AdapterFiles]:
+    def files(digests: Sequence[str]) -> Stored:
         found = fleet.adapter_files(store, digests)
         path = models.blobs.path
-        return [AdapterFiles(digest, path(a), path(b)) for digest, (a, b) in found.items()]
+        owned = fleet.signed_adapters(store, card.digest, digests, signed.required)
+        refused, apart = kept_out(owned, signed)
+        told = [
+            AdapterFiles(digest, path(a), path(b))
+            for digest, (a, b) in found.items()
+            if digest not in refused
+        ]
+        return Stored(told, refused, apart)
 
     return PoolAdapters(fleet.wanted_adapters(store, card.digest, tenant_id), files)
+
+
+def kept_out(
+    owned: Sequence[tuple[Adapter, Sequence[Signature]]], signed: Signatures
+) -> tuple[dict[str, str], dict[tuple[Owner, str], str]]:
+    """Why, of those that all of their owners may not use, and of others by owner."""
+    apart: dict[tuple[Owner, str], str] = {}
+    sound = set()
+    for adapter, made in owned:
+        reason = signed.why_not(adapter, made)
+        if reason is None:
+            sound.add(adapter.digest)
+        else:
+            apart[(adapter.tenant_id, adapter.environment), adapter.digest] = reason
+    refused = {digest: reason for (_, digest), reason in apart.items() if digest not in sound}
+    return refused, {key: why for key, why in apart.items() if key[1] in sound}
 
 
 def pools(
@@ -103,6 +139,7 @@ def pools(
 ) -> dict[str, Pool]:
     """One pool a served model, one an upstream."""
     records, trust = Records(home.cache), outgoing(settings.network.ca_file)
+    signed = signatures(home, settings, store)
     made: dict[str, Pool] = {}
     for card in cards:
         chosen = settings_for(card, settings.engines, records)
@@ -110,7 +147,7 @@ def pools(
         local = LocalModel(card, models.path(card))
         replica = Replica(f"{card.name}-0", engine, local, home.logs)
         able = engine.capabilities(local)
-        told = adapters_of(card, store, models) if able.adapters else None
+        told = adapters_of(card, store, models, signed) if able.adapters else None
         made[card.name] = Pool(card.name, engine.name, [replica], able, settings.limits, told)
     for upstream in settings.upstreams:
         member = RemoteMember(upstream.name, remote.RemoteClient(upstream, trust))
@@ -136,7 +173,8 @@ def own_pool(
     engine = registry.create(chosen.default, chosen, cache)
     local = LocalModel(card, path)
     able = engine.capabilities(local)
-    told = adapters_of(card, store, models, own.tenant_id) if able.adapters else None
+    signed = signatures(home, settings, store)
+    told = adapters_of(card, store, models, signed, own.tenant_id) if able.adapters else None
     replica = Replica(f"{own.name}-0", engine, local, home.logs)
     return Pool(own.name, engine.name, [replica], able, settings.limits, told, own)
 
@@ -443,7 +481,8 @@ def gateway(
     tenants = Tenants(store)
     directory = Directory(store, tenants)
     limits = rank_limits(settings.engines, Records(home.cache))
-    adapters = Adapters(home.path, store, models, clock, limits)
+    signed = signatures(home, settings, store)
+    adapters = Adapters(home.path, store, models, signed, clock, limits)
     data = Datasets(home.path, store, clock)
     own = Pools(
         serving,

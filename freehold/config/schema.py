@@ -313,6 +313,14 @@ class DataSettings(_Section):
     max_examples: int = Field(500_000, ge=2, le=100_000_000)
 
 
+class SupplySettings(_Section):
+    """Which adapters may serve: `trusted_keys` are files of public keys in PEM whose signatures
+    count beside our own; where one is required, others stay out."""
+
+    trusted_keys: tuple[str, ...] = ()
+    require_signature: tuple[Environment, ...] = ()
+
+
 class WebhookSettings(_Section):
     """Where events are sent to. `secret_file` signs them; `ca_file` is for a certificate
     that this machine would not trust."""
@@ -459,6 +467,7 @@ class Settings(_Section):
     decisions: DecisionSettings = DecisionSettings()
     tune: TuneSettings = TuneSettings()
     data: DataSettings = DataSettings()
+    supply: SupplySettings = SupplySettings()
     events: EventSettings = EventSettings()
     patterns: PatternSettings = PatternSettings()
     upstreams: tuple[UpstreamSettings, ...] = ()

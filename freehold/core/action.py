@@ -16,6 +16,7 @@ class Action(StrEnum):
     CHANGE_ROUTES = "change_routes"
     READ_ADAPTERS = "read_adapters"
     CHANGE_ADAPTERS = "change_adapters"
+    ROTATE_SIGNING_KEY = "rotate_signing_key"
     READ_DATASETS = "read_datasets"
     CHANGE_DATASETS = "change_datasets"
     READ_USAGE = "read_usage"
@@ -68,6 +69,7 @@ ON_INSTALLATION = frozenset(
         Action.READ_ALL_EVENTS,
         Action.READ_BACKUPS,
         Action.MAKE_BACKUPS,
+        Action.ROTATE_SIGNING_KEY,
         Action.READ_DECISIONS,
         Action.CHANGE_DECISIONS,
     }

@@ -25,6 +25,8 @@ class Act(StrEnum):
     ROUTE_REMOVE = "route.remove"
     ADAPTER_ADD = "adapter.add"
     ADAPTER_REMOVE = "adapter.remove"
+    ADAPTER_SIGN = "adapter.sign"
+    SIGNING_KEY_ROTATE = "signing_key.rotate"
     DATASET_ADD = "dataset.add"
     DATASET_REMOVE = "dataset.remove"
     POLICY_SET = "policy.set"

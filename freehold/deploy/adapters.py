@@ -8,11 +8,13 @@ replica that serves has them all but the refused ones.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from freehold.core.binding import Environment
 from freehold.core.engine import AdapterFiles
 from freehold.core.errors import Code, UserError
 from freehold.deploy import reconcile
@@ -21,15 +23,29 @@ from freehold.engines.base import EngineClient
 _logger = logging.getLogger(__name__)
 
 _CALL_S = 120.0
-Files = Callable[[Sequence[str]], Sequence[AdapterFiles]]
+Owner = tuple[str, Environment]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Adapters that a replica may be told of, and why not of others, by digest; `apart` are
+    those that only some of their owners may use, by whom and digest."""
+
+    files: Sequence[AdapterFiles]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    apart: Mapping[tuple[Owner, str], str] = field(default_factory=dict)
+
+
+Files = Callable[[Sequence[str]], Stored]
 
 
 class PoolAdapters:
-    """`files` reads where adapters lie and may block; `desired` are the digests that
-    routes name at the start."""
+    """`files` reads where adapters lie, and whether they are whose they should be; it may
+    block. `desired` are the digests that routes name at the start."""
 
     def __init__(self, desired: set[str], files: Files) -> None:
         self.refused: dict[str, str] = {}  # why, by digest
+        self._apart: dict[tuple[Owner, str], str] = {}  # the same, for some of their owners
         self._desired = desired
         self._files = files
         # By client, which is a replica from one start to its end.
@@ -46,6 +62,16 @@ class PoolAdapters:
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._desired and digest not in self.refused
+
+    def why_not(self, owner: Owner, digest: str) -> str | None:
+        """None where its owner's requests can be answered under it."""
+        if digest not in self._desired:
+            return "no engine has it yet"
+        return self.refused.get(digest) or self._apart.get((owner, digest))
+
+    def permit(self, owner: Owner, digest: str) -> None:
+        """Its owner's is sound, as was seen just now."""
+        self._apart.pop((owner, digest), None)
 
     @contextmanager
     def used(self, digest: str | None) -> Iterator[None]:
@@ -161,12 +187,14 @@ class PoolAdapters:
             await self._tell(client, step)
 
     async def _tell(self, client: EngineClient, step: reconcile.Step) -> None:
-        files = await asyncio.to_thread(self._files, step.add) if step.add else ()
-        lost = set(step.add) - {each.digest for each in files}
+        stored = await asyncio.to_thread(self._files, step.add) if step.add else Stored(())
+        lost = set(step.add) - {each.digest for each in stored.files}
         refused = dict.fromkeys(lost, "it is not stored any more")
+        refused |= stored.refused
+        self._set_apart(step.add, stored.apart)
         try:
             async with asyncio.timeout(_CALL_S):
-                refused |= await client.change_adapters(files, step.drop)
+                refused |= await client.change_adapters(stored.files, step.drop)
         except TimeoutError:
             raise UserError(
                 Code.ENGINE_TIMEOUT, f"The engine took no adapters within {_CALL_S:.0f} seconds."
@@ -178,6 +206,16 @@ class PoolAdapters:
                 _logger.error("adapter_refused", extra={"reason": f"{digest}: {reason}"})
         observed.update(each for each in step.add if each not in refused)
         observed.difference_update(step.drop)
+
+    def _set_apart(self, seen: Collection[str], apart: Mapping[tuple[Owner, str], str]) -> None:
+        among = set(seen)
+        for owner, digest in [each for each in self._apart if each[1] in among]:
+            del self._apart[owner, digest]
+        self._apart.update(apart)
+        for (owner, digest), reason in apart.items():
+            _logger.error(
+                "adapter_kept_out", extra={"reason": f"{digest} of {'/'.join(owner)}: {reason}"}
+            )
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

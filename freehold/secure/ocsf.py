@@ -43,6 +43,7 @@ _VERBS = {
     "give": (_CREATE, "Create"),
     "collect": (_READ, "Read"),
     "record": (_CREATE, "Create"),
+    "sign": (_UPDATE, "Update"),
     "start": (_CREATE, "Create"),
     "cancel": (_UPDATE, "Update"),
     "resume": (_UPDATE, "Update"),

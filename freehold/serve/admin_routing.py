@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from freehold.catalog.adapters import Adapters, Wanted
+from freehold.catalog.adapters import Adapters, Verified, Wanted
+from freehold.catalog.bundle import pem_of
+from freehold.catalog.signatures import Signatures
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Principal, Route
 from freehold.core.manifest import as_plain
@@ -83,6 +85,38 @@ class RoutingAdmin:
         removed = await self._gateway.routes.remove_adapter(*place, reference)
         await reply_json(send, self._shown(removed))
 
+    async def verify_adapter(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        place = self._owner(scope, principal, query(OwnQuery, scope))
+        adapters, reference = self._gateway.adapters, scope["path_params"]["adapter"]
+        adapter = await asyncio.to_thread(adapters.get, *place, reference)
+        await reply_json(send, shown_verified(await asyncio.to_thread(adapters.verified, adapter)))
+
+    async def sign_adapter(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        place = self._owner(scope, principal, query(OwnQuery, scope))
+        reference = scope["path_params"]["adapter"]
+        signed = await self._gateway.routes.sign_adapter(*place, reference)
+        await reply_json(send, shown_verified(signed), status=201)
+
+    # keys that sign
+
+    async def list_keys(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        signatures = self._gateway.adapters.signatures
+        await reply_json(send, {"data": await asyncio.to_thread(shown_keys, signatures)})
+
+    async def rotate_key(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        signatures = self._gateway.adapters.signatures
+        new = await asyncio.to_thread(signatures.rotate)
+        shown = await asyncio.to_thread(shown_keys, signatures)
+        await reply_json(send, next(each for each in shown if each["id"] == new.id), status=201)
+
     def _shown(self, adapter: Adapter) -> dict[str, Any]:
         return shown_adapter(adapter, self._gateway.cards)
 
@@ -155,6 +189,42 @@ def shown_adapter(adapter: Adapter, cards: Mapping[str, ModelCard]) -> dict[str,
         "added_at": rfc3339(adapter.added_at_us),
         "manifest": None if adapter.manifest is None else as_plain(adapter.manifest),
     }
+
+
+def shown_verified(found: Verified) -> dict[str, Any]:
+    return {
+        "name": found.adapter.name,
+        "environment": found.adapter.environment.value,
+        "digest": found.adapter.digest,
+        "holds": found.holds,
+        "spoilt": found.spoilt,
+        "kept_out": found.kept_out,
+        "signatures": [
+            {
+                "key": each.signature.key,
+                "by": each.by,
+                "holds": each.reason is None,
+                "reason": each.reason,
+                "made_at": rfc3339(each.signature.made_at_us),
+                "made_by": each.signature.made_by,
+                "bundle": each.signature.bundle,
+            }
+            for each in found.signatures
+        ],
+    }
+
+
+def shown_keys(signatures: Signatures) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": id,
+            "by": trusted.by,
+            "signs": id == signatures.current,
+            "made_at": None if own is None else rfc3339(own.made_at_us),
+            "public": pem_of(trusted.key).decode(),
+        }
+        for own, id, trusted in signatures.keys
+    ]
 
 
 def shown_route(route: Route, adapters: Adapters, cards: Mapping[str, ModelCard]) -> dict[str, Any]:

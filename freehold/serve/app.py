@@ -126,6 +126,20 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation(
             "DELETE", "/admin/v1/adapters/{adapter}", Action.CHANGE_ADAPTERS, routing.remove_adapter
         ),
+        Operation(
+            "GET",
+            "/admin/v1/adapters/{adapter}/signatures",
+            Action.READ_ADAPTERS,
+            routing.verify_adapter,
+        ),
+        Operation(
+            "POST",
+            "/admin/v1/adapters/{adapter}/signatures",
+            Action.CHANGE_ADAPTERS,
+            routing.sign_adapter,
+        ),
+        Operation("GET", "/admin/v1/signing-keys", Action.READ_MODELS, routing.list_keys),
+        Operation("POST", "/admin/v1/signing-keys", Action.ROTATE_SIGNING_KEY, routing.rotate_key),
         Operation("GET", "/admin/v1/datasets", Action.READ_DATASETS, datasets.listing),
         Operation("POST", "/admin/v1/datasets", Action.CHANGE_DATASETS, datasets.add),
         Operation("GET", "/admin/v1/datasets/{dataset}", Action.READ_DATASETS, datasets.get),

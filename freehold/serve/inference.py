@@ -172,10 +172,16 @@ class Inference:
 def _check_adapter(route: Route, pool: Pool) -> None:
     """Never the bare base instead of what the route names."""
     digest = route.adapter_digest
-    if digest is not None and (pool.adapters is None or digest not in pool.adapters):
+    if digest is None:
+        return
+    why: str | None = "its engine takes none"
+    if pool.adapters is not None:
+        why = pool.adapters.why_not((route.tenant_id, route.environment), digest)
+    if why is not None:
         raise UserError(
             Code.ADAPTER_UNAVAILABLE,
-            f"The engine could not take the adapter of {route.alias}: ask its administrator.",
+            f"The engine has no adapter for {route.alias} ({why.rstrip('.')}): ask its "
+            "administrator.",
             param="model",
             retry_after_s=30,
         )

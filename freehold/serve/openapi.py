@@ -267,6 +267,25 @@ _OTHERS = [
         _WITH_QUERY | {Code.NOT_FOUND, Code.CONFLICT}, query=OwnQuery,
     ),
     _Entry(
+        "get", "/admin/v1/adapters/{adapter}/signatures", "verify_adapter", "administration",
+        "Read an adapter's files again, and check its signatures over them", replies.Verified,
+        _WITH_QUERY | {Code.NOT_FOUND, Code.CONFLICT}, query=OwnQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/adapters/{adapter}/signatures", "sign_adapter", "administration",
+        "Sign an adapter with the key of this installation", replies.Verified,
+        _WITH_QUERY | {Code.NOT_FOUND, Code.CONFLICT}, query=OwnQuery, status=201,
+    ),
+    _Entry(
+        "get", "/admin/v1/signing-keys", "list_signing_keys", "administration",
+        "The keys whose signatures on adapters count", replies.SigningKeyList,
+    ),
+    _Entry(
+        "post", "/admin/v1/signing-keys", "rotate_signing_key", "administration",
+        "Have another key sign from now on; what the ones before signed stays valid",
+        replies.SigningKey, status=201,
+    ),
+    _Entry(
         "get", "/admin/v1/datasets", "list_datasets", "administration",
         "The datasets of this tenant and environment, the oldest first", replies.DatasetList,
         _WITH_QUERY | _OWNED, query=PageQuery,

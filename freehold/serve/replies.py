@@ -636,6 +636,45 @@ class AdapterList(BaseModel):
     has_more: Annotated[bool, Field(description="Ask again `after` the last name.")]
 
 
+class Signature(BaseModel):
+    """`by` is whose key it is, as far as it is trusted; `bundle` the file in the format of OpenSSF
+    model-signing."""
+
+    key: Annotated[str, Field(description="The SHA-256 of the public key in PEM.")]
+    by: str | None
+    holds: bool
+    reason: str | None
+    made_at: datetime
+    made_by: str
+    bundle: str
+
+
+class Verified(BaseModel):
+    """Whether an adapter's files are what they were and what was signed."""
+
+    name: str
+    environment: Environment
+    digest: str
+    holds: Annotated[bool, Field(description="Signed, unchanged, and not kept out.")]
+    spoilt: Annotated[str | None, Field(description="Which file was changed on the disk.")]
+    kept_out: Annotated[str | None, Field(description="Why no engine is told of it.")]
+    signatures: list[Signature]
+
+
+class SigningKey(BaseModel):
+    """`made_at` is null for keys that the settings name."""
+
+    id: str
+    by: str
+    signs: Annotated[bool, Field(description="Whether what is signed here now is by it.")]
+    made_at: datetime | None
+    public: Annotated[str, Field(description="In PEM.")]
+
+
+class SigningKeyList(BaseModel):
+    data: list[SigningKey]
+
+
 class Dataset(BaseModel):
     """One version of a dataset. `accepted_findings` is why what its report warns of may be in
     it, where it warned."""

@@ -5,13 +5,14 @@ last request under it has ended. What is bound to a route finishes as it began.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from freehold.catalog.adapters import Adapters
+from freehold.catalog.adapters import Adapters, Verified
 from freehold.catalog.parity import check_adapter
 from freehold.config.schema import Name
 from freehold.core.adapter import Adapter
@@ -22,6 +23,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
 from freehold.core.model import ModelCard
 from freehold.core.tenant import OwnPool
+from freehold.deploy.adapters import PoolAdapters
 from freehold.deploy.pool import Pool
 from freehold.deploy.pools import Pools
 from freehold.engines import registry
@@ -104,6 +106,7 @@ def _adapter(
             param="adapter",
         )
     check_adapter(found, base)
+    adapters.signatures.check(found)
     return found
 
 
@@ -157,6 +160,7 @@ class Routes:
             serving = self._pools.get(self._tenants.pool(route))
             if serving is not None and serving.adapters and route.adapter_digest is not None:
                 await serving.adapters.want(route.adapter_digest)
+                serving.adapters.permit(owner, route.adapter_digest)
             try:
                 before = await asyncio.to_thread(self._store.set_route, tenant_id, route)
             except BaseException:
@@ -187,6 +191,19 @@ class Routes:
         async with self.changing:
             return await asyncio.to_thread(self._adapters.remove, tenant_id, environment, reference)
 
+    async def sign_adapter(
+        self, tenant_id: str, environment: Environment, reference: str
+    ) -> Verified:
+        """With the key of this installation; where only its signature kept it out, it serves."""
+        adapters = self._adapters
+        async with self.changing:
+            adapter = await asyncio.to_thread(adapters.get, tenant_id, environment, reference)
+            await asyncio.to_thread(adapters.sign, adapter)
+            for pool in list(self._pools.values()):
+                if pool.adapters is not None and pool.base_digest == adapter.base_digest:
+                    await _let_in(pool.adapters, adapter)
+            return await asyncio.to_thread(adapters.verified, adapter)
+
     async def follow(self, homes: Collection[tuple[str, Environment]]) -> None:
         """Leads these tenants' environments as the store says now: another gateway changed
         their routes."""
@@ -214,6 +231,13 @@ class Routes:
             for environment in Environment
             for route in self._directory.routes(own.tenant_id, environment).values()
         )
+
+
+async def _let_in(told: PoolAdapters, adapter: Adapter) -> None:
+    told.permit((adapter.tenant_id, adapter.environment), adapter.digest)
+    if adapter.digest in told.refused:
+        with contextlib.suppress(UserError):  # there is another reason, which it keeps
+            await told.want(adapter.digest)
 
 
 def no_route(alias: str) -> UserError:

@@ -13,6 +13,7 @@ from freehold.core.event import Event
 from freehold.core.policy import Policy
 from freehold.core.role import RoleGrant
 from freehold.core.session import Session
+from freehold.core.signature import Signature, SigningKey
 from freehold.core.subject import SubjectKey
 from freehold.core.tenant import Holding, IsolationClass, Tenant
 from freehold.core.usage import IdempotencyClaim, StoredReply, UsageRow
@@ -253,7 +254,9 @@ class AdapterStore(Protocol):
         """By name or digest: several when the same files serve several bases."""
         ...
 
-    def add_adapters(self, tenant_id: str, new: Sequence[Adapter]) -> None:
+    def add_adapters(
+        self, tenant_id: str, new: Sequence[Adapter], signed: Sequence[Signature] = ()
+    ) -> None:
         """All or none. Raises `UserError(CONFLICT)` for a name that is given already."""
         ...
 
@@ -261,6 +264,22 @@ class AdapterStore(Protocol):
         """Returns the digests of those of its files that nobody needs any more. Raises
         `UserError(CONFLICT)` naming the routes that lead to it."""
         ...
+
+
+class SignatureStore(Protocol):
+    def signatures(self, tenant_id: str, digest: str) -> Sequence[Signature]:
+        """On its adapter of this digest, the oldest first."""
+        ...
+
+    def add_signature(self, tenant_id: str, adapter: Adapter, new: Signature) -> None:
+        """In place of that of the same key, if there is one."""
+        ...
+
+    def signing_keys(self) -> Sequence[SigningKey]:
+        """Of all gateways on this database, the oldest first."""
+        ...
+
+    def add_signing_key(self, new: SigningKey, *, is_rotation: bool) -> None: ...
 
 
 class DatasetStore(Protocol):

@@ -7,15 +7,18 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, func, select, update
 
+from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
 from freehold.core.engine import EMBEDDINGS
+from freehold.core.signature import Signature
 from freehold.core.tenant import IsolationClass, Tenant
 from freehold.core.usage import Outcome
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.identity import tenant_of
-from freehold.store.routing import route_of
+from freehold.store.routing import adapter_of, route_of
+from freehold.store.signatures import signature_of
 from freehold.store.sql import SqlStore
-from freehold.store.tables import adapters, requests, routes, tenants
+from freehold.store.tables import adapters, requests, routes, signatures, tenants
 
 _HOUR_US = 3_600_000_000
 _SAMPLE = 10_000
@@ -76,6 +79,26 @@ def adapter_files(store: SqlStore, digests: Sequence[str]) -> dict[str, tuple[st
     with store._reading(EVERY_TENANT) as connection:
         rows = connection.execute(select(*columns).where(adapters.c.digest.in_(digests)))
         return {digest: (config, weights) for digest, config, weights in rows}
+
+
+def signed_adapters(
+    store: SqlStore, base_digest: str, digests: Sequence[str], required: Collection[Environment]
+) -> list[tuple[Adapter, list[Signature]]]:
+    """Every tenant's adapters of these digests, with their signatures: of the digests that any
+    is on, and of all where environments require one. Ask for a few hundred."""
+    with store._reading(EVERY_TENANT) as connection:
+        wanted = select(signatures).where(signatures.c.digest.in_(digests))
+        made = [signature_of(row) for row in connection.execute(wanted).mappings()]
+        meant = digests if required else sorted({each.digest for each in made})
+        if not meant:
+            return []
+        mine = (adapters.c.base_digest == base_digest) & adapters.c.digest.in_(meant)
+        rows = connection.execute(select(adapters).where(mine)).mappings()
+        found = [adapter_of(row) for row in rows]
+    by_owner: dict[tuple[str, str], list[Signature]] = {}
+    for each in made:
+        by_owner.setdefault((each.tenant_id, each.digest), []).append(each)
+    return [(each, by_owner.get((each.tenant_id, each.digest), [])) for each in found]
 
 
 def every_route(store: SqlStore) -> Iterator[Route]:

@@ -46,6 +46,7 @@ from freehold.store.tables import (
     role_grants,
     routes,
     sessions,
+    signatures,
     tenants,
 )
 
@@ -173,8 +174,8 @@ class Identity(AuditTable):
             connection = changing.connection
             found = _one_tenant(connection, tenant_id)
             for table in (
-                adapters, datasets, routes, api_keys, policies, limits, role_grants, sessions,
-                cut_offs, decisions, decision_checks, jobs, gates, feedback,
+                adapters, signatures, datasets, routes, api_keys, policies, limits, role_grants,
+                sessions, cut_offs, decisions, decision_checks, jobs, gates, feedback,
             ):  # fmt: skip
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             connection.execute(delete(tenants).where(tenants.c.id == tenant_id))

@@ -13,10 +13,12 @@ from freehold.core.audit import stream_of
 from freehold.core.binding import Environment, Route
 from freehold.core.errors import Code, UserError
 from freehold.core.manifest import as_plain, read_manifest
+from freehold.core.signature import Signature
 from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.peers import Peers
-from freehold.store.tables import adapters, routes
+from freehold.store.signatures import put_signature
+from freehold.store.tables import adapters, routes, signatures
 
 _SHOWN_ALIASES = 5
 
@@ -82,7 +84,7 @@ class Routing(Peers, AuditTable):
                 .order_by(adapters.c.name)
                 .limit(limit)
             ).mappings()
-            return [_adapter(row) for row in rows]
+            return [adapter_of(row) for row in rows]
 
     def adapters_called(
         self, tenant_id: str, environment: Environment, reference: str
@@ -97,9 +99,11 @@ class Routing(Peers, AuditTable):
                 )
                 .order_by(adapters.c.name)
             ).mappings()
-            return [_adapter(row) for row in rows]
+            return [adapter_of(row) for row in rows]
 
-    def add_adapters(self, tenant_id: str, new: Sequence[Adapter]) -> None:
+    def add_adapters(
+        self, tenant_id: str, new: Sequence[Adapter], signed: Sequence[Signature] = ()
+    ) -> None:
         rows = [
             {
                 **{name: getattr(each, name) for name in Adapter.__slots__},
@@ -112,6 +116,8 @@ class Routing(Peers, AuditTable):
         try:
             with self._changing(tenant_id) as changing:
                 changing.connection.execute(insert(adapters), rows)
+                for signature in signed:
+                    put_signature(changing.connection, tenant_id, signature)
                 for each in new:
                     changing.note(_of_adapter(Act.ADAPTER_ADD, each, "digest", "base"))
         except IntegrityError:
@@ -129,9 +135,10 @@ class Routing(Peers, AuditTable):
             if row is None:
                 changing.note(None)
                 return None
-            _check_unnamed(connection, _adapter(row))
+            _check_unnamed(connection, adapter_of(row))
             connection.execute(delete(adapters).where(mine))
-            changing.note(_of_adapter(Act.ADAPTER_REMOVE, _adapter(row)))
+            _forget_signatures(connection, tenant_id, row["digest"])
+            changing.note(_of_adapter(Act.ADAPTER_REMOVE, adapter_of(row)))
             files = {row["config_digest"], row["weights_digest"]}
             self._backend.see(connection, EVERY_TENANT)
             return frozenset(file for file in files if not _is_used(connection, file))
@@ -185,6 +192,14 @@ def _check_unnamed(connection: Connection, adapter: Adapter) -> None:
         )
 
 
+def _forget_signatures(connection: Connection, tenant_id: str, digest: str) -> None:
+    """With the last of its adapters of this digest, whatever environment that was in."""
+    same = (adapters.c.tenant_id == tenant_id) & (adapters.c.digest == digest)
+    if connection.scalar(select(adapters.c.id).where(same).limit(1)) is None:
+        mine = (signatures.c.tenant_id == tenant_id) & (signatures.c.digest == digest)
+        connection.execute(delete(signatures).where(mine))
+
+
 def _is_used(connection: Connection, file: str) -> bool:
     """By any tenant: equal files are stored once."""
     used = or_(adapters.c.config_digest == file, adapters.c.weights_digest == file)
@@ -236,7 +251,7 @@ def route_of(row: RowMapping) -> Route:
     return Route(**{**row, "environment": Environment(row["environment"])})
 
 
-def _adapter(row: RowMapping) -> Adapter:
+def adapter_of(row: RowMapping) -> Adapter:
     return Adapter(
         **{
             **row,

@@ -43,6 +43,7 @@ from freehold.store.restraints import RestraintTable
 from freehold.store.roles import RoleTable
 from freehold.store.routing import Routing
 from freehold.store.sessions import SessionTable
+from freehold.store.signatures import SignatureTable
 from freehold.store.subjects import SubjectTable
 from freehold.store.tables import facts, idempotency, requests
 
@@ -82,6 +83,7 @@ class SqlStore(
     PatternTable,
     RestraintTable,
     DatasetTable,
+    SignatureTable,
     DecisionTable,
     FeedbackTable,
     JobTable,

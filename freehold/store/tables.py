@@ -108,6 +108,29 @@ adapters = Table(
     UniqueConstraint("tenant_id", "environment", "base_digest", "digest"),
 )
 
+# On a tenant's adapters of a digest, in every environment. `bundle` is as it was made or came,
+# `manifest` the text that it is over.
+signatures = Table(
+    "signatures",
+    metadata,
+    Column("tenant_id", String, primary_key=True),
+    Column("digest", String, primary_key=True, index=True),
+    Column("key", String, primary_key=True),
+    Column("bundle", String, nullable=False),
+    Column("manifest", String),
+    Column("made_at_us", BigInteger, nullable=False),
+    Column("made_by", String, nullable=False),
+)
+
+# The public halves of what gateways sign with, or did.
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("public", String, nullable=False),
+    Column("made_at_us", BigInteger, nullable=False),
+)
+
 # Their files are under data/ in the home.
 datasets = Table(
     "datasets",

@@ -11,7 +11,9 @@ import pytest
 
 from freehold.catalog.adapters import Adapters, Wanted, stage, staging, unstage
 from freehold.catalog.pull import pull
+from freehold.catalog.signatures import Signatures
 from freehold.catalog.store import ModelStore
+from freehold.config.schema import SupplySettings
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment
 from freehold.core.clock import SystemClock
@@ -31,7 +33,9 @@ class Shelf:
         self.store = SqlStore(self.home / "freehold.db")
         self.models = ModelStore(self.home)
         self.limits = {"base": RankLimit(16, "engines.vllm.max_rank")}
-        self.adapters = Adapters(self.home, self.store, self.models, SystemClock(), self.limit)
+        clock, key = SystemClock(), self.home / "signing"
+        signatures = Signatures(key, self.store, SupplySettings(), clock)
+        self.adapters = Adapters(self.home, self.store, self.models, signatures, clock, self.limit)
         for name, content in (("base", decoder_bytes()), ("other", gguf_bytes())):
             file = write(folder / f"{name}.gguf", content)
             pull(self.models, self.home, f"file:{file}", progress=lambda *_: None)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from freehold.catalog.bundle import new_key, signed
 from freehold.catalog.parity import tokenizer_digest
 from freehold.catalog.store import ModelStore
 from freehold.cli.main import app
@@ -226,3 +227,33 @@ def test_a_running_gateway_takes_them_for_a_keys_own_environment_and_for_its_own
     assert "belongs to dev" in failed(refused, "insufficient_permissions")
     assert online(*words).exit_code == 0
     assert online("adapter", "rm", "a", "--env", "prod").exit_code == 0
+
+
+def test_an_adapter_is_signed_and_verified_in_the_terminal(place: Place, tmp_path: Path) -> None:
+    place.said("adapter", "add", str(peft_folder(tmp_path / "plain", 31)), "--base", "tiny")
+    unsigned = place.run("adapter", "verify", "plain")
+    assert unsigned.exit_code == 1
+    assert "plain does not hold: it is not signed." in unsigned.stdout
+    signed = place.said("adapter", "sign", "plain")
+    assert (signed["holds"], [each["by"] for each in signed["signatures"]]) == (
+        True, ["this installation"]
+    )  # fmt: skip
+    shown = place.run("adapter", "verify", "plain")
+    assert shown.exit_code == 0
+    assert "signed by this installation" in shown.stdout
+    assert "plain holds." in shown.stdout
+    new = place.said("adapter", "rotate-key")
+    listed = {each["id"]: each["signs"] for each in place.said("adapter", "keys")}
+    assert listed[new["id"]]
+    assert not listed[signed["signatures"][0]["key"]]
+    assert place.run("adapter", "verify", "plain").exit_code == 0
+    place.said("adapter", "rm", "plain")
+
+
+def test_a_signature_that_nobody_trusts_here_is_not_taken_in(place: Place, tmp_path: Path) -> None:
+    folder = peft_folder(tmp_path / "theirs", 32)
+    made = signed("theirs", {"adapter_config.json": "sha256:" + "0" * 64}, new_key())
+    (tmp_path / "elsewhere.sig").write_text(made)
+    words = ("adapter", "add", str(folder), "--base", "tiny", "--json")
+    failed(place.run(*words, "--signature", str(tmp_path / "elsewhere.sig")), "file_refused")
+    failed(place.run(*words, "--signature", str(tmp_path / "absent.sig")), "source_not_found")

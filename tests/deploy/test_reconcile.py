@@ -14,7 +14,7 @@ from freehold.core.engine import AdapterFiles
 from freehold.core.errors import Code, UserError
 from freehold.core.tenant import OwnPool
 from freehold.deploy import reconcile
-from freehold.deploy.adapters import PoolAdapters
+from freehold.deploy.adapters import PoolAdapters, Stored
 from freehold.deploy.reconcile import PART, steps
 from freehold.engines.fake import FakeClient
 
@@ -73,8 +73,8 @@ class _Client(FakeClient):
         return refused
 
 
-def _files(digests: Sequence[str]) -> list[AdapterFiles]:
-    return [AdapterFiles(each, Path("c"), Path("w")) for each in digests if each != "gone"]
+def _files(digests: Sequence[str]) -> Stored:
+    return Stored([AdapterFiles(each, Path("c"), Path("w")) for each in digests if each != "gone"])
 
 
 def _adapters(*desired: str, serving: Sequence[_Client] = ()) -> PoolAdapters:

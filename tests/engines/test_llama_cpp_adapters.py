@@ -20,7 +20,7 @@ from freehold.config.schema import LlamaCppSettings
 from freehold.core.engine import COMPLETIONS, AdapterFiles, EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.core.model import Task
-from freehold.deploy.adapters import PoolAdapters
+from freehold.deploy.adapters import PoolAdapters, Stored
 from freehold.deploy.replica import Replica
 from freehold.engines.base import EngineClient, LocalModel
 from freehold.engines.llama_cpp import LlamaCpp
@@ -260,7 +260,7 @@ async def test_a_killed_process_has_its_adapters_again_before_it_serves(tmp_path
     engine = LlamaCpp(LlamaCppSettings(threads=1, streams=2, context_length=512), tmp_path)
     adapters = PoolAdapters(
         {each.digest for each in small.adapters.values()},
-        lambda digests: [each for each in small.adapters.values() if each.digest in digests],
+        lambda digests: Stored([a for a in small.adapters.values() if a.digest in digests]),
     )
     replica = Replica("tiny-0", engine, small.model, tmp_path)
     replica.before_ready(adapters.prepare)

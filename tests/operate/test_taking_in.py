@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from freehold.catalog.adapters import Adapters
+from freehold.catalog.signatures import Signatures
 from freehold.catalog.store import ModelStore
+from freehold.config.schema import SupplySettings
 from freehold.core.binding import Environment
 from freehold.core.clock import SystemClock
 from freehold.core.errors import Code, UserError
@@ -29,7 +31,11 @@ class Shelf:
         models = ModelStore(home)
         models.add(card())
         write(models.blobs.path(DIGEST), decoder_bytes())
-        self.adapters = Adapters(home, self.store, models, SystemClock(), lambda _: RankLimit(64))
+        clock = SystemClock()
+        signatures = Signatures(home / "signing", self.store, SupplySettings(), clock)
+        self.adapters = Adapters(
+            home, self.store, models, signatures, clock, lambda _: RankLimit(64)
+        )
         self.work = home / "jobs" / "job_1"
         self.work.mkdir(parents=True)
         self._take_in = TakingIn(home, self.adapters)

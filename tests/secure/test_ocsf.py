@@ -85,6 +85,7 @@ _CLASSES = {
     "role.revoke": (6003, 4), "dataset.add": (6003, 1), "dataset.remove": (6003, 4),
     "decision.record": (6003, 1), "job.start": (6003, 1), "job.cancel": (6003, 3),
     "job.resume": (6003, 3), "gate.make": (6003, 1),
+    "adapter.sign": (6003, 3), "signing_key.rotate": (6003, 99),
 }  # fmt: skip
 
 

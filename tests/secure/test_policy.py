@@ -42,7 +42,7 @@ ON_ALL = {
     Action.READ_MODELS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT, Action.READ_POLICIES,
     Action.CHANGE_POLICIES,
     Action.READ_BACKUPS, Action.MAKE_BACKUPS, Action.READ_ALL_EVENTS, Action.READ_DECISIONS,
-    Action.CHANGE_DECISIONS,
+    Action.CHANGE_DECISIONS, Action.ROTATE_SIGNING_KEY,
 }  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def reference(who: Principal, action: Action, what: Resource) -> bool:
     elif action in (
         Action.CHANGE_TENANTS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT,
         Action.READ_ALL_EVENTS, Action.READ_BACKUPS, Action.MAKE_BACKUPS,
-        Action.READ_DECISIONS, Action.CHANGE_DECISIONS,
+        Action.READ_DECISIONS, Action.CHANGE_DECISIONS, Action.ROTATE_SIGNING_KEY,
     ):  # fmt: skip
         allowed = {Scope.OPERATE, Scope.OWN}
     elif action.startswith("read_"):

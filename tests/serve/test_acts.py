@@ -64,6 +64,12 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
         "/admin/v1/adapters", {"upload": "{upload}", "base": "fake-model", "name": "lora"},
         ["adapter.add"], _ENVIRONMENT, ["digest", "base"],
     ),
+    ("POST", "/admin/v1/adapters/{adapter}/signatures"): (
+        "/admin/v1/adapters/lora/signatures", None, ["adapter.sign"], _ENVIRONMENT, ["key"],
+    ),
+    ("POST", "/admin/v1/signing-keys"): (
+        "/admin/v1/signing-keys", None, ["signing_key.rotate"], "installation", [],
+    ),
     ("DELETE", "/admin/v1/adapters/{adapter}"): (
         "/admin/v1/adapters/lora", None, ["adapter.remove"], _ENVIRONMENT, [],
     ),

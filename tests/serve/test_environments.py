@@ -40,6 +40,12 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
         "/admin/v1/adapters", {"upload": "{upload}", "base": "fake-model", "name": "new"},
     ),
     ("GET", "/admin/v1/adapters/{adapter}"): ("/admin/v1/adapters/of-{env}", None),
+    ("GET", "/admin/v1/adapters/{adapter}/signatures"): (
+        "/admin/v1/adapters/of-{env}/signatures", None,
+    ),
+    ("POST", "/admin/v1/adapters/{adapter}/signatures"): (
+        "/admin/v1/adapters/of-{env}/signatures", None,
+    ),
     ("DELETE", "/admin/v1/adapters/{adapter}"): ("/admin/v1/adapters/spare-{env}", None),
     ("GET", "/admin/v1/datasets"): ("/admin/v1/datasets", None),
     ("POST", "/admin/v1/datasets"): (
@@ -101,6 +107,7 @@ _OVERALL = {
     ("GET", "/admin/v1/decisions"), ("POST", "/admin/v1/decisions"),
     ("GET", "/admin/v1/decisions/{decision}"), ("POST", "/admin/v1/decisions/{decision}/check"),
     ("GET", "/admin/v1/decisions/{decision}/deployment"),
+    ("GET", "/admin/v1/signing-keys"), ("POST", "/admin/v1/signing-keys"),
 }  # fmt: skip
 # For whom no key is asked: a login of somebody elsewhere, and the end of a session.
 _PROVEN = {("POST", "/admin/v1/sessions"), ("DELETE", "/admin/v1/sessions/current")}

@@ -160,6 +160,18 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "adapter": ("/admin/v1/adapters/{}", None), "digest": ("/admin/v1/adapters/{}", None),
         "tenant": ("/admin/v1/adapters/x" + _OWNED, None),
     },
+    ("GET", "/admin/v1/adapters/{adapter}/signatures"): {
+        "adapter": ("/admin/v1/adapters/{}/signatures", None),
+        "digest": ("/admin/v1/adapters/{}/signatures", None),
+        "tenant": ("/admin/v1/adapters/x/signatures" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/adapters/{adapter}/signatures"): {
+        "adapter": ("/admin/v1/adapters/{}/signatures", None),
+        "digest": ("/admin/v1/adapters/{}/signatures", None),
+        "tenant": ("/admin/v1/adapters/x/signatures" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/signing-keys"): {},
+    ("POST", "/admin/v1/signing-keys"): {},
     ("DELETE", "/admin/v1/adapters/{adapter}"): {
         "adapter": ("/admin/v1/adapters/{}", None), "digest": ("/admin/v1/adapters/{}", None),
         "tenant": ("/admin/v1/adapters/x" + _OWNED, None),

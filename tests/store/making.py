@@ -22,6 +22,7 @@ from freehold.core.gate import Gate, Verdict
 from freehold.core.job import Job, JobKind, JobState
 from freehold.core.limit import Limit, Measure, Period
 from freehold.core.policy import Policy
+from freehold.core.signature import Signature
 from freehold.core.subject import SubjectKey
 from freehold.core.usage import Outcome, Reservation, Settlement
 from freehold.store import ledger
@@ -53,6 +54,15 @@ def settlement(request_id: str, tokens_out: int = 7, **fields: Any) -> Settlemen
         "settled_at_us": 2_000_000,
     }  # fmt: skip
     return Settlement(**made | fields)
+
+
+def a_signature(tenant_id: str, digest: str, **fields: Any) -> Signature:
+    """Which nobody made: a store does not check them."""
+    made = {
+        "tenant_id": tenant_id, "digest": digest, "key": "ab" * 32, "bundle": f"of {tenant_id}",
+        "manifest": None, "made_at_us": 7, "made_by": "key_1",
+    }  # fmt: skip
+    return Signature(**made | fields)  # type: ignore[arg-type]
 
 
 def adapter(tenant_id: str, called: str = "x", **fields: Any) -> Adapter:

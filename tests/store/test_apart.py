@@ -23,6 +23,7 @@ from tests.store.making import (
     a_key,
     a_limit,
     a_route,
+    a_signature,
     adapter,
     furnish,
 )
@@ -135,6 +136,10 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "gate": lambda store, tenant: store.gate(tenant, "gat_ten_a"),
     "gates": lambda store, tenant: store.gates(tenant, 9),
     "gate_of": lambda store, tenant: store.gate_of(tenant, "sha256:b", "sha256:a of ten_a"),
+    "signatures": lambda store, tenant: store.signatures(tenant, adapter(tenant).digest),
+    "add_signature": lambda store, tenant: store.add_signature(
+        tenant, adapter(tenant), a_signature(tenant, adapter(tenant).digest)
+    ),
     "remove_policy": lambda store, tenant: store.remove_policy(tenant, "nights"),
     "tenant": lambda store, tenant: store.tenant(tenant),
     "holdings": lambda store, tenant: store.holdings(tenant, 1),
@@ -146,7 +151,8 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 # entries and records carry their tenant, and the rest belongs to the installation, which
 # `tenants` and `access_number` tell who operates it and its own processes.
 _UNSCOPED = {
-    "access_number", "acted", "add_events", "add_key", "add_session", "add_subject_key",
+    "access_number", "acted", "add_events", "add_key", "add_session",
+    "add_signing_key", "add_subject_key", "signing_keys",
     "add_tenant", "apply", "audit_found", "audit_heads", "audit_page", "audit_trail", "beat",
     "billed_here", "claim", "close", "decisions_due", "deliver_later", "delivered",
     "due_deliveries",
@@ -176,7 +182,7 @@ def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "datasets", "dataset", "usage", "records",
              "tenant", "holdings", "standing", "policies", "audit_records", "limits", "spent",
              "decision", "job", "jobs", "answered", "feedback", "thumbs", "gates",
-             "gate_of")  # fmt: skip
+             "gate_of", "signatures")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 

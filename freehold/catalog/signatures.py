@@ -1,0 +1,277 @@
+"""Whose signatures on adapters count: this installation's own, with a key in the home, and those
+of the keys that its operator trusts.
+
+A signature names the digests of an adapter's files, and an engine takes no files but those that
+an adapter's digest stands for: so a signature that holds here holds over the very bytes that
+are computed with, however many adapters there are.
+"""
+
+import dataclasses
+import hashlib
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+
+from freehold.catalog import bundle
+from freehold.config.home import write_private
+from freehold.config.schema import SupplySettings
+from freehold.core.acts import acting
+from freehold.core.adapter import CONFIG, WEIGHTS, Adapter
+from freehold.core.clock import Clock
+from freehold.core.errors import Code, UserError
+from freehold.core.manifest import MANIFEST, as_plain, read_manifest
+from freehold.core.signature import Signature, SigningKey
+from freehold.store.base import SignatureStore
+
+OURS = "this installation"
+_REMEMBERED = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """`by`: who has the private half, as far as anybody said."""
+
+    key: bundle.PublicKey
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What became of one signature: `by` whom it is where its key is trusted, and why it does
+    not hold, if it does not."""
+
+    signature: Signature
+    by: str | None
+    reason: str | None
+
+
+class Signatures:
+    """One a process; safe from any thread. Everything may block."""
+
+    def __init__(
+        self, path: Path, store: SignatureStore, settings: SupplySettings, clock: Clock
+    ) -> None:
+        """`path` is where the private key is, which the first start makes."""
+        self.required = frozenset(settings.require_signature)
+        self._path = path
+        self._store = store
+        self._clock = clock
+        self._changing = threading.Lock()
+        self._named = dict(map(_trusted_in, settings.trusted_keys))
+        self._key = self._own()
+        self._trusted = self._all_trusted()
+        # What held once holds for ever: by the hash of all that it depends on but the key.
+        self._held: dict[bytes, str] = {}
+
+    @property
+    def keys(self) -> Sequence[tuple[SigningKey | None, str, Trusted]]:
+        """All that count, with their ids; those of this installation have a `SigningKey`."""
+        ours = {each.id: each for each in self._store.signing_keys()}
+        self._trusted = self._all_trusted()
+        return [(ours.get(id), id, each) for id, each in self._trusted.items()]
+
+    @property
+    def current(self) -> str:
+        return bundle.id_of(self._key.public_key())
+
+    def sign(self, adapter: Adapter) -> Signature:
+        """By the key of this installation, with what its manifest says. Nothing is stored."""
+        manifest = None if adapter.manifest is None else json.dumps(as_plain(adapter.manifest))
+        files = _files(adapter, manifest)
+        made = bundle.signed(adapter.name, files, self._key)
+        return self._signature(adapter, self.current, made, manifest)
+
+    def accept(self, adapter: Adapter, text: bytes, manifest: str | None) -> Signature:
+        """One that came with an adapter; `manifest` is the text beside it. Raises
+        `FILE_REFUSED` unless it holds."""
+        found = bundle.read(text)
+        if manifest is not None and MANIFEST not in found.files:
+            raise bundle.refused(f"it is not over {MANIFEST}, which is there too")
+        key = found.key or self._without_hint(found)
+        signature = self._signature(adapter, key, text.decode(), manifest)
+        checked = self._checked(adapter, signature)
+        if checked.reason is not None:
+            raise bundle.refused(checked.reason)
+        return signature
+
+    def checked(self, adapter: Adapter, signatures: Sequence[Signature]) -> list[Checked]:
+        return [self._checked(adapter, each) for each in signatures]
+
+    def why_not(self, adapter: Adapter, signatures: Sequence[Signature]) -> str | None:
+        """Why no engine may be told of it; None where it may. One signature that holds is
+        enough, and none at all where none is asked for."""
+        if not signatures:
+            if adapter.environment not in self.required:
+                return None
+            return f"it is not signed, and {adapter.environment} takes what is signed alone"
+        reasons = []
+        for each in signatures:
+            reason = self._checked(adapter, each).reason
+            if reason is None:
+                return None
+            reasons.append(reason)
+        return reasons[0]
+
+    def check(self, adapter: Adapter) -> None:
+        """Raises `FILE_REFUSED` where no engine may be told of it."""
+        found = self._store.signatures(adapter.tenant_id, adapter.digest)
+        reason = self.why_not(adapter, found)
+        if reason is not None:
+            raise UserError(
+                Code.FILE_REFUSED,
+                f"{adapter.name} cannot be served: {reason}. See `freehold adapter verify "
+                f"{adapter.name}`, and sign what you trust with `freehold adapter sign`.",
+                param="adapter",
+            )
+
+    def of(self, adapter: Adapter) -> Sequence[Signature]:
+        return self._store.signatures(adapter.tenant_id, adapter.digest)
+
+    def add(self, adapter: Adapter, signature: Signature) -> None:
+        self._store.add_signature(adapter.tenant_id, adapter, signature)
+
+    def rotate(self) -> SigningKey:
+        """From now on another key signs. What the ones before signed stays valid."""
+        with self._changing:
+            key = bundle.new_key()
+            new = self._known(key.public_key())
+            # First where it is trusted, then where it signs: a death in between costs nothing.
+            self._store.add_signing_key(new, is_rotation=True)
+            write_private(self._path, _private(key))
+            self._key, self._trusted = key, self._all_trusted()
+        return new
+
+    def _own(self) -> bundle.PrivateKey:
+        """A home whose key is gone gets another: no signature depends on the private half."""
+        try:
+            key = serialization.load_pem_private_key(self._path.read_bytes(), None)
+            if not isinstance(key, bundle.PrivateKey):
+                raise ValueError
+        except FileNotFoundError:
+            key = bundle.new_key()
+            write_private(self._path, _private(key))
+        except (OSError, ValueError, TypeError):
+            raise UserError(
+                Code.CONFIG_INVALID,
+                f"{self._path} is not readable as the key that signs adapters: restore it from a "
+                "backup, or move it away to have another made.",
+            ) from None
+        known = self._known(key.public_key())
+        if known.id not in {each.id for each in self._store.signing_keys()}:
+            self._store.add_signing_key(known, is_rotation=False)
+        return key
+
+    def _known(self, key: bundle.PublicKey) -> SigningKey:
+        return SigningKey(bundle.id_of(key), bundle.pem_of(key).decode(), self._clock.wall_us())
+
+    def _all_trusted(self) -> Mapping[str, Trusted]:
+        ours = {
+            each.id: Trusted(bundle.read_public(each.public.encode()), OURS)
+            for each in self._store.signing_keys()
+        }
+        return {**self._named, **ours}
+
+    def _trusts(self, key: str) -> Trusted | None:
+        """Another gateway may have taken a new key since."""
+        if key not in self._trusted:
+            self._trusted = self._all_trusted()
+        return self._trusted.get(key)
+
+    def _without_hint(self, found: bundle.Bundle) -> str:
+        for id, each in self._trusted.items():
+            if found.is_by(each.key):
+                return id
+        raise bundle.refused("it is by no key that is trusted here (supply.trusted_keys)")
+
+    def _signature(self, adapter: Adapter, key: str, text: str, manifest: str | None) -> Signature:
+        who = acting()
+        by = who.principal if who is not None else "freehold"
+        at_us = self._clock.wall_us()
+        return Signature(adapter.tenant_id, adapter.digest, key, text, manifest, at_us, by)
+
+    def _checked(self, adapter: Adapter, signature: Signature) -> Checked:
+        trusted = self._trusts(signature.key)
+        if trusted is None:
+            why = f"it is by the key {signature.key[:16]}, which is not trusted here"
+            return Checked(signature, None, f"{why} (supply.trusted_keys)")
+        of = _all_of(adapter, signature)
+        if self._held.get(of) == signature.key:
+            return Checked(signature, trusted.by, None)
+        reason = _why_not(adapter, signature, trusted)
+        if reason is None:
+            if len(self._held) >= _REMEMBERED:
+                self._held.clear()
+            self._held[of] = signature.key
+        return Checked(signature, trusted.by, reason)
+
+
+def _why_not(adapter: Adapter, signature: Signature, trusted: Trusted) -> str | None:
+    try:
+        found = bundle.read(signature.bundle.encode())
+    except UserError:
+        return "its signature was changed"
+    if not found.is_by(trusted.key):
+        return f"its signature is not by the key of {trusted.by}, or was changed"
+    for name, digest in _files(adapter, signature.manifest).items():
+        if name not in found.files:
+            return f"its signature is not over {name}"
+        if found.files[name] != digest:
+            return f"its signature is over another {name}"
+    if MANIFEST in found.files and not _says_the_same(adapter, signature, trusted):
+        return f"what is said of where it comes from is not what was signed ({MANIFEST})"
+    return None
+
+
+def _says_the_same(adapter: Adapter, signature: Signature, trusted: Trusted) -> bool:
+    """Another installation's job is nothing that this one knows: it is left out of what is
+    kept, so only our own signatures are over it."""
+    if signature.manifest is None or adapter.manifest is None:
+        return False
+    said = read_manifest(signature.manifest.encode())
+    if trusted.by != OURS:
+        said = dataclasses.replace(said, job=adapter.manifest.job)
+    return said == adapter.manifest
+
+
+def _files(adapter: Adapter, manifest: str | None) -> dict[str, str]:
+    files = {CONFIG: adapter.config_digest, WEIGHTS: adapter.weights_digest}
+    if manifest is not None:
+        files[MANIFEST] = f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}"
+    return files
+
+
+def _all_of(adapter: Adapter, signature: Signature) -> bytes:
+    said = json.dumps(as_plain(adapter.manifest)) if adapter.manifest is not None else ""
+    parts = (
+        adapter.config_digest, adapter.weights_digest, said, signature.manifest or "",
+        signature.bundle,
+    )  # fmt: skip
+    whole = hashlib.sha256()
+    for each in parts:
+        whole.update(b"%d:%b" % (len(each.encode()), each.encode()))
+    return whole.digest()
+
+
+def _private(key: bundle.PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _trusted_in(name: str) -> tuple[str, Trusted]:
+    path = Path(name).expanduser()
+    try:
+        key = bundle.read_public(path.read_bytes())
+    except (OSError, ValueError):
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"supply.trusted_keys: {name} is no public key in PEM, of the curve P-256, P-384 or "
+            "P-521.",
+        ) from None
+    return bundle.id_of(key), Trusted(key, path.name)
