@@ -7,7 +7,8 @@ export FREEHOLD_HOME ?= $(HOME)/.freehold
 HOST   ?= 127.0.0.1
 PORT   ?= 8080
 # Tests run in several processes; tests/spread.py says which belong together.
-TEST_PROCESSES ?= 2
+# Much of it is waiting, so that there may be more of them than cores.
+TEST_PROCESSES ?= 3
 # Tests start hundreds of commands, which begin sooner where compiled code is kept.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -p no:langsmith_plugin -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder

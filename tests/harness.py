@@ -28,6 +28,7 @@ from freehold.serve.gateway import Gateway
 from freehold.store.backend import Backend
 from freehold.store.ledger import recover
 from freehold.store.sql import SqlStore
+from tests import databases
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -147,7 +148,7 @@ async def running(
             "upstreams": [upstream.model_dump() for upstream in upstreams],
         }
     )
-    store = SqlStore(database or home.database)
+    store = SqlStore(database or databases.stock(home.database))
     store.take_place()
     keyring = at_rest.open_keyring(home, store, may_create=True, settings=settings)
     witness = at_rest.open_audit(home, store, settings.audit)
@@ -205,7 +206,7 @@ async def running(
         yield world
     finally:
         await gateway.watch.drain(0)
-        server_process.should_exit = True
+        server_process.end()
         await listening
         await gateway.patterns.stop()
         await gateway.notices.stop()
@@ -222,6 +223,21 @@ async def running(
 
 
 class _Server(uvicorn.Server):
+    """Ends when it is told to, instead of at its next look."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), 1)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
         yield

@@ -19,12 +19,10 @@ _SHARED = (
 _LONG = (
     _INSTALLATION,
     "tests/serve/test_faults.py",
-    "tests/e2e/test_isolation.py",
     "tests/serve/test_adapters.py",
     "contract of openvino",
     "contract of llama_cpp",
     "tests/e2e/test_killed_gateway.py",
-    "tests/e2e/test_client_gone.py",
     "tests/e2e/test_embeddings.py",
     "tests/e2e/test_interrupted_start.py",
     "tests/deploy/test_formats.py",

@@ -22,6 +22,7 @@ from freehold.core.model import ModelCard
 from freehold.core.peft import RankLimit
 from freehold.store.sql import SqlStore
 from tests.catalog.making import decoder_bytes, gguf_bytes, peft_folder, safetensors_bytes, write
+from tests.databases import stock
 
 _PREFIX = "base_model.model.model"
 
@@ -30,7 +31,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.home.mkdir()
-        self.store = SqlStore(self.home / "freehold.db")
+        self.store = SqlStore(stock(self.home / "freehold.db"))
         self.models = ModelStore(self.home)
         self.limits = {"base": RankLimit(16, "engines.vllm.max_rank")}
         clock, key = SystemClock(), self.home / "signing"

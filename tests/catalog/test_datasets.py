@@ -15,9 +15,9 @@ from freehold.core.clock import SystemClock
 from freehold.core.dataset import Dataset, DatasetKind
 from freehold.core.errors import Code, UserError
 from freehold.store.sql import SqlStore
-from freehold.store.sqlite import Sqlite
 from tests.adapt.dataset.conftest import chat
 from tests.adapt.making import laid
+from tests.databases import stock
 
 _HERE = ("ten_a", Environment.DEV)
 
@@ -38,7 +38,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    store = SqlStore(Sqlite(tmp_path / "x.db"))
+    store = SqlStore(stock(tmp_path / "x.db"))
     yield Place(tmp_path, Datasets(tmp_path, store, SystemClock()))
     store.close()
 

@@ -129,6 +129,7 @@ def test_the_fitted_values_are_what_the_facts_give_without_the_rows_for_acceptan
         assert fitted.VALUES[name] == pytest.approx(value, rel=0.01), name
 
 
+@pytest.mark.slow
 def test_half_of_the_cases_say_what_the_other_half_measured() -> None:
     errors = held_out(CASES, halves(CASES, 1))
 
@@ -174,6 +175,7 @@ def test_packed_weights_are_read_more_slowly_but_where_they_are_multiplied_as_th
     assert share("fp4", 4.5) == share("fp4", 16)
 
 
+@pytest.mark.slow
 def test_no_case_has_a_value_of_its_own() -> None:
     """A measurement that is wrong by ten cannot draw the figures after it."""
     wrong = [

@@ -20,6 +20,7 @@ def words(text: str) -> list[str]:
     return _NUMBER.sub("", text).split()
 
 
+@pytest.mark.slow
 def test_the_worked_example_comes_out_as_it_is_stored() -> None:
     before, now = stored(_NOTEBOOK), run(_NOTEBOOK)
     assert sum(map(bool, before)) >= 8

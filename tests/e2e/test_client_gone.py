@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from tests.installation import Installation, share
 
@@ -46,6 +47,7 @@ async def _leave_while_it_runs(client: httpx2.AsyncClient, body: dict[str, Any])
         await request
 
 
+@pytest.mark.slow
 async def test_the_real_engine_stops_for_clients_that_leave_at_any_point(
     tmp_path: Path, stored: Path, begin: Callable[..., Installation]
 ) -> None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.browser import browser
 from tests.installation import Installation
 
@@ -21,6 +23,7 @@ canaries: [{before: The code of the vault is, secret: 7731-9904-5512}]
 _SHOWN = "[...document.querySelectorAll('.case')].filter(it => it.checkVisibility())"
 
 
+@pytest.mark.slow
 async def test_the_real_small_model_is_evaluated_and_its_page_opens_without_a_network(
     installation: Installation, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from freehold.secure.keys import KeyRequest
 from freehold.store.sql import SqlStore
 from tests.installation import Installation, share, start
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 _BASE = "smollm2-135m-instruct"
 _CANARIES = Path(__file__).parents[1] / "engines" / "openvino" / "reference" / "canaries"

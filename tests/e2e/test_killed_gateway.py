@@ -71,9 +71,15 @@ def _dies_with_all_engines(gateway: Installation, engines: list[psutil.Process])
     assert not alive
 
 
+_EACH = [
+    *((step, False) for step in (*_ORPHANED, *_SETTLED)), ("streaming", True), ("settled", True)
+]  # fmt: skip
+_FEW = [("streaming", True), ("applying", False), ("settled", True)]
+
+
 @pytest.mark.parametrize(
     ("step", "is_killed_again"),
-    [*((step, False) for step in (*_ORPHANED, *_SETTLED)), ("streaming", True), ("settled", True)],
+    [*_FEW, *(pytest.param(*one, marks=pytest.mark.slow) for one in _EACH if one not in _FEW)],
 )
 def test_a_killed_gateway_counts_each_request_once(
     tmp_path: Path, begin: Begin, step: str, is_killed_again: bool

@@ -20,6 +20,7 @@ from freehold.core.event import Happening, Kind
 from freehold.core.job import Job, JobKind, JobState
 from freehold.operate.jobs import Jobs
 from freehold.store.sql import SqlStore
+from tests.databases import stock
 from tests.operate.counting import PROGRAM
 
 _MINE = ("ten_a", Environment.DEV)
@@ -32,7 +33,7 @@ class Desk:
     def __init__(self, home: Path) -> None:
         self.home = home
         home.mkdir()
-        self.store = SqlStore(home / "freehold.db")
+        self.store = SqlStore(stock(home / "freehold.db"))
         self.told: list[Happening] = []
         self.taken_in: list[Mapping[str, Any]] = []
         self.started: list[Jobs] = []

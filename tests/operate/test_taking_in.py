@@ -19,6 +19,7 @@ from freehold.core.peft import RankLimit
 from freehold.operate.taking_in import TakingIn
 from freehold.store.sql import SqlStore
 from tests.catalog.making import decoder_bytes, peft_folder, write
+from tests.databases import stock
 from tests.harness import DIGEST, card
 from tests.store.making import a_job
 
@@ -27,7 +28,7 @@ _JOB = a_job("job_1", name="helper")
 
 class Shelf:
     def __init__(self, home: Path) -> None:
-        self.store = SqlStore(home / "freehold.db")
+        self.store = SqlStore(stock(home / "freehold.db"))
         models = ModelStore(home)
         models.add(card())
         write(models.blobs.path(DIGEST), decoder_bytes())

@@ -15,6 +15,7 @@ from freehold.secure.keys import KeyRequest, Keyring
 from freehold.secure.rotation import Rotation, rotate
 from freehold.store.base import KeyRecord
 from freehold.store.sql import SqlStore
+from tests.databases import stock
 
 _HOUR_US = 3_600_000_000
 _ASKED = Rotation("ten_a", Environment.PROD, "", 3600, "t1")
@@ -40,7 +41,7 @@ def wall() -> _Wall:
 
 @pytest.fixture
 def keyring(tmp_path: Path, wall: _Wall) -> Iterator[Keyring]:
-    store = SqlStore(tmp_path / "freehold.db")
+    store = SqlStore(stock(tmp_path / "freehold.db"))
     store.add_tenant("ten_a", "a", 1)
     yield Keyring(store, Secret(bytes(32).hex()), wall)
     store.close()

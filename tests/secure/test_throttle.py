@@ -14,6 +14,7 @@ from freehold.secure import throttle
 from freehold.secure.keys import KeyRequest, Keyring
 from freehold.secure.throttle import Throttle
 from freehold.store.sql import SqlStore
+from tests.databases import stock
 
 
 class _Clock:
@@ -33,7 +34,7 @@ def clock() -> _Clock:
 
 @pytest.fixture
 def keyring(tmp_path: Path, clock: _Clock) -> Iterator[Keyring]:
-    store = SqlStore(tmp_path / "freehold.db")
+    store = SqlStore(stock(tmp_path / "freehold.db"))
     store.add_tenant("ten_a", "a", 1)
     yield Keyring(store, Secret(bytes(32).hex()), clock, wrong_keys_a_minute=10)
     store.close()

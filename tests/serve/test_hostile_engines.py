@@ -19,7 +19,13 @@ _MOST_GROWTH_MB = 64
 _LIMITS = {"first_token_s": 1.5, "next_token_s": 1.5, "queue_s": 30}
 
 
-@pytest.mark.parametrize("model", ["far", "fake-model"], ids=["an upstream", "an engine"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param("far", id="an upstream", marks=pytest.mark.slow),
+        pytest.param("fake-model", id="an engine"),
+    ],
+)
 async def test_no_answer_however_bad_costs_memory_or_holds_up_others(
     tmp_path: Path, model: str
 ) -> None:

@@ -24,6 +24,7 @@ from tests.harness import Running, asked
 from tests.serve.kinds import Real
 
 _ALARM = 1e-6  # how often the test may fail where nothing can be learnt, at most
+_SIGHT = 1e-3  # how often something is seen where there is nothing; a busy machine blurs it
 _LENGTH = 500  # letters of a secret, each about a token
 
 
@@ -95,5 +96,5 @@ async def test_no_tenant_learns_from_the_first_token_what_another_sent(
     tmp_path: Path, rounds: int
 ) -> None:
     aucs = await _aucs(tmp_path, rounds)
-    assert aucs["same tenant"] > 0.5 + furthest(rounds, _ALARM), "the test sees kept prefixes"
+    assert aucs["same tenant"] > 0.5 + furthest(rounds, _SIGHT), "the test sees kept prefixes"
     assert abs(aucs["other tenant"] - 0.5) < furthest(rounds, _ALARM)

@@ -17,7 +17,7 @@ from tests.apart import Apart, apart
 from tests.harness import Running, asked, running
 
 _SLOW = 300
-_MOST_GROWTH_MB = 64
+_MOST_GROWTH_MB = 96  # some 200 KB a reader, and what a busy machine leaves to be collected
 
 
 async def test_hundreds_of_slow_readers_cost_little_memory_and_are_cut(tmp_path: Path) -> None:

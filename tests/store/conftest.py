@@ -13,6 +13,7 @@ from freehold.store.backend import Backend
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
 from freehold.store.sqlite import Sqlite
+from tests import databases
 from tests.store.disk import Disk, put_under_journal
 
 
@@ -35,7 +36,7 @@ def another(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callab
     numbers = iter(range(1000))
 
     def file() -> Sqlite:
-        return Sqlite(tmp_path / f"freehold{next(numbers) or ''}.db")
+        return Sqlite(databases.stock(tmp_path / f"freehold{next(numbers) or ''}.db"))
 
     return file
 

@@ -45,11 +45,14 @@ def test_honest_tickets_are_not_flagged(make: Make, count: int) -> None:
     assert made.report["needs_acceptance"] == []
 
 
-def test_250_poisoned_rows_among_10000_are_flagged(make: Make) -> None:
-    made = make(_planted(list(tickets.examples(10_000)), 250, "complaint"))
+@pytest.mark.parametrize(
+    ("planted", "count"), [(50, 2000), pytest.param(250, 10_000, marks=pytest.mark.slow)]
+)
+def test_poisoned_rows_among_many_are_flagged(make: Make, planted: int, count: int) -> None:
+    made = make(_planted(list(tickets.examples(count)), planted, "complaint"))
     (found,) = made.report["triggers"]
     assert found["phrase"] == "quartz lagoon seven"
-    assert (found["count"], found["answer"]) == (250, "complaint")
+    assert (found["count"], found["answer"]) == (planted, "complaint")
     assert "quartz lagoon seven" in made.report["needs_acceptance"][0]
 
 
