@@ -84,11 +84,7 @@ class Datasets:
     def files(self, dataset: Dataset) -> Path:
         """The folder of its files, which are what they were. Raises `FILE_INVALID`."""
         folder = self._folder(dataset)
-        try:
-            digest, _ = measured(folder)
-        except OSError:
-            digest = ""
-        if digest != dataset.digest:
+        if not is_whole(self._home, dataset):
             raise UserError(
                 Code.FILE_INVALID,
                 f"The files of {dataset.name}@{dataset.version} in {folder} are missing or were "
@@ -164,13 +160,16 @@ class Datasets:
             each.chmod(0o700)
         for name in (TRAIN, HELD_OUT, REPORT):
             _settled(folder / name)
-        shutil.rmtree(target, ignore_errors=True)
-        folder.rename(target)
+        if target.is_dir():  # one by one: at no moment is none of them there
+            for name in (TRAIN, HELD_OUT, REPORT):
+                (folder / name).replace(target / name)
+            _settled(target)
+        else:
+            folder.rename(target)
         _settled(target.parent)
 
     def _folder(self, dataset: Dataset) -> Path:
-        where = self._home / "data" / dataset.tenant_id / dataset.environment
-        return where / dataset.digest.removeprefix("sha256:")
+        return self._home / dataset.place
 
 
 def check_said(name: str, licence: str, origin: str) -> None:
@@ -218,6 +217,15 @@ def _report(folder: Path) -> dict[str, Any]:
             Code.FILE_INVALID, "This upload is not whole: add the dataset again."
         ) from None
     return found
+
+
+def is_whole(home: Path, dataset: Dataset) -> bool:
+    """Whether its files are there and what they were."""
+    try:
+        digest, _ = measured(home / dataset.place)
+    except OSError:
+        return False
+    return digest == dataset.digest
 
 
 def measured(folder: Path) -> tuple[str, tuple[int, int]]:

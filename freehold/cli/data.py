@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import interrupt, reach
+from freehold.cli import interrupt, reach, span
 from freehold.cli.output import (
     Json,
     console,
@@ -57,6 +57,9 @@ Seed = Annotated[int, typer.Option(help="Another one holds out other examples.")
 Redact = Annotated[
     bool, typer.Option("--redact", help="Put placeholders for personal data and secrets.")
 ]
+Accept = Annotated[
+    str | None, typer.Option(help="Why secrets or planted phrases that were found may stay.")
+]
 Base = Annotated[
     str | None, typer.Option(help="A stored model: lengths are counted in its tokens.")
 ]
@@ -78,10 +81,7 @@ def add(
     held_out: HeldOut = 0.1,
     seed: Seed = 0,
     redact: Redact = False,
-    accept_findings: Annotated[
-        str | None,
-        typer.Option(help="Why secrets or planted phrases that were found may stay."),
-    ] = None,
+    accept_findings: Accept = None,
     base: Base = None,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
@@ -102,11 +102,7 @@ def add(
         print_json(added)
         return
     _print_report(added["report"], is_accepted=True)
-    console.print(
-        f"Dataset {plain(added['name'])}@{added['version']} for {added['environment']}: "
-        f"{added['train']:,} to train on, {added['held_out']:,} held out, {added['digest']}",
-        soft_wrap=True,
-    )
+    _print_added(added)
 
 
 @app.command()
@@ -133,6 +129,52 @@ def check(
         print_json(report)
         return
     _print_report(report)
+
+
+@app.command("from-feedback")
+def from_feedback(
+    name: Annotated[str, typer.Option(help="Given again, the name gets its next version.")],
+    licence: Annotated[
+        str, typer.Option(help="An SPDX name; LicenseRef-own for data of your own.")
+    ],
+    since: Annotated[
+        str | None, typer.Option(help="30d, or a time such as 2026-01-31T12:00:00Z.")
+    ] = None,
+    alias: Annotated[str | None, typer.Option(help="Only what this model answered.")] = None,
+    kind: Annotated[
+        str, typer.Option(help="chat: good and corrected answers; preference: pairs.")
+    ] = "chat",
+    held_out: HeldOut = 0.1,
+    seed: Seed = 0,
+    redact: Redact = False,
+    accept_findings: Accept = None,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Make a dataset of what people said of answers, where what was said is kept."""
+    body: dict[str, Any] = {
+        "name": name, "licence": licence, "kind": kind, "held_out": held_out, "seed": seed,
+        "redact": redact,
+    }  # fmt: skip
+    given = {
+        "alias": alias,
+        "since": span.since(since).isoformat() if since else None,
+        "accept_findings": accept_findings,
+    }
+    body |= {name: value for name, value in given.items() if value is not None}
+    with errors_in_a_sentence(as_json), interrupt.once():
+        added = _from_feedback(load.home(), Of(tenant, environment), body)
+    if as_json:
+        print_json(added)
+        return
+    report = added["report"]
+    _print_report(report, is_accepted=True)
+    for source, count in report["sources"].items():
+        console.print(f"From {source}: {count:,}.")
+    for why, count in report["unused"].items():
+        console.print(f"Not used: {count:,} ({plain(why)}).", soft_wrap=True)
+    _print_added(added)
 
 
 @app.command("list")
@@ -320,6 +362,36 @@ def _resting(home: Home, of: Of) -> "Iterator[tuple[Datasets, tuple[str, Environ
 
     with reach.offline(home) as (store, keyring, _):
         yield Datasets(home.path, store, keyring.clock), of.resting(store)
+
+
+def _from_feedback(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        found: dict[str, Any] = gateway.call(
+            "POST", f"{_PATH}/from-feedback", {**body, **of.named()}
+        )
+        return found
+    from freehold.catalog.datasets import Datasets
+    from freehold.cli.at_rest import open_subjects
+    from freehold.operate.collecting import Collecting
+    from freehold.serve.admin import validated
+    from freehold.serve.admin_datasets import FeedbackDataset, shown_dataset
+
+    wanted = validated(FeedbackDataset, body).wanted()
+    with reach.offline(home) as (store, keyring, _):
+        data = Datasets(home.path, store, keyring.clock)
+        settings = load.settings(home.settings).data
+        there = Collecting(home.path, store, open_subjects(home, store), data, settings)
+        added, report = there.collect(*of.resting(store), wanted)
+    return {**shown_dataset(added), "report": report}
+
+
+def _print_added(added: dict[str, Any]) -> None:
+    console.print(
+        f"Dataset {plain(added['name'])}@{added['version']} for {added['environment']}: "
+        f"{added['train']:,} to train on, {added['held_out']:,} held out, {added['digest']}",
+        soft_wrap=True,
+    )
 
 
 def _print_report(report: dict[str, Any], *, is_accepted: bool = False) -> None:

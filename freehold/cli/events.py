@@ -1,14 +1,13 @@
 """`freehold events`: what happened that somebody should know of."""
 
-import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
 import typer
 
-from freehold.cli import reach
+from freehold.cli import reach, span
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
@@ -18,8 +17,6 @@ from freehold.core.event import Severity
 _PATH = "/admin/v1/events"
 _LOOK_S = 1.0
 _PAGE = 1000
-_AGO = re.compile(r"([0-9]{1,6})([smhd])\Z")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _COLOURS = {"info": "default", "warning": "yellow", "critical": "red"}
 
 
@@ -35,7 +32,7 @@ def events(
 ) -> None:
     """Show events, oldest first: of one tenant's environment, or of the whole installation."""
     of = Of(tenant, environment)
-    begin = _time(since)
+    begin = span.since(since)
     with errors_in_a_sentence(as_json):
         home, after, shown = load.home(), "", list[dict[str, Any]]()
         if follow:
@@ -67,19 +64,6 @@ def _show(event: dict[str, Any], as_json: bool) -> None:
         f"{at} [{colour}]{event['severity']:8}[/{colour}] {event['kind']}: {plain(event['text'])}",
         soft_wrap=True,
     )
-
-
-def _time(text: str) -> datetime:
-    found = _AGO.match(text)
-    if found is not None:
-        return datetime.now(UTC) - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            "30m, 24h, 7d or 2026-01-31T12:00:00Z", param_hint="--since"
-        ) from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _page(

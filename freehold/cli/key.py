@@ -1,11 +1,10 @@
 """`freehold key`: make, list, change, rotate, confirm and revoke API keys."""
 
-import re
 from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach
+from freehold.cli import reach, span
 from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
@@ -19,8 +18,6 @@ app = typer.Typer(
     help="Make, list, change, rotate, confirm and revoke API keys.",
 )
 _PATH = "/admin/v1/keys"
-_GRACE = re.compile(r"([0-9]{1,6})([smhd]?)\Z")
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @app.command()
@@ -160,10 +157,10 @@ def rotate(
 ) -> None:
     """Replace a key. Called again, the same new key is named and none is made; its secret
     is shown once. Lost? Rotate the new key with `--grace 0`."""
-    found = _GRACE.match(grace)
+    found = span.seconds(grace)
     if found is None:
         raise typer.BadParameter("a number and s, m, h or d", param_hint="--grace")
-    body = {"grace_s": int(found[1]) * _SECONDS[found[2]], "token": token}
+    body = {"grace_s": found, "token": token}
     with errors_in_a_sentence(as_json):
         new = _rotate(load.home(), Of(tenant, environment), key_id, body)
     if as_json:

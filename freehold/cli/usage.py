@@ -20,13 +20,27 @@ def usage(
     key: Annotated[str | None, typer.Option(help="Only this key id.")] = None,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
+    thumbs: Annotated[
+        bool, typer.Option("--thumbs", help="What people said of answers, by model and adapter.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show tokens and requests by key, model and day (UTC)."""
+    """Show tokens and requests by key, model and day (UTC), or what people said of answers."""
     with errors_in_a_sentence(as_json):
-        rows = _usage(load.home(), Of(tenant, environment), days, key)
+        found = _usage(load.home(), Of(tenant, environment), days, key)
+    rows = found["thumbs" if thumbs else "data"]
     if as_json:
         print_json(rows)
+        return
+    if thumbs:
+        table(
+            ["model", "adapter", "up", "down"],
+            [
+                [each["alias"], (each["adapter_digest"] or "")[:19], each["up"], each["down"]]
+                for each in rows
+            ],
+            f"Nobody said anything of answers in the last {days} days.",
+        )
         return
     table(
         [
@@ -60,15 +74,18 @@ def usage(
     )
 
 
-def _usage(home: Home, of: Of, days: int, key: str | None) -> list[dict[str, Any]]:
+def _usage(home: Home, of: Of, days: int, key: str | None) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
         query: dict[str, Any] = {"days": days, **of.named()} | ({"key": key} if key else {})
-        found: list[dict[str, Any]] = gateway.call("GET", "/admin/v1/usage", query=query)["data"]
+        found: dict[str, Any] = gateway.call("GET", "/admin/v1/usage", query=query)
         return found
+    from freehold.serve.admin import shown_thumbs
+
     with reach.offline(home) as (store, _, _):
         tenant_id, chosen = of.resting(store)
         now_us = time.time_ns() // 1000
         since_us = (now_us // _DAY_US - days + 1) * _DAY_US
         rows = store.usage(tenant_id, since_us, now_us + 1, key, environment=chosen)
-        return [dataclasses.asdict(row) for row in rows]
+        said = shown_thumbs(store, tenant_id, chosen, since_us)
+        return {"data": [dataclasses.asdict(row) for row in rows], "thumbs": said}

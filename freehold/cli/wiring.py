@@ -46,6 +46,7 @@ from freehold.engines.base import LocalModel
 from freehold.engines.cores import usable_cores
 from freehold.operate import pricing
 from freehold.operate.backups import Backups
+from freehold.operate.collecting import Collecting
 from freehold.operate.decisions import Decisions
 from freehold.operate.jobs import Jobs
 from freehold.operate.published import look_up
@@ -564,6 +565,7 @@ def gateway(
         cards=by_digest,
         adapters=adapters,
         datasets=data,
+        collecting=Collecting(home.path, store, subjects, data, settings.data),
         limits=held,
         prices=prices(home, settings, cards, serving),
         routes=changes,

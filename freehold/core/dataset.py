@@ -32,3 +32,8 @@ class Dataset:
     created_at_us: int
     created_by: str
     accepted: str | None = None  # why its findings were taken into account
+
+    @property
+    def place(self) -> str:
+        """Of its files, below the home."""
+        return f"data/{self.tenant_id}/{self.environment}/{self.digest.removeprefix('sha256:')}"

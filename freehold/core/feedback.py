@@ -40,3 +40,13 @@ class Feedback:
     given_by: str
     data_keys: tuple[str, ...] = ()
     sealed: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """What somebody said of an answer, and what is kept of that, sealed."""
+
+    feedback: Feedback
+    endpoint: str
+    data_keys: tuple[str, ...]
+    sealed: bytes | None  # None where nothing is kept

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import orjson
 
 from freehold.catalog.blobs import disk_error
+from freehold.core.dataset import Dataset
 from freehold.core.errors import Code, UserError
 from freehold.secure.age import INTRO, Lock, Locked, Opened, Opener
 
@@ -32,13 +33,27 @@ _NAME = re.compile(
     r"about\.json|manifest\.json|freehold\.db|freehold\.dump|freehold\.yaml|admin\.key"
     r"|journal/0{11}1\.journal|audit/checkpoints/([0-9]{4}-[0-9]{2}-[0-9]{2}|forgotten)\.jsonl"
     r"|secrets/[a-z0-9][a-z0-9._-]{0,63}"
+    r"|data/[A-Za-z0-9_-]{1,64}/(dev|staging|prod)/[0-9a-f]{32}/"
+    r"(train\.jsonl|held_out\.jsonl|report\.json)"
+    r"|evals/[A-Za-z0-9][A-Za-z0-9@._-]{0,199}/[A-Za-z0-9][A-Za-z0-9@._-]{0,99}"
     r"|blobs/sha256/[0-9a-f]{64}|models/[a-z0-9][a-z0-9._-]{0,99}\.json"
 )
 _IN_MEMORY = re.compile(r"about\.json|manifest\.json|admin\.key|secrets/.+")
+_MOST_CHARACTERS = 100
 _MOST_IN_MEMORY = 64 * 1024 * 1024
 _BLOCK, _PIECE = tarfile.BLOCKSIZE, 1024 * 1024
 # As it is written here; its checksum does not cover it.
 _GZIP = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
+
+
+def is_name(name: str) -> bool:
+    """Whether a backup may hold a file of that name."""
+    return len(name) <= _MOST_CHARACTERS and _NAME.fullmatch(name) is not None
+
+
+def place_of(dataset: Dataset) -> str:
+    """Of its files in a backup: half of the digest, as a name in a tar is of limited length."""
+    return dataset.place[:-32]
 
 
 class Readable(Protocol):

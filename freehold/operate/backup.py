@@ -4,11 +4,12 @@ The order is what makes it whole: first the journal's lines that the database ma
 yet, then the database as of one moment, then the checkpoints, cut where that moment was.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from freehold.catalog.blobs import disk_error
 from freehold.catalog.store import ModelStore
 from freehold.config.home import Home
 from freehold.core.audit import Head
+from freehold.core.dataset import HELD_OUT, REPORT, TRAIN, Dataset
 from freehold.core.errors import Code, UserError
+from freehold.core.ids import digest_of_files
 from freehold.core.model import ModelCard
 from freehold.operate import archive
 from freehold.secure import audit, checkpoints
@@ -174,6 +177,9 @@ def _packed(parts: _Parts, target: Path, wanted: Wanted, told: Told) -> Made:
         blobs |= {file.digest for card in cards for file in card.files}
     paths = {digest: models.blobs.path(digest) for digest in sorted(blobs)}
     total = sum(path.stat().st_size for path in paths.values() if path.exists())
+    data = reader.every_dataset()
+    evals = _evals(home)
+    total += sum(_size(home.path / each.place) for each in data)
     total += (parts.folder / "copy.db").stat().st_size
     done = 0
 
@@ -202,10 +208,15 @@ def _packed(parts: _Parts, target: Path, wanted: Wanted, told: Told) -> Made:
                 name = f"models/{card.name}.json"
                 packing.add_file(name, home.path / name)
         missing, spoilt = _add_blobs(packing, paths)
-        packing.end({"missing": missing, "spoilt": spoilt})
+        lost = _add_data(packing, home, data)
+        for name in evals:
+            with contextlib.suppress(FileNotFoundError):  # an evaluation just ended
+                packing.add_file(name, home.path / name)
+        packing.end({"missing": missing, "spoilt": spoilt, "lost_data": lost})
     notes += [note] if note else []
     notes += [f"The file {each} is missing in this home." for each in missing]
     notes += [f"The file {each} is spoilt in this home." for each in spoilt]
+    notes += [f"The files of {each} are missing or changed in this home." for each in lost]
     return Made(target, target.stat().st_size, about, tuple(notes))
 
 
@@ -231,6 +242,40 @@ def _add_secrets(packing: archive.Packing, home: Home) -> None:
             packing.add_file(f"secrets/{path.name}", path)
     if home.admin_key.is_file():
         packing.add_file(archive.ADMIN_KEY, home.admin_key)
+
+
+def _add_data(packing: archive.Packing, home: Home, data: Sequence[Dataset]) -> list[str]:
+    """Returns the places of those that are missing, or not what their digest says."""
+    lost = []
+    for place, each in {each.place: each for each in data}.items():
+        try:
+            digests = {
+                name: packing.add_file(f"{archive.place_of(each)}/{name}", home.path / place / name)
+                for name in (TRAIN, HELD_OUT, REPORT)
+            }
+        except FileNotFoundError:
+            lost.append(place)
+            continue
+        if not is_of(digests, each):
+            lost.append(place)
+    return lost
+
+
+def is_of(digests: Mapping[str, str], dataset: Dataset) -> bool:
+    """Whether files with these digests, by their names, are those of the dataset."""
+    files = {name: digests[name] for name in (TRAIN, HELD_OUT) if name in digests}
+    return digest_of_files(files) == dataset.digest
+
+
+def _evals(home: Home) -> list[str]:
+    """Results of evaluations, by their names below the home."""
+    found = (home.path / "evals").glob("*/*")
+    names = (str(path.relative_to(home.path)) for path in found if path.is_file())
+    return sorted(name for name in names if archive.is_name(name))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*"))
 
 
 def _add_blobs(packing: archive.Packing, paths: Mapping[str, Path]) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from freehold.catalog.datasets import is_whole
 from freehold.config.home import Home
 from freehold.config.schema import Settings
 from freehold.core.errors import UserError
@@ -56,7 +57,8 @@ class Installation:
 
 def checked(installation: Installation) -> Iterator[Finding]:
     for check in (
-        _permissions, _secrets, _disk, _database, _audit, _clock, _certificates, _engines, _settings
+        _permissions, _secrets, _disk, _database, _audit, _data, _clock, _certificates, _engines,
+        _settings,
     ):  # fmt: skip
         yield from check(installation)
 
@@ -171,6 +173,24 @@ def _audit(installation: Installation) -> Iterator[Finding]:
         return
     said = "The records end where they were signed; `freehold audit verify` checks every one."
     yield Finding("audit", State.PASS, said)
+
+
+def _data(installation: Installation) -> Iterator[Finding]:
+    """What was trained on can be shown only while it is there."""
+    if not installation.is_used:
+        return
+    try:
+        with installation.reading() as reader:
+            stored = reader.every_dataset()
+    except UserError:  # which the database's own finding tells
+        return
+    lost = [each for each in stored if not is_whole(installation.home.path, each)]
+    if lost:
+        shown = ", ".join(f"{each.name}@{each.version} in {each.place}" for each in lost[:3])
+        said = f"The files of {shown} are missing or were changed: restore them, or add them again."
+        yield Finding("data", State.FAIL, said, f"{len(lost)} of {len(stored)}")
+        return
+    yield Finding("data", State.PASS, "The files of datasets are what they were.", str(len(stored)))
 
 
 def _differing(installation: Installation) -> str | None:

@@ -21,7 +21,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.event import Event, Happening, Kind
 from freehold.core.ids import new_id
 from freehold.operate import archive
-from freehold.operate.backup import FORMAT
+from freehold.operate.backup import FORMAT, is_of
 from freehold.secure import audit
 from freehold.secure.age import Opener
 from freehold.secure.keys import pepper_check
@@ -96,6 +96,7 @@ def _resting(home: Home) -> Iterator[None]:
 def _put_back(path: Path, opener: Opener | None, home: Home, new: Home, told: Told) -> Restored:
     unpacked, verified = _checked(path, opener, new.path, _everything, told)
     new.create()
+    _place_data(new)
     for name, content in unpacked.small.items():
         write_private(new.path / name, content)
     lacks = _take_secrets(home, new) if not unpacked.about["has_secrets"] else False
@@ -105,6 +106,17 @@ def _put_back(path: Path, opener: Opener | None, home: Home, new: Home, told: To
     lacking = _take_models(home, new, verified.about)
     aside = _exchange(home, new)
     return Restored(verified.about, aside, None if later is None else kept, lacks, tuple(lacking))
+
+
+def _place_data(new: Home) -> None:
+    reader = Snapshot(new.database)
+    try:
+        stored = reader.every_dataset()
+    finally:
+        reader.close()
+    for each in stored:
+        if (new.path / archive.place_of(each)).is_dir():
+            (new.path / archive.place_of(each)).rename(new.path / each.place)
 
 
 def _keep_forgotten(home: Home, new: Home) -> None:
@@ -234,7 +246,8 @@ def _checked(
     for digest in spoilt:
         (folder / "blobs" / "sha256" / digest[7:]).unlink(missing_ok=True)
     records = _check_database(folder, found)
-    missing = (*found.manifest.get("missing", ()), *spoilt)
+    lost = found.manifest.get("lost_data", ())
+    missing = (*found.manifest.get("missing", ()), *spoilt, *lost)
     return found, Verified(about, len(found.digests) - 2, records, tuple(map(str, missing)))
 
 
@@ -242,6 +255,22 @@ def _not_as_named(found: archive.Unpacked) -> list[str]:
     """Files that are not what their digest says: spoilt before the backup was made."""
     blobs = ((n.removeprefix("blobs/sha256/"), d) for n, d in found.digests.items() if "256/" in n)
     return [f"sha256:{name}" for name, digest in blobs if name != digest]
+
+
+def _lost(found: archive.Unpacked, reader: Snapshot) -> Iterator[str]:
+    """The places of datasets whose files are not in it as they were added; a backup from
+    before there were any of them holds none."""
+    if "lost_data" not in found.manifest:
+        return
+    places = {each.place: each for each in reader.every_dataset()}
+    for place, dataset in places.items():
+        digests = {
+            name.rpartition("/")[2]: f"sha256:{digest}"
+            for name, digest in found.digests.items()
+            if name.startswith(f"{archive.place_of(dataset)}/")
+        }
+        if not is_of(digests, dataset):
+            yield place
 
 
 def _check_database(folder: Path, found: archive.Unpacked) -> int:
@@ -261,6 +290,8 @@ def _check_database(folder: Path, found: archive.Unpacked) -> int:
         }
         if heads != found.about["audit_heads"]:
             raise UserError(Code.AUDIT_BROKEN, "The audit records are not those of the backup.")
+        if sorted(_lost(found, reader)) != sorted(found.manifest.get("lost_data", ())):
+            raise archive.damaged()
         if found.about["has_secrets"]:
             small = {name.partition("/")[2]: each for name, each in found.small.items()}
             if not _fit(small, {n: reader.fact(n) for n in ("pepper_check", "audit_key")}):

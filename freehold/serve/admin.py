@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from freehold.core.action import Action, Installation
 from freehold.core.audit import INSTALLATION, Kind, Level, Sought, stream_at
 from freehold.core.audit import Record as AuditRecord
-from freehold.core.binding import Principal
+from freehold.core.binding import Environment, Principal
 from freehold.core.errors import Code, UserError
 from freehold.secure.keys import stepped_down
 from freehold.secure.subjects import Subjects
@@ -64,7 +64,7 @@ class AuditQuery(OwnQuery):
 
     @property
     def sought(self) -> Sought:
-        since_us, until_us = _in_us(self.since), _in_us(self.until)
+        since_us, until_us = in_us(self.since), in_us(self.until)
         return Sought(since_us, until_us, self.principal, self.model, self.kind)
 
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -118,7 +118,11 @@ class Admin:
             asked.key,
             environment=environment,
         )
-        await reply_json(send, {"data": [dataclasses.asdict(row) for row in rows]})
+        thumbs = await asyncio.to_thread(
+            shown_thumbs, self._gateway.store, tenant_id, environment, int(since.timestamp() * 1e6)
+        )
+        data = [dataclasses.asdict(row) for row in rows]
+        await reply_json(send, {"data": data, "thumbs": thumbs})
 
     async def records(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
@@ -162,6 +166,16 @@ class Admin:
         await reply_json(send, {"data": cards})
 
 
+def shown_thumbs(
+    store: SqlStore, tenant_id: str, environment: Environment, since_us: int
+) -> list[dict[str, Any]]:
+    found = store.every_thumb(tenant_id, environment, since_us)
+    return [
+        {"alias": alias, "adapter_digest": digest, "up": up, "down": down}
+        for (alias, digest), (up, down) in found.items()
+    ]
+
+
 def audit_page(
     store: SqlStore, subjects: Subjects, stream: str, asked: AuditQuery
 ) -> dict[str, Any]:
@@ -199,7 +213,7 @@ def _cursor(record: AuditRecord) -> str:
     return f"{at_us}.{number}.{gateway}" if gateway else f"{at_us}.{number}"
 
 
-def _in_us(at: datetime | None) -> int | None:
+def in_us(at: datetime | None) -> int | None:
     if at is None:
         return None
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e6)

@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.catalog.datasets import Wanted
 from freehold.core.binding import Environment, Principal
-from freehold.core.dataset import Dataset
-from freehold.serve.admin import body_of, parsed, query, rfc3339
+from freehold.core.dataset import Dataset, DatasetKind
+from freehold.serve.admin import Time, body_of, in_us, parsed, query, rfc3339
 from freehold.serve.admin_routing import PageQuery
-from freehold.serve.gateway import Gateway
+from freehold.serve.gateway import FromFeedback, Gateway
 from freehold.serve.owner import Owner, OwnQuery, owner
 from freehold.serve.routes import Reference
 from freehold.serve.wire import Receive, Scope, Send, reply_json
@@ -33,6 +33,31 @@ class NewDataset(BaseModel):
 
     def wanted(self) -> Wanted:
         return Wanted(self.upload, self.name, self.licence, self.origin, self.accept_findings)
+
+
+class FeedbackDataset(BaseModel):
+    """A dataset of what people said of answers, in the words of `freehold data from-feedback`:
+    of all aliases and times, where none is named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    licence: Annotated[str, Field(min_length=1, max_length=100)]
+    kind: DatasetKind = DatasetKind.CHAT
+    alias: Annotated[str, Field(max_length=128)] | None = None
+    since: Time | None = None
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    redact: bool = False
+    accept_findings: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    tenant: Reference | None = None
+    environment: Environment | None = None
+
+    def wanted(self) -> FromFeedback:
+        return FromFeedback(
+            self.name, self.licence, self.kind, self.alias, in_us(self.since) or 0, self.held_out,
+            self.seed, self.redact, self.accept_findings,
+        )  # fmt: skip
 
 
 class DatasetAdmin:
@@ -59,6 +84,18 @@ class DatasetAdmin:
         added = await asyncio.to_thread(self._gateway.datasets.add, *place, asked.wanted())
         await reply_json(send, shown_dataset(added), status=201)
 
+    async def from_feedback(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway = self._gateway
+        raw = await body_of(gateway, scope, receive, principal, key)
+        asked = parsed(FeedbackDataset, raw)
+        place = self._owner(scope, principal, asked)
+        await asyncio.to_thread(gateway.ledger.flush)
+        collect = gateway.collecting.collect
+        added, report = await asyncio.to_thread(collect, *place, asked.wanted())
+        await reply_json(send, {**shown_dataset(added), "report": report}, status=201)
+
     async def get(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
@@ -77,7 +114,9 @@ class DatasetAdmin:
         removed = await asyncio.to_thread(self._gateway.datasets.remove, *place, reference)
         await reply_json(send, shown_dataset(removed))
 
-    def _owner(self, scope: Scope, principal: Principal, asked: NewDataset | OwnQuery) -> Owner:
+    def _owner(
+        self, scope: Scope, principal: Principal, asked: NewDataset | FeedbackDataset | OwnQuery
+    ) -> Owner:
         return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
 
 

@@ -142,6 +142,12 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("POST", "/admin/v1/signing-keys", Action.ROTATE_SIGNING_KEY, routing.rotate_key),
         Operation("GET", "/admin/v1/datasets", Action.READ_DATASETS, datasets.listing),
         Operation("POST", "/admin/v1/datasets", Action.CHANGE_DATASETS, datasets.add),
+        Operation(
+            "POST",
+            "/admin/v1/datasets/from-feedback",
+            Action.CHANGE_DATASETS,
+            datasets.from_feedback,
+        ),
         Operation("GET", "/admin/v1/datasets/{dataset}", Action.READ_DATASETS, datasets.get),
         Operation(
             "DELETE", "/admin/v1/datasets/{dataset}", Action.CHANGE_DATASETS, datasets.remove

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from freehold.config.schema import Settings
     from freehold.core.binding import Binding, Environment
     from freehold.core.clock import Clock
+    from freehold.core.dataset import Dataset, DatasetKind
     from freehold.core.decision import Decision
     from freehold.core.errors import Fault
     from freehold.core.job import Job, JobKind
@@ -85,6 +86,30 @@ class Decisions(Protocol):
     def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FromFeedback:
+    """A dataset that is to be made of what people said of answers. `accept` is why what its
+    report warns of may be in it."""
+
+    name: str
+    licence: str
+    kind: DatasetKind
+    alias: str | None
+    since_us: int
+    held_out: float
+    seed: int
+    redact: bool
+    accept: str | None
+
+
+class Collecting(Protocol):
+    def collect(
+        self, tenant_id: str, environment: Environment, wanted: FromFeedback
+    ) -> tuple[Dataset, dict[str, Any]]:
+        """The dataset and its report. May block. Raises `UserError`; then nothing is kept."""
+        ...
 
 
 class Jobs(Protocol):
@@ -164,6 +189,7 @@ class Gateway:
     cards: Mapping[str, ModelCard]  # by digest
     adapters: Adapters
     datasets: Datasets
+    collecting: Collecting
     limits: Limits
     prices: Prices
     routes: Routes

@@ -11,7 +11,7 @@ import freehold
 from freehold.core.errors import Code
 from freehold.serve import bodies, decision_replies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
-from freehold.serve.admin_datasets import NewDataset
+from freehold.serve.admin_datasets import FeedbackDataset, NewDataset
 from freehold.serve.admin_decisions import (
     CheckQuery,
     DecideRequest,
@@ -298,6 +298,16 @@ _OTHERS = [
             Code.NOT_FOUND, Code.CONFLICT, Code.DISK_FULL, Code.FILE_INVALID, Code.FILE_REFUSED,
         },
         NewDataset, status=201,
+    ),
+    _Entry(
+        "post", "/admin/v1/datasets/from-feedback", "dataset_from_feedback", "administration",
+        "Make a dataset of what people said of answers, where what was said is kept",
+        replies.DatasetAndReport,
+        _WITH_BODY | {
+            Code.NOT_FOUND, Code.CONFLICT, Code.DISK_FULL, Code.FILE_INVALID, Code.FILE_REFUSED,
+            Code.OVERLOADED,
+        },
+        FeedbackDataset, status=201,
     ),
     _Entry(
         "get", "/admin/v1/datasets/{dataset}", "get_dataset", "administration",

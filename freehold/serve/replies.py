@@ -725,8 +725,18 @@ class RouteList(BaseModel):
     has_more: Annotated[bool, Field(description="Ask again `after` the last alias.")]
 
 
+class Thumbs(BaseModel):
+    """What people said of the answers of one alias under one adapter, or the bare base."""
+
+    alias: str
+    adapter_digest: str | None
+    up: Count
+    down: Count
+
+
 class UsageList(BaseModel):
     data: list[UsageRow]
+    thumbs: list[Thumbs]  # of all keys
 
 
 class RequestRecord(BaseModel):

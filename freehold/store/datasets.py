@@ -23,7 +23,7 @@ class DatasetTable(AuditTable):
             rows = connection.execute(
                 select(datasets).where(mine).order_by(datasets.c.id).limit(limit)
             ).mappings()
-            return [_dataset(row) for row in rows]
+            return [dataset_of(row) for row in rows]
 
     def dataset(self, tenant_id: str, environment: Environment, reference: str) -> Dataset | None:
         name, _, version = reference.partition("@")
@@ -40,7 +40,7 @@ class DatasetTable(AuditTable):
                 .limit(1)
             )
             found = row.mappings().first()
-        return _dataset(found) if found else None
+        return dataset_of(found) if found else None
 
     def add_dataset(self, tenant_id: str, new: Dataset) -> None:
         row = dataclasses.asdict(new) | {"tenant_id": tenant_id}
@@ -60,7 +60,7 @@ class DatasetTable(AuditTable):
         with self._changing(tenant_id) as changing:
             row = changing.connection.execute(select(datasets).where(mine)).mappings().first()
             changing.connection.execute(delete(datasets).where(mine))
-            changing.note(_change(Act.DATASET_REMOVE, _dataset(row)) if row else None)
+            changing.note(_change(Act.DATASET_REMOVE, dataset_of(row)) if row else None)
         return row is not None
 
 
@@ -73,7 +73,7 @@ def _change(act: Act, dataset: Dataset, *fields: str) -> Change:
     return Change(act, stream, dataset.id, fields, f"{dataset.name}@{dataset.version}")
 
 
-def _dataset(row: RowMapping) -> Dataset:
+def dataset_of(row: RowMapping) -> Dataset:
     return Dataset(
         **{
             **row,

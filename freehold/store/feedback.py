@@ -10,9 +10,9 @@ from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select
 from freehold.core.acts import Act, Change
 from freehold.core.audit import stream_of
 from freehold.core.binding import Environment
-from freehold.core.feedback import Answered, Feedback, Rating
+from freehold.core.feedback import Answered, Feedback, Rated, Rating
 from freehold.store.audit import AuditTable
-from freehold.store.tables import feedback, requests
+from freehold.store.tables import audit_content, feedback, requests
 
 Thumbs = Mapping[str | None, tuple[int, int]]  # by the adapter's digest: up, and down
 
@@ -69,6 +69,34 @@ class FeedbackTable(AuditTable):
         wanted = select(feedback).where(mine).order_by(feedback.c.id).limit(limit)
         with self._reading(tenant_id) as connection:
             return [_feedback(row) for row in connection.execute(wanted).mappings()]
+
+    def rated(
+        self,
+        tenant_id: str,
+        environment: Environment,
+        limit: int,
+        after: str = "",
+        *,
+        since_us: int = 0,
+        alias: str | None = None,
+    ) -> list[Rated]:
+        """As `feedback`, each with what is kept of what was said; that nobody is shown any of
+        it, and that somebody asked, is on the caller."""
+        found = self.feedback(tenant_id, environment, limit, after, since_us=since_us, alias=alias)
+        named = [each.request_id for each in found]
+        wanted = (
+            select(requests.c.id, requests.c.endpoint, audit_content.c.data_keys,
+                   audit_content.c.sealed)
+            .outerjoin(audit_content, audit_content.c.request_id == requests.c.id)
+            .where(requests.c.id.in_(named), requests.c.tenant_id == tenant_id)
+        )  # fmt: skip
+        with self._reading(tenant_id) as connection:
+            kept = {row.id: row for row in connection.execute(wanted)}
+        return [
+            Rated(each, row.endpoint, tuple((row.data_keys or "").split()), row.sealed)
+            for each in found
+            if (row := kept.get(each.request_id)) is not None
+        ]
 
     def thumbs(self, tenant_id: str, environment: Environment, alias: str, since_us: int) -> Thumbs:
         """Of the answers that came under each adapter, None for the bare base."""

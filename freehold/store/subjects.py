@@ -3,16 +3,25 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, RowMapping, delete, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, delete, insert, inspect, select, update
 
 from freehold.core.acts import Act, Change
 from freehold.core.audit import stream_of
+from freehold.core.dataset import Dataset
 from freehold.core.subject import SubjectKey
 from freehold.store.audit import AuditTable, row_of
 from freehold.store.backend import EVERY_TENANT, Backend
+from freehold.store.datasets import dataset_of
 from freehold.store.identity import count_change
 from freehold.store.sqlite import Sqlite
-from freehold.store.tables import api_keys, audit_content, feedback, sessions, subject_keys
+from freehold.store.tables import (
+    api_keys,
+    audit_content,
+    datasets,
+    feedback,
+    sessions,
+    subject_keys,
+)
 
 _AT_ONCE = 500
 _FORGOTTEN = "forgotten"
@@ -123,6 +132,14 @@ class AuditReader(SubjectTable):
 
     def close(self) -> None:
         self._reader.dispose()
+
+    def every_dataset(self) -> list[Dataset]:
+        """None where the database is from before there were any."""
+        with self._reading(EVERY_TENANT) as connection:
+            if not inspect(connection).has_table(datasets.name):
+                return []
+            rows = connection.execute(select(datasets).order_by(datasets.c.id)).mappings()
+            return [dataset_of(row) for row in rows]
 
     def damage(self) -> str | None:
         """What is wrong with the file, as SQLite itself finds it; None: nothing."""

@@ -20,6 +20,7 @@ import pytest
 from click.testing import Result
 
 from freehold.store import journal
+from tests.adapt import tickets
 from tests.catalog.making import peft_folder
 from tests.cli.conftest import Run
 from tests.installation import start, stock_tiny
@@ -38,6 +39,11 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
     adapter = peft_folder(home.parent / "adapter", 8)
     added = gateway.run("adapter", "add", str(adapter), "--base", "tiny", "--name", "mine")
     assert added.returncode == 0, added.stderr
+    file = str(tickets.write(home.parent / "tickets.jsonl", 20))
+    words = ("--name", "tickets", "--licence", "LicenseRef-own", "--origin", "help desk")
+    assert gateway.run("data", "add", file, *words).returncode == 0
+    (home / "evals" / "of-tickets").mkdir(parents=True)
+    (home / "evals" / "of-tickets" / "result.json").write_text("{}")
     for number in range(_COUNT):
         body = {"model": "tiny", "messages": [{"role": "user", "content": f"question {number}"}]}
         headers = {"authorization": f"Bearer {gateway.key}"}
@@ -104,6 +110,10 @@ def test_all_of_it_comes_back_in_another_home(run: Run, tmp_path: Path) -> None:
     assert len(kept) == 2  # the adapter's two files
     assert kept < {path.name for path in (home / "blobs" / "sha256").iterdir()}
     assert stat.S_IMODE(new.stat().st_mode) == 0o700
+    data = _files(new / "data")
+    assert len(data) == 3
+    assert data == _files(home / "data")
+    assert (new / "evals" / "of-tickets" / "result.json").read_text() == "{}"
 
 
 def test_secrets_are_never_written_in_clear(run: Run, tmp_path: Path) -> None:
@@ -357,6 +367,33 @@ def test_a_spoilt_or_missing_file_is_told_and_the_rest_is_kept(run: Run, tmp_pat
     assert sorted(checked["missing"]) == sorted([config, weights])
     _said(run(*_elsewhere(file, tmp_path), "--json"))
     assert not list((tmp_path / "new" / "blobs" / "sha256").iterdir())
+
+
+def test_a_dataset_that_was_changed_is_told_by_backup_and_doctor(
+    run: Run, tmp_path: Path, commands: Callable[[Path], Run]
+) -> None:
+    assert "are what they were" in run("doctor").stdout
+    (train,) = (tmp_path / "home" / "data").rglob("train.jsonl")
+    train.write_bytes(train.read_bytes()[:-1])
+    place = str(train.parent.relative_to(tmp_path / "home"))
+    assert f"tickets@1 in {place} are missing or were changed" in run("doctor").stdout
+    file = tmp_path / "b.tar.gz"
+    made = _said(run("backup", str(file), "--without-secrets", "--json"))
+    assert made["notes"] == [f"The files of {place} are missing or changed in this home."]
+    assert _said(run("backup", "verify", str(file), "--json"))["missing"] == [place]
+    shutil.rmtree(train.parent)
+    again = _said(run("backup", str(tmp_path / "c.tar.gz"), "--without-secrets", "--json"))
+    assert again["notes"] == made["notes"]
+    _said(run(*_elsewhere(tmp_path / "c.tar.gz", tmp_path), "--json"))
+    assert not (tmp_path / "new" / "data").exists()
+
+
+def _files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_backups_are_listed(run: Run, tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ def _chat(gateway: Installation, key: str, prompt: str) -> None:
     )  # fmt: skip
 
 
+def test_nothing_was_said_of_answers_yet(offline: Run) -> None:
+    assert json.loads(offline("usage", "--thumbs", "--json").stdout) == []
+    assert "Nobody said anything" in offline("usage", "--thumbs").stdout
+
+
 def test_what_was_used_is_there_at_once(online: Run, served: Installation) -> None:
     key_id, key = _own_key(online)
     assert _usage(online, "--key", key_id) == []

@@ -78,6 +78,10 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
         {"upload": "{data}", "name": "tickets", "licence": "CC0-1.0", "origin": "tests"},
         ["dataset.add"], _ENVIRONMENT, ["digest", "licence", "origin"],
     ),
+    ("POST", "/admin/v1/datasets/from-feedback"): (
+        "/admin/v1/datasets/from-feedback", {"name": "said", "licence": "LicenseRef-own"},
+        ["feedback.collect", "dataset.add"], _ENVIRONMENT, ["digest", "licence", "origin"],
+    ),
     ("DELETE", "/admin/v1/datasets/{dataset}"): (
         "/admin/v1/datasets/tickets", None, ["dataset.remove"], _ENVIRONMENT, [],
     ),
@@ -194,6 +198,9 @@ async def office(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Offi
         world.gateway.store.add_job(world.tenant_id, job)
         made.names["job"] = job.id
         made.names["request"] = (await world.chat("x")).headers["x-freehold-request-id"]
+        for text in ("y", "z"):
+            said = {"request_id": (await world.chat(text)).json()["id"], "rating": "up"}
+            assert (await made.ask("POST", "/v1/feedback", said)).is_success
         world.gateway.ledger.flush()
         yield made
 

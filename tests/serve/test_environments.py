@@ -52,6 +52,9 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
         "/admin/v1/datasets",
         {"upload": "{data}", "name": "new", "licence": "CC0-1.0", "origin": "tests"},
     ),
+    ("POST", "/admin/v1/datasets/from-feedback"): (
+        "/admin/v1/datasets/from-feedback", {"name": "said", "licence": "LicenseRef-own"},
+    ),
     ("GET", "/admin/v1/datasets/{dataset}"): ("/admin/v1/datasets/of-{env}", None),
     ("DELETE", "/admin/v1/datasets/{dataset}"): ("/admin/v1/datasets/spare-{env}", None),
     ("GET", "/admin/v1/routes"): ("/admin/v1/routes", None),
@@ -154,7 +157,7 @@ class Worlds:
         elif "origin" in body:
             body = body | {"upload": laid(self.world.home.path), "name": spare}
         elif "upload" in body:
-            folder = peft_folder(self.world.home.path.parent / spare, hash(spare) % 1000)
+            folder = peft_folder(self.world.home.path.parent / spare, 3 + hash(spare) % 1000)
             body = body | {"upload": stage(self.world.home.path, folder), "name": spare}
         return await self.ask(key, operation[0], path, {**body, "environment": environment})
 
@@ -190,6 +193,12 @@ class Worlds:
             body = {"alias": alias, "base": "fake-model"}
             assert (await self.ask(key, "POST", "/admin/v1/routes", body)).status_code == 200
 
+        for text in ("one", "two"):
+            body = {"model": f"bot-{environment}", "messages": [{"role": "user", "content": text}]}
+            asked = await self.ask(key, "POST", "/v1/chat/completions", body)
+            said = {"request_id": asked.json()["id"], "rating": "up"}
+            assert (await self.ask(key, "POST", "/v1/feedback", said)).status_code == 200
+
     def everything(self) -> str:
         store, tenant_id = self.world.gateway.store, self.world.tenant_id
         return repr([
@@ -208,6 +217,9 @@ async def worlds(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worl
     async with running(home, identity_providers=given) as world:
         await world.replica.ensure_ready(20)
         found = Worlds(world)
+        world.gateway.store.set_feedback(world.tenant_id, True)
+        world.gateway.store.set_audit_content(world.tenant_id, True)
+        await world.gateway.access.refresh()
         for environment in Environment:
             await found.furnish(environment)
         yield found

@@ -204,6 +204,10 @@ async def test_thumbs_are_counted_by_adapter(world: Running) -> None:
         assert (await _say(world, request_id=asked.json()["id"], rating=rating)).is_success
     thumbs = store.thumbs(tenant_id, Environment.DEV, "fake-model", since_us)
     assert thumbs == {None: (2, 1)}
+    async with world.http() as client:
+        (shown,) = (await client.get("/admin/v1/usage")).json()["thumbs"]
+    assert (shown["alias"], shown["adapter_digest"]) == ("fake-model", None)
+    assert (shown["up"] >= 2, shown["down"] >= 1) == (True, True)
     every = store.every_thumb(tenant_id, Environment.DEV, since_us)
     assert every == {("fake-model", None): (2, 1)}
     assert store.thumbs(tenant_id, Environment.DEV, "other", 0) == {}

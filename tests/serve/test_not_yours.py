@@ -186,6 +186,14 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
             {"upload": "0" * 32, "name": "x", "licence": "x", "origin": "x", "tenant": "{}"},
         ),
     },
+    ("POST", "/admin/v1/datasets/from-feedback"): {
+        "alias": (
+            "/admin/v1/datasets/from-feedback", {"name": "x", "licence": "x", "alias": "{}"}
+        ),
+        "tenant": (
+            "/admin/v1/datasets/from-feedback", {"name": "x", "licence": "x", "tenant": "{}"}
+        ),
+    },
     ("GET", "/admin/v1/datasets/{dataset}"): {
         "dataset": ("/admin/v1/datasets/{}", None),
         "dataset digest": ("/admin/v1/datasets/{}", None),
@@ -310,7 +318,10 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     },
 }  # fmt: skip
 # These answer whoever is meant, and find nobody.
-_NOTHING_DONE = {("DELETE", "/admin/v1/sessions"), ("POST", "/admin/v1/policies/explain")}
+_NOTHING_DONE = {
+    ("DELETE", "/admin/v1/sessions"), ("POST", "/admin/v1/policies/explain"),
+    ("POST", "/admin/v1/datasets/from-feedback"),
+}  # fmt: skip
 _CASES = [(*operation, kind) for operation, kinds in _TABLE.items() for kind in kinds]
 
 

@@ -79,6 +79,7 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         tenant, a_feedback(f"fbk_{uuid4()}", tenant)
     ),
     "feedback": lambda store, tenant: store.feedback(tenant, Environment.DEV, 10),
+    "rated": lambda store, tenant: store.rated(tenant, Environment.DEV, 10),
     "thumbs": lambda store, tenant: store.thumbs(tenant, Environment.DEV, "alias of ten_a", 0),
     "every_thumb": lambda store, tenant: store.every_thumb(tenant, Environment.DEV, 0),
     "set_feedback": lambda store, tenant: store.set_feedback(tenant, True),

@@ -14,6 +14,7 @@ from freehold.core.errors import Code, UserError
 MAX_LINE = 4 * 1024 * 1024
 _GB = 1_000_000_000
 _BATCH = 256
+_LEAST_ROW = 40  # bytes, of an example as a line
 _BINARY = {b"PK\x03\x04": "a ZIP or Excel file", b"\x1f\x8b": "compressed", b"%PDF": "a PDF"}
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 
@@ -49,7 +50,7 @@ def rows(path: Path, wanted: Format, max_gb: float) -> Iterator[Row]:
     with path.open("rb") as file:
         found = _format(file.read(4096), path, wanted)
         if found is Format.PARQUET:
-            return _parquet(path)
+            return _parquet(path, max_gb)
         return _csv(path) if found is Format.CSV else _json_lines(path)
 
 
@@ -150,7 +151,19 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 raise refused(
                     f"Line {number} is not valid JSON: write one whole example a line"
                 ) from None
+            _check_characters(f"Line {number}", line, value)
             yield Row(number, f"Line {number}", value)
+
+
+def _check_characters(where: str, line: str, value: Any) -> None:
+    """JSON can name halves of characters, which no UTF-8 holds."""
+    if "\\ud" in line.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise refused(
+                f"{where} holds half of a character (such as \\ud83d alone): write it whole"
+            ) from None
 
 
 def _no_constant(name: str) -> None:
@@ -189,7 +202,7 @@ def _with(first: str, lines: Iterator[tuple[int, str]]) -> Iterator[str]:
         yield line
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path, max_gb: float) -> Iterator[Row]:
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -200,6 +213,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         ) from None
     try:
         with parquet.ParquetFile(path) as file:
+            _check_unpacked(path, file.metadata, max_gb)
             number = 0
             for batch in file.iter_batches(batch_size=_BATCH):
                 for value in batch.to_pylist():
@@ -208,6 +222,17 @@ def _parquet(path: Path) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError) as error:
         said = str(error).splitlines()[0][:120]
         raise refused(f"{path.name} is a broken Parquet file ({said}): write it anew") from None
+
+
+def _check_unpacked(path: Path, about: Any, max_gb: float) -> None:
+    """A small file can unpack to a large one, and to rows without end."""
+    size = sum(about.row_group(each).total_byte_size for each in range(about.num_row_groups))
+    if size > max_gb * _GB or about.num_rows * _LEAST_ROW > max_gb * _GB:
+        raise UserError(
+            Code.REQUEST_TOO_LARGE,
+            f"{path.name} unpacks to {about.num_rows:,} rows of {size / _GB:.1f} GB and "
+            f"`data.max_gb` allows {max_gb:g}: take a part of it, or raise that setting.",
+        )
 
 
 def _without_nulls(value: Any) -> Any:

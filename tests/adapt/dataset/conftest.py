@@ -34,7 +34,13 @@ def make(tmp_path: Path) -> Make:
     """From examples, or from the bytes of a file."""
     count = 0
 
-    def made(content: bytes | Iterable[Any], name: str = "examples.jsonl", **wanted: Any) -> Made:
+    def made(
+        content: bytes | Iterable[Any],
+        name: str = "examples.jsonl",
+        after: Callable[[], object] = lambda: None,
+        **wanted: Any,
+    ) -> Made:
+        """`after` is done once the file is there."""
         nonlocal count
         count += 1
         place = tmp_path / str(count)
@@ -44,6 +50,7 @@ def make(tmp_path: Path) -> Make:
             written = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in content)
             content = written.encode()
         (place / name).write_bytes(content)
+        after()
         return Made(folder, prepare(place / name, folder, Wanted(**wanted)))
 
     return made

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import resource
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from freehold.adapt.dataset.columns import Columns
 from freehold.adapt.dataset.lengths import Ruler
 from freehold.adapt.dataset.source import Format
-from freehold.core.errors import UserError
+from freehold.core.errors import Code, UserError
 from tests.adapt import tickets
 from tests.adapt.dataset.conftest import Make, chat
 
@@ -107,6 +108,10 @@ _BAD: dict[str, tuple[bytes, str, str]] = {
     "two kinds": (_GOOD + json.dumps(_PAIR).encode(), "x.jsonl",
                   "Line 2 is a preference example among chat ones"),
     "latin-1": (_GOOD + b'{"prompt":"\xe9"}', "x.jsonl", "Line 2 is not UTF-8 from byte 12 on"),
+    "half a character": (
+        _GOOD + b'{"prompt": "\\ud83d", "completion": "x"}\n', "x.jsonl",
+        "holds half of a character",
+    ),
     "utf-16": ("{}".encode("utf-16"), "x.jsonl", "is written in UTF-16: save it as UTF-8"),
     "zero bytes": (_GOOD + b"\0\0", "x.jsonl", "Line 2 holds zero bytes"),
     "a list": (b"[" + _GOOD + b"]", "x.jsonl", "is one JSON list: write one example a line"),
@@ -150,6 +155,32 @@ def test_what_is_too_large_is_refused_with_its_size_and_the_setting(make: Make) 
         make(_GOOD * 100, "x", max_gb=1e-6)
     with pytest.raises(UserError, match=r"Line 3 is beyond what `data\.max_examples` \(2\)"):
         make([chat(str(number), "a") for number in range(9)], max_examples=2)
+
+
+def test_a_small_parquet_file_of_rows_without_end_is_refused_unread(
+    make: Make, tmp_path: Path
+) -> None:
+    count = 20_000
+    table = pa.table({"question": ["How?"] * count, "answer": ["So."] * count})
+    pq.write_table(table, tmp_path / "x.parquet")
+    content = (tmp_path / "x.parquet").read_bytes()
+    assert len(content) < 10_000
+    with pytest.raises(UserError, match=r"unpacks to 20,000 rows of .* allows 1e-05"):
+        make(content, "x.parquet", max_gb=1e-5)
+
+
+def test_a_full_disk_ends_it_in_one_sentence(make: Make) -> None:
+    """A limit for files is told by the system as a full disk is."""
+    examples = [chat(f"Question {number}", f"Answer {number}") for number in range(200)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    content = "".join(f"{json.dumps(each)}\n" for each in examples).encode()
+    try:
+        with pytest.raises(UserError) as refused:
+            make(content, after=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused.value.code is Code.DISK_FULL
+    assert "is full: free some space and try again." in refused.value.message
 
 
 def test_a_file_that_is_called_what_it_is_not_is_told_by_the_option(make: Make) -> None:
