@@ -84,7 +84,7 @@ bench: install-dev
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 lock:
 	$(LOCK) --extra dev --extra clients pyproject.toml -o requirements/dev.lock
-	$(LOCK) --extra dev --extra tune --extra tune-peers -c requirements/dev.lock pyproject.toml -o requirements/tune.lock
+	$(LOCK) --extra dev --extra tune --extra tune-trl -c requirements/dev.lock pyproject.toml -o requirements/tune.lock
 	$(LOCK) --extra build -c requirements/dev.lock pyproject.toml -o requirements/base.lock
 
 clean:

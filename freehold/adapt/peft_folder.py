@@ -17,7 +17,8 @@ from freehold.core.adapter import CONFIG, WEIGHTS
 MANIFEST = "freehold.json"
 _MODULES = {
     "q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
-    "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",
+    "qkv_proj": "self_attn", "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",
+    "gate_up_proj": "mlp",
 }  # fmt: skip
 
 Factor = tuple[int, str, npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -32,12 +33,16 @@ def write(
     (folder / MANIFEST).unlink(missing_ok=True)
     tensors = {}
     for layer, linear, a, b in factors:
-        module = f"base_model.model.model.layers.{layer}.{_MODULES[linear]}.{linear}"
+        module = f"base_model.model.{module_of(layer, linear)}"
         tensors[f"{module}.lora_A.weight"] = a
         tensors[f"{module}.lora_B.weight"] = b
     _whole(folder / WEIGHTS, _safetensors(tensors))
     _whole(folder / CONFIG, _json(config_of(recipe)))
     _whole(folder / MANIFEST, _json(manifest))
+
+
+def module_of(layer: int, linear: str) -> str:
+    return f"model.layers.{layer}.{_MODULES[linear]}.{linear}"
 
 
 def config_of(recipe: Recipe) -> dict[str, Any]:

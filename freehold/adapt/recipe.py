@@ -12,6 +12,7 @@ from typing import Any, Literal
 from freehold.core.errors import Code, UserError
 
 Objective = Literal["sft", "dpo"]
+Trainer = Literal["freehold", "trl"]
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _RANK = 16
 _EXAMPLES_A_STEP = 8  # of usual length
@@ -42,6 +43,7 @@ class Recipe:
     max_tokens: int
     batch_tokens: int
     seed: int
+    trainer: Trainer
 
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "targets": list(self.targets)}
@@ -49,15 +51,17 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What a default depends on: of the base, and of the examples in tokens."""
+    """What a default depends on: of the base, and of the examples in tokens. `linears`: by their
+    names in PEFT, in the order in which they are computed."""
 
     hidden: int
     context: int
     examples: int
     tokens: int
+    linears: tuple[str, ...] = LINEARS
 
 
-def recipe_of(spec: Mapping[str, Any], sizes: Sizes) -> Recipe:
+def recipe_of(spec: Mapping[str, Any], sizes: Sizes, trainer: Trainer = "freehold") -> Recipe:
     """Of a job's spec, where what is missing or null is chosen here. Raises `INVALID_VALUE`
     naming what cannot be."""
     objective: Objective = _one_of(spec, "objective", ("sft", "dpo"), "sft")
@@ -69,12 +73,13 @@ def recipe_of(spec: Mapping[str, Any], sizes: Sizes) -> Recipe:
         bits=_one_of(spec, "bits", (None, 8, 4), None),
         rank=rank,
         alpha=_number(spec, "alpha", 2.0 * rank, 0, 1_000_000),
-        targets=_targets(spec.get("targets")),
+        targets=_targets(spec.get("targets"), sizes.linears),
         learning_rate=_number(spec, "learning_rate", rate(objective, sizes.hidden), 0, 1),
         epochs=_whole(spec, "epochs", min(epochs, _MOST_EPOCHS[objective]), 1, 1000),
         max_tokens=max_tokens(spec, sizes.context),
         batch_tokens=_whole(spec, "batch_tokens", _EXAMPLES_A_STEP * per_example, 1, 10_000_000),
         seed=_whole(spec, "seed", 0, 0, 2**63 - 1),
+        trainer=trainer,
     )
 
 
@@ -127,16 +132,16 @@ def _mib(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
 
 
-def _targets(told: Any) -> tuple[str, ...]:
+def _targets(told: Any, linears: tuple[str, ...]) -> tuple[str, ...]:
     if told in (None, "all-linear"):
-        return LINEARS
-    if not isinstance(told, list | tuple) or not told or not set(told) <= set(LINEARS):
+        return linears
+    if not isinstance(told, list | tuple) or not told or not set(told) <= set(linears):
         raise UserError(
             Code.INVALID_VALUE,
-            f"targets is neither 'all-linear' nor some of {', '.join(LINEARS)}: name these.",
+            f"targets is neither 'all-linear' nor some of {', '.join(linears)}: name these.",
             param="targets",
         )
-    return tuple(name for name in LINEARS if name in told)
+    return tuple(name for name in linears if name in told)
 
 
 def _one_of(spec: Mapping[str, Any], name: str, known: tuple[Any, ...], default: Any) -> Any:

@@ -10,21 +10,39 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from freehold import __version__
 from freehold.adapt import rows
-from freehold.adapt.recipe import Recipe, Sizes, max_tokens, recipe_of
+from freehold.adapt.recipe import LINEARS, Recipe, Sizes, Trainer, max_tokens, recipe_of
 from freehold.adapt.rows import Encoder, Read
 from freehold.core.errors import Code, UserError
-from freehold.core.gguf import read_header
+from freehold.core.gguf import Header, read_header
 from freehold.engines import told_files
 from freehold.engines.openvino.prompt import prompts_of
+from freehold.engines.openvino.weights import open_weights
 
 FOLDER = "adapter"
 _VOCABULARY = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`owner` names everything that the result depends on."""
+
+    spec: Mapping[str, Any]
+    files: Mapping[str, Path]
+    recipe: Recipe
+    train: Read
+    held_out: Read
+    work: Path
+    cache: Path
+    owner: str
+    manifest: Mapping[str, Any]
 
 
 class Tell(Protocol):
@@ -48,13 +66,18 @@ def run(spec: Mapping[str, Any], work: Path, home: Path, tell: Tell) -> Mapping[
         )
     files = base_files(spec)
     tokenizer, template, prompts = prompts_of(files)
-    context, hidden = _told_sizes(files)
+    header = _header(files)
+    context, trainer = header.context_length, trainer_of(spec, files)
     most = max_tokens(spec, context)
     encoder, kind = Encoder(tokenizer, prompts), str(spec["data_kind"])
     train = rows.read(Path(spec["train"]), kind, encoder, most)
     held_out = rows.read(Path(spec["held_out"]), kind, encoder, most)
     _tell_left_out(tell, train)
-    recipe = recipe_of(spec, Sizes(hidden, context, len(train.examples), _tokens(train)))
+    sizes = Sizes(
+        header.embedding_length, context, len(train.examples), _tokens(train),
+        tuple(header.linears) or LINEARS,
+    )  # fmt: skip
+    recipe = recipe_of(spec, sizes, trainer)
     _check_kind(recipe, kind)
     tell.log(_sentence(recipe, train))
     manifest = {
@@ -64,7 +87,7 @@ def run(spec: Mapping[str, Any], work: Path, home: Path, tell: Tell) -> Mapping[
         "dataset_digest": spec.get("dataset"),
         "recipe": recipe.plain(),
         "licences": dict(spec.get("licences") or {}),
-        "made_with": _made_with(),
+        "made_with": _made_with(trainer),
     }
     owner = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     # Threads that wait for each other by spinning take the cores from whoever serves, and
@@ -72,10 +95,11 @@ def run(spec: Mapping[str, Any], work: Path, home: Path, tell: Tell) -> Mapping[
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Without it cuBLAS may sum in another order each time; read before the first product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from freehold.adapt.train_loop import Job, Training
-
+    module = "train_trl" if trainer == "trl" else "train_loop"
+    training = import_module(f"freehold.adapt.{module}").Training
     job = Job(spec, files, recipe, train, held_out, work, home / "cache", owner, manifest)
-    return Training(job, tell).run()
+    result: Mapping[str, Any] | None = training(job, tell).run()
+    return result
 
 
 def base_files(spec: Mapping[str, Any]) -> dict[str, Path]:
@@ -99,14 +123,40 @@ def base_files(spec: Mapping[str, Any]) -> dict[str, Path]:
     return files
 
 
-def _told_sizes(files: Mapping[str, Path]) -> tuple[int, int]:
-    """The base's context and width."""
+def _header(files: Mapping[str, Path]) -> Header:
     from freehold.catalog import checkpoint
 
-    header = checkpoint.read(files)
-    if header is None:
-        header = read_header(next(iter(files.values())))
-    return header.context_length, header.embedding_length
+    return checkpoint.read(files) or read_header(next(iter(files.values())))
+
+
+def trainer_of(spec: Mapping[str, Any], files: Mapping[str, Path]) -> Trainer:
+    """The one that was asked for; else our own, where it computes the base's family. Raises
+    `UserError` for one that cannot train this base here."""
+    asked: Trainer | None = spec.get("trainer")
+    if asked not in (None, *get_args(Trainer)):
+        raise UserError(
+            Code.INVALID_VALUE, "trainer is not one of freehold, trl: choose one.", param="trainer"
+        )
+    try:
+        open_weights(files)
+        trainer = asked or "freehold"
+    except UserError:
+        if asked == "freehold":
+            raise
+        trainer = "trl"
+    if trainer == "trl" and _VOCABULARY not in files:
+        raise UserError(
+            Code.FILE_REFUSED,
+            "TRL trains on a base's safetensors here, and this one is a GGUF file: pull the "
+            "checkpoint that it was made of, and train on that.",
+        )
+    if trainer == "trl" and find_spec("trl") is None:
+        raise UserError(
+            Code.NOT_INSTALLED,
+            "This base is trained by TRL, which is not installed here: install "
+            "freehold[tune-trl] and start it again.",
+        )
+    return trainer
 
 
 def _tokenizer_digest(files: Mapping[str, Path], base: str) -> str:
@@ -114,12 +164,13 @@ def _tokenizer_digest(files: Mapping[str, Path], base: str) -> str:
     return told_files.digest({"": files[_VOCABULARY]}) if _VOCABULARY in files else base
 
 
-def _made_with() -> dict[str, str]:
+def _made_with(trainer: Trainer) -> dict[str, str]:
     from importlib.metadata import version
 
+    peers = ("transformers", "trl", "peft") if trainer == "trl" else ()
     return {
         "freehold": __version__,
-        "torch": version("torch"),
+        **{name: version(name) for name in ("torch", *peers)},
         "python": platform.python_version(),
         "machine": platform.machine(),
     }

@@ -2,49 +2,27 @@
 
 import math
 import os
-import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from freehold.adapt import batches, checkpoint, peft_folder, recipe
+from freehold.adapt import batches, checkpoint, peft_folder, recipe, training_end
 from freehold.adapt.checkpoint import State
-from freehold.adapt.recipe import BETA, Recipe
+from freehold.adapt.recipe import BETA
 from freehold.adapt.rows import Read, Row
-from freehold.adapt.train import FOLDER, Tell
+from freehold.adapt.train import FOLDER, Job, Tell
 from freehold.adapt.train_adapter import Adapter
 from freehold.adapt.train_base import load
 from freehold.adapt.train_decoder import Decoder
-from freehold.core.errors import Code, UserError
+from freehold.adapt.training_end import MOST_HELD_OUT, PATIENCE
 from freehold.engines.cores import usable_cores
 
 _CHECKPOINT_EVERY_S = 60.0
-_PATIENCE = 3  # looks at the held-out examples that may follow each other without gain
-_GAIN = 0.002  # of the loss, that counts as one
-_MOST_HELD_OUT = 512
 _MOST_NORM = 1.0  # of a step's gradient
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """`owner` names everything that the result depends on."""
-
-    spec: Mapping[str, Any]
-    files: Mapping[str, Path]
-    recipe: Recipe
-    train: Read
-    held_out: Read
-    work: Path
-    cache: Path
-    owner: str
-    manifest: Mapping[str, Any]
 
 
 class Examples:
@@ -73,7 +51,7 @@ class Training:
     def __init__(self, job: Job, tell: Tell) -> None:
         self._job, self._recipe, self._tell = job, job.recipe, tell
         self._train = Examples(job.train)
-        self._held_out = Examples(job.held_out, _MOST_HELD_OUT)
+        self._held_out = Examples(job.held_out, MOST_HELD_OUT)
         self._plan = [
             numbers
             for epoch in range(job.recipe.epochs)
@@ -86,17 +64,9 @@ class Training:
         self._began = time.monotonic()
 
     def run(self) -> Mapping[str, Any] | None:
-        try:
+        with training_end.out_of_memory():
             self._prepare()
             return self._result() if self._steps() else None
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and not _is_no_memory(error):
-                raise
-            raise UserError(
-                Code.LIMIT_REACHED,
-                "The machine has too little memory for this training: allow fewer tokens an "
-                "example, train with the base in 4 bits, or end something else.",
-            ) from error
 
     # before the first step
 
@@ -152,7 +122,7 @@ class Training:
     def _steps(self) -> bool:
         """Whether it came to its end, and was not asked to end before."""
         state, written = self._state, time.monotonic()
-        while state.step < len(self._plan) and state.worse < _PATIENCE:
+        while state.step < len(self._plan) and state.worse < PATIENCE:
             if self._tell.must_end():
                 self._checkpoint()
                 return False
@@ -163,7 +133,7 @@ class Training:
                 self._compare()
             state.seconds += time.monotonic() - began
             self._check_limits()
-            self._tell_progress()
+            self._tell.progress(**training_end.progress(state, len(self._plan)))
             if time.monotonic() - written > _CHECKPOINT_EVERY_S:
                 self._checkpoint()
                 written = time.monotonic()
@@ -175,11 +145,7 @@ class Training:
         for part in self._train.parts(numbers, self._part):
             loss += self._learn(part, numbers)
         if not math.isfinite(loss):
-            raise UserError(
-                Code.TRAINING_FAILED,
-                f"The loss is no number any more at step {step + 1}: choose a lower learning rate "
-                f"than {self._recipe.learning_rate:g}.",
-            )
+            raise training_end.no_number(step, self._recipe)
         self._update(step)
         self._state.loss = loss
         self._state.tokens += sum(self._train.sizes[i] for i in numbers)
@@ -224,16 +190,8 @@ class Training:
 
     def _compare(self) -> None:
         """Looks at the held-out examples, and keeps what does best on them."""
-        state = self._state
-        state.held_out = self._look() if self._held_out.groups else None
-        score = state.loss if state.held_out is None else state.held_out
-        if state.best_loss is None or state.held_out is None or score < state.best_loss:
-            lowered = state.best_loss is None or score < state.best_loss * (1 - _GAIN)
-            state.worse = 0 if lowered or state.held_out is None else state.worse + 1
-            state.best_loss, state.best_step = score, state.step
+        if training_end.looked(self._state, self._look() if self._held_out.groups else None):
             self._best.copy_(self._values.detach())
-        else:
-            state.worse += 1
 
     def _look(self) -> float:
         examples = self._held_out
@@ -250,79 +208,23 @@ class Training:
 
     # what is told and kept
 
-    def _tell_progress(self) -> None:
-        state, steps = self._state, len(self._plan)
-        figures: dict[str, Any] = {
-            "step": state.step,
-            "steps": steps,
-            "loss": round(state.loss, 5),
-            "tokens_per_s": round(state.tokens / state.seconds, 1),
-            "seconds_left": round(state.seconds / state.step * (steps - state.step), 1),
-        }
-        if state.held_out is not None:
-            figures["held_out_loss"] = round(state.held_out, 5)
-        self._tell.progress(**figures)
-
     def _check_limits(self) -> None:
-        state, spec = self._state, self._job.spec
-        state.peak_bytes = max(state.peak_bytes, _peak_bytes())
-        most_s, most_bytes = spec.get("max_seconds"), spec.get("max_memory_bytes")
-        if most_s is not None and state.seconds > most_s:
+        error = training_end.over_limits(self._state, self._job.spec, len(self._plan))
+        if error is not None:
             self._checkpoint()
-            raise UserError(
-                Code.LIMIT_REACHED,
-                f"Training reached its limit of {most_s:g} s at step {state.step} of "
-                f"{len(self._plan)}: allow more time, or fewer epochs.",
-            )
-        if most_bytes is not None and state.peak_bytes > most_bytes:
-            raise UserError(
-                Code.LIMIT_REACHED,
-                f"Training took {state.peak_bytes / 2**20:,.0f} MiB and may use "
-                f"{most_bytes / 2**20:,.0f} MiB: allow more memory, or fewer tokens an example.",
-            )
+            raise error
 
     def _checkpoint(self) -> None:
         kept = {name: tensor.detach().cpu().numpy() for name, tensor in self._kept().items()}
         checkpoint.write(self._job.work, self._job.owner, self._state, kept)
 
     def _result(self) -> Mapping[str, Any]:
-        job, state = self._job, self._state
-        self._tell_outcome()
+        job = self._job
+        training_end.outcome(self._tell, self._state)
         factors = [
             (layer, linear, a.numpy(), b.numpy())
             for layer, linear, a, b in self._adapter.factors(self._best.cpu())
         ]
         peft_folder.write(job.work / FOLDER, self._recipe, factors, job.manifest)
         checkpoint.remove(job.work)
-        has_held_out = bool(self._held_out.groups)
-        return {
-            "folder": FOLDER,
-            "held_out_loss": state.best_loss if has_held_out else None,
-            "held_out_loss_before": state.held_out_before,
-            "train_loss": state.loss,
-            "best_step": state.best_step,
-            "steps": state.step,
-            "tokens": state.tokens,
-            "seconds": round(state.seconds, 1),
-            "peak_memory_bytes": max(state.peak_bytes, _peak_bytes()),
-            "left_out": {"too_long": job.train.too_long, "unusable": job.train.unusable},
-            "manifest": job.manifest,
-        }
-
-    def _tell_outcome(self) -> None:
-        state = self._state
-        if state.worse >= _PATIENCE:
-            self._tell.log(f"Ended at step {state.step}: the held-out loss falls no more.")
-        before, best = state.held_out_before, state.best_loss
-        if before is not None and best is not None and best >= before:
-            self._tell.log("The adapter does no better than its base on the held-out examples.")
-
-
-def _peak_bytes() -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _is_no_memory(error: Exception) -> bool:
-    return any(words in str(error).lower() for words in _NO_MEMORY)
+        return training_end.result_of(job, self._state, has_held_out=bool(self._held_out.groups))

@@ -19,9 +19,21 @@ _DESCRIPTIONS = frozenset(
         "model.safetensors.index.json", "special_tokens_map.json", "tokenizer_config.json",
     }
 )  # fmt: skip
-_KINDS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-_LINEAR = re.compile(r"model\.layers\.(\d{1,4})\.(?:self_attn|mlp)\.([a-z]+_proj)\.weight\Z")
-_LINEARS = 7
+# Whose layers have their linears under the names of the Llama family. The shared-base engine
+# computes the first four; all are trained, and served by vLLM.
+SHARED_BASE = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+_KINDS = SHARED_BASE | {
+    "cohere", "gemma", "gemma2", "gemma3_text", "gpt_oss", "granite", "ministral", "mixtral",
+    "olmo2", "olmo3", "phi3", "qwen2_moe", "qwen3_moe", "smollm3", "stablelm",
+}  # fmt: skip
+_LINEARS = (
+    "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj",
+    "down_proj",
+)  # fmt: skip
+_LINEAR = re.compile(
+    rf"model\.layers\.(\d{{1,4}})\.(?:self_attn|mlp)\.({'|'.join(_LINEARS)})\.weight\Z"
+)
+_SEVEN = 7
 _MOST = 2**31
 
 
@@ -57,7 +69,7 @@ def read(files: Mapping[str, Path]) -> Header | None:
     types: Counter[str] = Counter()
     for tensor in tensors:
         types[tensor.dtype] += _size(tensor)
-    linears, layers = _linears(tensors)
+    linears, layers = _linears(kind, tensors)
     if layers != _number(config, "num_hidden_layers"):
         raise _invalid("its layers are not those that its config.json names")
     heads = _number(config, "num_attention_heads")
@@ -78,7 +90,9 @@ def read(files: Mapping[str, Path]) -> Header | None:
     )
 
 
-def _linears(tensors: list[safetensors.Tensor]) -> tuple[dict[str, tuple[int, int]], int]:
+def _linears(
+    kind: str, tensors: list[safetensors.Tensor]
+) -> tuple[dict[str, tuple[int, int]], int]:
     """(inputs, outputs) by names in PEFT, the same in each layer, and how many there are."""
     found: dict[int, dict[str, tuple[int, int]]] = defaultdict(dict)
     for tensor in tensors:
@@ -86,10 +100,11 @@ def _linears(tensors: list[safetensors.Tensor]) -> tuple[dict[str, tuple[int, in
         if match and len(tensor.shape) == 2:
             found[int(match[1])][match[2]] = (tensor.shape[1], tensor.shape[0])
     first = found.get(0, {})
-    same = len(first) == _LINEARS and all(found.get(n) == first for n in range(len(found)))
-    if not same:
-        raise _invalid("its layers do not have the same seven linears each")
-    return first, len(found)
+    if not first or any(found.get(n) != first for n in range(len(found))):
+        raise _invalid("its layers do not have the same linears each")
+    if kind in SHARED_BASE and len(first) != _SEVEN:
+        raise _invalid("its layers do not have the seven linears of their family")
+    return {name: first[name] for name in _LINEARS if name in first}, len(found)
 
 
 def _template(files: Mapping[str, Path]) -> str | None:

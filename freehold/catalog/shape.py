@@ -11,7 +11,8 @@ from freehold.core.model import ModelCard
 def facts_of(card: ModelCard, store: ModelStore) -> ModelFacts:
     """Raises `FILE_INVALID` where the files do not tell the shape of a decoder."""
     header = _header(card, store)
-    if header is None or not header.layers or not header.heads or "q_proj" not in header.linears:
+    is_known = header is not None and {"q_proj", "down_proj"} <= header.linears.keys()
+    if header is None or not is_known or not header.layers or not header.heads:
         raise UserError(
             Code.FILE_INVALID,
             f"The files of {card.name} do not tell the shape of a decoder whose layers are alike: "

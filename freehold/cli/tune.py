@@ -73,6 +73,9 @@ def start(
     max_cost: Annotated[
         float | None, typer.Option(help="In the currency of the settings, as 5 or 0.50.")
     ] = None,
+    trainer: Annotated[
+        str | None, typer.Option(help="freehold or trl. Default: trl for what freehold cannot.")
+    ] = None,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only say what it would take.")
     ] = False,
@@ -91,7 +94,7 @@ def start(
             "learning_rate": learning_rate, "max_tokens": max_tokens, "seed": seed,
             "max_seconds": _in(max_time, _TIMES, "--max-time", "2h or 90m"),
             "max_memory_bytes": _whole(_in(max_memory, _SIZES, "--max-memory", "8GB")),
-            "max_cost": max_cost,
+            "max_cost": max_cost, "trainer": trainer,
         }  # fmt: skip
         body = {key: value for key, value in asked.items() if value is not None} | of.named()
         gateway = reach.running(load.home())

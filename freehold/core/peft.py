@@ -11,7 +11,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from freehold.core.safetensors import Tensor
 
 _BLOCKS = {
     "q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
-    "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",
+    "qkv_proj": "self_attn", "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",
+    "gate_up_proj": "mlp",
 }  # fmt: skip
 _PREFIX = "base_model.model."  # the modules' own names follow
 _DTYPES = ("F32", "F16", "BF16")
@@ -108,10 +109,10 @@ def check(
     looked at."""
     settings = _settings(config)
     _check_kind(settings)
-    pairs = _pairs(tensors, layers)
+    pairs = _pairs(tensors, linears, layers)
     _check_targets(settings.get("target_modules"), [_module(*place) for place in pairs])
     _check_layers(settings.get("layers_to_transform"), {layer for layer, _ in pairs})
-    scales = _Scales(settings, [_module(i, name) for i in range(layers) for name in _BLOCKS])
+    scales = _Scales(settings, [_module(i, name) for i in range(layers) for name in linears])
     factors = tuple(
         _factors(place, pairs[place], linears[place[1]], scales, limit) for place in sorted(pairs)
     )
@@ -183,12 +184,14 @@ def _check_kind(settings: Mapping[str, Any]) -> None:
             raise refused(f"its setting {name[:60]!r} is not supported")
 
 
-def _pairs(tensors: Sequence[Tensor], layers: int) -> dict[tuple[int, str], dict[str, Tensor]]:
+def _pairs(
+    tensors: Sequence[Tensor], linears: Collection[str], layers: int
+) -> dict[tuple[int, str], dict[str, Tensor]]:
     """A and B by layer and linear."""
     known = {
         f"{_PREFIX}{_module(layer, linear)}.lora_{side}.weight": (layer, linear, side)
         for layer in range(layers)
-        for linear in _BLOCKS
+        for linear in linears
         for side in "AB"
     }
     pairs: dict[tuple[int, str], dict[str, Tensor]] = {}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from freehold.catalog.checkpoint import SHARED_BASE
 from freehold.config.home import write_private
 from freehold.config.schema import EngineSettings
 from freehold.core.engine import COMPLETIONS, EngineCall
@@ -30,8 +31,6 @@ from freehold.engines.base import Engine, EngineClient, LocalModel
 
 Progress = Callable[[str, int, int], None]
 
-# Architectures that the shared-base engine computes, as their files name them.
-_SHARED_BASE = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 _POLL_S, _TRIAL_S, _STOP_S = 0.05, 300.0, 5.0
 _ROUNDS = 2  # the better one counts: what else the machine does only ever slows
 
@@ -120,7 +119,8 @@ def settings_for(card: ModelCard, settings: EngineSettings, records: Records) ->
     record = records.find(card, read_machine())
     if record is not None and record.best is not None:
         return record.best.settings(settings)
-    return Candidate("openvino" if _is_shared_base(card) else "llama_cpp", {}).settings(settings)
+    others = "llama_cpp" if card.format == "gguf" else "vllm"
+    return Candidate("openvino" if _is_shared_base(card) else others, {}).settings(settings)
 
 
 def rank_limits(settings: EngineSettings, records: Records) -> Callable[[ModelCard], RankLimit]:
@@ -260,7 +260,7 @@ async def _round(
 
 
 def _is_shared_base(card: ModelCard) -> bool:
-    return card.task is Task.CHAT and card.architecture in _SHARED_BASE
+    return card.task is Task.CHAT and card.architecture in SHARED_BASE
 
 
 def _decoded(raw: dict[str, Any]) -> Record:

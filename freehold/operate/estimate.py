@@ -13,6 +13,9 @@ from freehold.deploy.probe import Machine
 _SIDE, _TRIALS = 768, 5
 # Python and PyTorch, before there is a model: what they take, and until they are there.
 _PROCESS_BYTES, _START_S = 450 * 1024 * 1024, 10.0
+# How much longer TRL takes than our own trainer, and how much more memory; measured with
+# bench/tune.py. What a job of its own reached says the time better.
+_TRL_SLOWER, _TRL_MEMORY = 3.0, 1.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,12 @@ class Speed:
 
 
 def estimate(
-    model: ModelFacts, tuning: Tuning, speed: Speed, micro_per_hour: int | None
+    model: ModelFacts, tuning: Tuning, speed: Speed, micro_per_hour: int | None, trainer: str
 ) -> Estimate:
     assumptions = Assumptions()
     seconds = _START_S + float(training.flops(model, tuning)) / speed.flops
     memory = _PROCESS_BYTES + int(training.gigabytes(model, tuning, assumptions) * 10**9)
+    memory = round(memory * (_TRL_MEMORY if trainer == "trl" else 1))
     cost = None if micro_per_hour is None else round(micro_per_hour * seconds / 3600)
     return Estimate(tuning.tokens, seconds, memory, cost, speed.rests_on)
 
@@ -50,12 +54,13 @@ def measured_speed(model: ModelFacts, tuning: Tuning, seconds: float, job_id: st
     return Speed(float(training.flops(model, tuning)) / seconds, f"measured by {job_id}")
 
 
-def probed_speed(machine: Machine, threads: int | None) -> Speed:
+def probed_speed(machine: Machine, threads: int | None, trainer: str) -> Speed:
     """Where no job ran here yet: what the cores multiply, and the share of it that training is
     assumed to reach."""
     mfu = Assumptions().value("training_mfu")
     share = 1.0 if threads is None else min(1.0, threads / machine.cores)
-    computed = _multiplied() * share * float(mfu)
+    slower = _TRL_SLOWER if trainer == "trl" else 1.0
+    computed = _multiplied() * share * float(mfu) / slower
     return Speed(computed, f"computed: {mfu} of what the cores multiply")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from freehold.catalog.adapters import NAME, Adapters
+from freehold.catalog.checkpoint import SHARED_BASE
 from freehold.catalog.datasets import Datasets
 from freehold.catalog.shape import facts_of
 from freehold.catalog.store import ModelStore
@@ -56,6 +57,7 @@ class Wanted:
     max_seconds: float | None = None
     max_memory_bytes: int | None = None
     max_cost: float | None = None
+    trainer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,16 @@ class Prepared:
         return {"name": self.name, "currency": self.currency, **asdict(self.estimate), **spec}
 
 
-_TOLD = ("base", "dataset", "objective", "bits", "epochs", "max_seconds", "max_memory_bytes")
+_TOLD = (
+    "base",
+    "dataset",
+    "objective",
+    "bits",
+    "trainer",
+    "epochs",
+    "max_seconds",
+    "max_memory_bytes",
+)
 
 
 class Tuning:
@@ -111,8 +122,10 @@ class Tuning:
         epochs = wanted.epochs or _epochs(objective, dataset.train)
         files = self._datasets.files(dataset)
         tokens = self._tokens(dataset, files) * epochs
+        trainer = _trainer(wanted, base)
         run = Run(1, tokens, "qlora" if bits else "lora", wanted.rank or _RANK)
-        found = estimate(shape, run, self._speed(owner, base, shape), self._micro_per_hour)
+        speed = self._speed(owner, base, shape, trainer)
+        found = estimate(shape, run, speed, self._micro_per_hour, trainer)
         self._check(owner, wanted, found)
         spec = {
             "base": base.digest,
@@ -131,6 +144,7 @@ class Tuning:
             "max_tokens": wanted.max_tokens,
             "batch_tokens": None,
             "seed": wanted.seed or 0,
+            "trainer": trainer,
             "max_seconds": self._seconds(wanted),
             "max_memory_bytes": wanted.max_memory_bytes,
             "licences": {"base": base.licence.spdx, "dataset": dataset.licence},
@@ -161,9 +175,10 @@ class Tuning:
         share = dataset.train / max(1, dataset.train + dataset.held_out)
         return max(1, round(total * words * share))
 
-    def _speed(self, owner: Owner, base: ModelCard, shape: ModelFacts) -> Speed:
+    def _speed(self, owner: Owner, base: ModelCard, shape: ModelFacts, trainer: str) -> Speed:
         """By the newest job here on this base, else on any, else by what the cores multiply."""
-        done = [each for each in self._store.jobs(*owner, _LOOKED_AT) if _is_measured(each)]
+        jobs = self._store.jobs(*owner, _LOOKED_AT)
+        done = [each for each in jobs if _is_measured(each, trainer)]
         for job in sorted(done, key=lambda each: each.spec["base"] != base.digest):
             with contextlib.suppress(UserError):  # a base that was removed since
                 result, card = job.result or {}, self._models.get(job.spec["base"])
@@ -171,7 +186,7 @@ class Tuning:
                 method = "qlora" if job.spec.get("bits") else "lora"
                 run = Run(1, int(result["tokens"]), method)
                 return measured_speed(of, run, float(result["seconds"]), job.id)
-        return probed_speed(read_machine(), self._threads)
+        return probed_speed(read_machine(), self._threads, trainer)
 
     def _check(self, owner: Owner, wanted: Wanted, found: Estimate) -> None:
         if wanted.max_cost is not None and found.cost is None:
@@ -279,9 +294,29 @@ def _names(dataset: Dataset) -> Iterator[str]:
         number += 1
 
 
-def _is_measured(job: Job) -> bool:
+def _is_measured(job: Job, trainer: str) -> bool:
     is_done = job.kind is JobKind.TUNE and job.state is JobState.DONE
-    return is_done and all((job.result or {}).get(name) for name in ("tokens", "seconds"))
+    is_alike = job.spec.get("trainer", "freehold") == trainer
+    return (
+        is_done and is_alike and all((job.result or {}).get(name) for name in ("tokens", "seconds"))
+    )
+
+
+def _trainer(wanted: Wanted, base: ModelCard) -> str:
+    """Our own where it computes the base's family."""
+    if wanted.trainer == "trl" and base.format == "gguf":
+        raise UserError(
+            Code.INVALID_VALUE,
+            f"{base.name} is a GGUF file, and TRL trains on safetensors: pull the checkpoint that "
+            "it was made of, or leave --trainer out.",
+            param="trainer",
+        )
+    if wanted.trainer not in (None, "freehold", "trl"):
+        raise UserError(
+            Code.INVALID_VALUE, "trainer is neither freehold nor trl: name one.", param="trainer"
+        )
+    is_own = base.format == "gguf" or base.architecture in SHARED_BASE
+    return wanted.trainer or ("freehold" if is_own else "trl")
 
 
 def _objective(wanted: Wanted, dataset: Dataset) -> str:

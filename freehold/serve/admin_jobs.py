@@ -35,6 +35,7 @@ class NewJob(BaseModel):
     max_seconds: Annotated[float, Field(gt=0, le=1e9)] | None = None
     max_memory_bytes: Annotated[int, Field(gt=0, lt=2**60)] | None = None
     max_cost: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    trainer: Literal["freehold", "trl"] | None = None
     tenant: Reference | None = None
     environment: Environment | None = None
 

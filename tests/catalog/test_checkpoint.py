@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from freehold.catalog import checkpoint
 from freehold.catalog.pull import pull
 from freehold.catalog.store import ModelStore
+from freehold.core import peft
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import digest_of_files
 from freehold.core.model import ModelCard, Task
+from freehold.core.safetensors import Tensor
 
 _TINY = Path(__file__).parents[1] / "engines" / "openvino" / "reference" / "tiny"
 
@@ -89,3 +92,34 @@ def test_a_checkpoint_that_contradicts_itself_or_brings_code_is_refused(
     assert refused.value.code is code
     assert made.store.list() == []
     assert not [path for path in (made.home / "blobs").rglob("*") if path.is_file()]
+
+
+def test_a_checkpoint_of_a_family_that_no_engine_of_ours_computes_is_kept_for_those_that_do(
+    world: Callable[[str], World],
+) -> None:
+    made = world("llama")
+    config = made.folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "gemma2"}))
+    card = made.pull()
+    assert (card.format, card.architecture) == ("safetensors", "gemma2")
+    header = checkpoint.read(made.store.files(card))
+    assert header is not None
+    assert len(header.linears) == 7
+
+
+def test_adapters_of_a_mixture_change_what_its_layers_have_in_common() -> None:
+    """The experts' linears have other names, and are left alone."""
+    linears = {"q_proj": (8, 8), "k_proj": (8, 4), "v_proj": (8, 4), "o_proj": (8, 8)}
+    config = json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4}).encode()
+
+    def tensors(block: str, name: str, inputs: int, outputs: int) -> list[Tensor]:
+        module = f"base_model.model.model.layers.0.{block}.{name}"
+        return [
+            Tensor(f"{module}.lora_A.weight", "F32", (2, inputs), 0, 8 * inputs),
+            Tensor(f"{module}.lora_B.weight", "F32", (outputs, 2), 0, 8 * outputs),
+        ]
+
+    lora = peft.check(config, tensors("self_attn", "q_proj", 8, 8), linears, 1, peft.RankLimit())
+    assert [each.linear for each in lora.factors] == ["q_proj"]
+    with pytest.raises(UserError, match="a tensor that is not supported"):
+        peft.check(config, tensors("mlp", "down_proj", 8, 8), linears, 1, peft.RankLimit())

@@ -73,6 +73,7 @@ def test_an_estimate_says_what_it_takes_and_starts_nothing(place: Place) -> None
     assert twice["tokens"] == 2 * told["tokens"]
     assert twice["seconds"] - 10 == pytest.approx(2 * (told["seconds"] - 10)), "but for the start"
     assert place.said(*_TUNE, "--estimate", "--method", "qlora")["bits"] == 4
+    assert told["trainer"] == "freehold"
     shown = place.run(*_TUNE, "--estimate").stdout
     assert "It takes about" in shown
     assert "of memory, and costs" in shown
@@ -93,6 +94,8 @@ def _micro_per_s() -> float:
         ((*_TUNE, "--objective", "dpo"), "invalid_value", "from which sft learns"),
         ((*_TUNE, "--method", "lora", "--bits", "8"), "invalid_value", "choose --method qlora"),
         ((*_TUNE, "--bits", "5"), "invalid_value", "bits"),
+        ((*_TUNE, "--trainer", "trl"), "invalid_value", "TRL trains on safetensors"),
+        ((*_TUNE, "--trainer", "axolotl"), "invalid_value", "trainer"),
         ((*_TUNE, "--max-time", "soon"), "invalid_value", "write it as 2h or 90m"),
         ((*_TUNE, "--max-time", "0.000001s"), "limit_reached", "seconds, and may take 0"),
         ((*_TUNE, "--max-memory", "0.001MB"), "limit_reached", "bytes of memory, and may take"),

@@ -115,6 +115,7 @@ def test_an_engine_that_was_named_is_used_whatever_was_measured(tmp_path: Path) 
         ({"architecture": "llama"}, "openvino"),
         ({"architecture": "qwen3"}, "openvino"),
         ({"architecture": "gemma3"}, "llama_cpp"),
+        ({"architecture": "gemma2", "format": "safetensors"}, "vllm"),
         ({"architecture": "llama", "task": Task.EMBEDDINGS}, "llama_cpp"),
     ],
 )
