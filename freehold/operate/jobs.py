@@ -125,9 +125,12 @@ class Jobs:
         return _there(self._store.cancel_job(*owner, job_id, self._clock.wall_us()), job_id)
 
     def resume(self, owner: tuple[str, Environment], job_id: str) -> Job:
-        """May block. Raises `NOT_FOUND`, `CONFLICT`."""
+        """May block. Raises `NOT_FOUND`, `CONFLICT`. What it made and could not hand over is taken
+        in again, instead of made again."""
         job = _there(self._store.resume_job(*owner, job_id), job_id)
-        forgotten(self.work(job.id))
+        work = self.work(job.id)
+        if JobProcess.ended(work).result is None:
+            forgotten(work)
         return job
 
     def get(self, owner: tuple[str, Environment], job_id: str) -> Job:
@@ -157,6 +160,8 @@ class Jobs:
                 await self.look()
             except FreeholdError as error:
                 _logger.warning("jobs_not_looked_at", extra={"reason": error.message})
+            except OSError as error:
+                _logger.warning("jobs_not_looked_at", extra={"reason": error.strerror})
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S if self._running else _IDLE_S):
@@ -211,7 +216,9 @@ class Jobs:
 
     def _is_here(self, job: Job) -> bool:
         """Another gateway's data is on its own disk: a job waits for that, unless its files are
-        here too."""
+        here too. Where there are no others, what is gone is gone, which the job says."""
+        if self._store.gateway is None:
+            return True
         paths = [job.spec.get(name) for name in ("train", "held_out")]
         named = [Path(path) for path in paths if isinstance(path, str)]
         return self.work(job.id).exists() or all(path.exists() for path in named)
@@ -359,7 +366,8 @@ class Jobs:
             return
         if words := process.last_words():
             written_down(process.work, words)
-        how = f"was killed {process.starts} times" if was_killed else f"broke ({status})"
+        times = f"was killed {process.starts} times, as happens where memory is short"
+        how = times if was_killed else f"broke ({status})"
         why = f"Its process {how}: see `freehold tune logs {job.id}`."
         self._close(job, JobState.FAILED, error=_told(Code.INTERNAL, why))
 
@@ -374,6 +382,13 @@ class Jobs:
                 kept = self._take_in(job, result, work)
         except UserError as error:
             self._close(job, JobState.FAILED, error=_told(error.code, error.message))
+            return
+        except OSError as error:
+            why = (
+                f"What it made cannot be kept ({error.strerror}): see the disk of {self._home}, "
+                f"then take it in with `freehold tune resume {job.id}`."
+            )
+            self._close(job, JobState.FAILED, error=_told(Code.DISK_FULL, why))
             return
         if self._close(job, JobState.DONE, result={**result, **kept}):
             tidied(work)

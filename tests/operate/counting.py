@@ -22,6 +22,8 @@ def run(
     refuses at `refuse_at`, and finds the disk full at `full_at`."""
     checkpoint = work / "checkpoint"
     count = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    if not Path(spec.get("train", work)).exists():
+        raise UserError(Code.NOT_FOUND, "The data set is not there: add it again.")
     hoard = bytearray(os.urandom(1024)) * (spec.get("hoard", 0) // 1024)
     tell.log(f"from {count}")
     while count < spec["steps"]:

@@ -36,6 +36,7 @@ class Desk:
         self.store = SqlStore(stock(home / "freehold.db"))
         self.told: list[Happening] = []
         self.taken_in: list[Mapping[str, Any]] = []
+        self.disk_error: OSError | None = None  # of the next that is taken in
         self.started: list[Jobs] = []
 
     def gateway(self, by: str = "gw_1", **settings: Any) -> Jobs:
@@ -48,6 +49,9 @@ class Desk:
 
     def _take_in(self, job: Job, result: Mapping[str, Any], work: Path) -> dict[str, Any]:
         assert (work / str(result["folder"])).is_dir()
+        if self.disk_error is not None:
+            error, self.disk_error = self.disk_error, None
+            raise error
         self.taken_in.append(result)
         return {"adapter": job.name}
 
@@ -150,6 +154,41 @@ async def test_what_ended_while_no_gateway_ran_is_taken_in_by_the_next(desk: Des
     second = desk.gateway()
     await second.look()
     assert desk.now(job).state is JobState.DONE
+    assert len(desk.taken_in) == 1
+
+
+async def test_what_a_job_made_outlives_a_disk_that_cannot_keep_it_yet(desk: Desk) -> None:
+    gateway = desk.gateway()
+    desk.disk_error = OSError(28, "No space left on device")
+    job = await desk.ended(gateway, desk.add(gateway))
+    assert job.error is not None
+    assert (job.state, job.error["code"]) == (JobState.FAILED, Code.DISK_FULL)
+    assert f"freehold tune resume {job.id}" in job.error["message"]
+    gateway.resume(_MINE, job.id)
+    assert (await desk.ended(gateway, job)).state is JobState.DONE
+    assert [each for each in gateway.log(job) if "log" in each] == [{"log": "from 0"}]
+    assert len(desk.taken_in) == 1
+
+
+async def test_a_job_whose_dataset_was_removed_meanwhile_says_so(desk: Desk) -> None:
+    gateway = desk.gateway()
+    gone = str(desk.home / "datasets" / "gone.jsonl")
+    job = await desk.ended(gateway, desk.add(gateway, train=gone, held_out=gone))
+    assert job.error == {"code": "not_found", "message": "The data set is not there: add it again."}
+
+
+async def test_a_job_that_was_cancelled_while_it_was_taken_in_is_done(desk: Desk) -> None:
+    gateway = desk.gateway()
+    job = desk.add(gateway)
+    take_in = gateway._take_in
+
+    def cancelled(*told: Any) -> dict[str, Any]:
+        gateway.cancel(_MINE, job.id)
+        return take_in(*told)
+
+    gateway._take_in = cancelled
+    ended = await desk.ended(gateway, job)
+    assert ended.state is JobState.DONE
     assert len(desk.taken_in) == 1
 
 
