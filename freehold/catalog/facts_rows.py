@@ -23,10 +23,7 @@ _CERTIFICATIONS = ("soc2_type2", "iso_27001", "hipaa_baa", "dpa")
 
 
 def accelerator(row: Row) -> Accelerator:
-    row.skip(
-        "cross_checked", "notes", "derived_fields", "compute_capability",
-        "dense_fp16_tflops_fp16_accumulate",
-    )  # fmt: skip
+    row.skip("cross_checked", "notes", "derived_fields", "compute_capability")
     return row.ended(
         Accelerator(
             id=row.text("id"),
@@ -45,6 +42,7 @@ def accelerator(row: Row) -> Accelerator:
             cores=row.count("cores"),
             measured_bandwidth_gb_s=row.number_or_none("measured_bandwidth_gb_s"),
             fp4_tflops=row.number_or_none("dense_fp4_tflops"),
+            half_sum_tflops=row.number_or_none("dense_fp16_tflops_fp16_accumulate"),
         )
     )
 
@@ -153,7 +151,7 @@ def measured(row: Row) -> Measured:
             output_tokens=row.number_or_none("output_tokens"),
             concurrency=row.words("concurrency_or_batch"),
             tokens_per_s=tokens_per_s,
-            counted="total" if "total" in (row.text_or_none("tokens_counted") or "") else "output",
+            counted=_counted(row.text_or_none("tokens_counted") or ""),
             ttft_ms=row.number_or_none("ttft_ms"),
             tpot_ms=row.number_or_none("tpot_ms"),
             source=_one_source(row),
@@ -164,6 +162,10 @@ def measured(row: Row) -> Measured:
             most_at_once=row.count("most_at_once"),
         )
     )
+
+
+def _counted(told: str) -> str:
+    return next((each for each in ("total", "whole") if each in told), "output")
 
 
 def _is_for_acceptance(row: Row) -> bool:

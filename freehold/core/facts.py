@@ -33,6 +33,9 @@ class Accelerator:
     cores: int | None = None
     measured_bandwidth_gb_s: float | None = None
     fp4_tflops: float | None = None
+    half_sum_tflops: float | None = (
+        None  # of 16-bit floats summed up in 16 bits, where that differs
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class Measured:
     output_tokens: float | None
     concurrency: str | None  # as published: a number, or words
     tokens_per_s: float | None
-    counted: str  # output or total
+    counted: str  # output, total, or whole: of answers, over the time of their prompts too
     ttft_ms: float | None
     tpot_ms: float | None
     source: Source

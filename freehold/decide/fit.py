@@ -112,7 +112,9 @@ def fit(
     )
     steps = None
     if not memory.why_not:
-        steps = roofline(model, accelerator, count, kept, memory, efficiency, kv_bytes, computed_in)
+        steps = roofline(
+            model, accelerator, count, kept, memory, efficiency, kv_bytes, computed_in, family
+        )
     longest = longest_context(model, memory, kv_bytes)
     return Fit(model, accelerator, count, kept, family, memory, longest, steps)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from freehold.core.facts import Accelerator, Facts, ModelFacts
-from freehold.core.plan import Basis, Option, Precision, Predicted, Workload
+from freehold.core.plan import Basis, Option, Precision, Predicted, StepTimes, Workload
 from freehold.decide import demand, fitted
 from freehold.decide.at_hand import AtHand
 from freehold.decide.memory import FORMATS, MXFP4, Format, memory_of
@@ -136,7 +136,7 @@ def times_of(
     )
     return roofline(
         model, accelerator, option.accelerators_a_replica, kept, memory, efficiency,
-        computed_in=computed_in,
+        computed_in=computed_in, family=_FAMILY,
     )  # fmt: skip
 
 
@@ -144,16 +144,25 @@ def _kept(model: ModelFacts, precision: Precision) -> Format:
     return MXFP4 if model.native_quantization == MXFP4.name else FORMATS[precision]
 
 
-def most_a_second(times: Roofline, batching: Batching, workload: Workload) -> float | None:
-    """Requests that a replica takes within the targets; None where it takes none."""
-    return _most_a_second(_Asked(times, batching, workload))
+def most_a_second(
+    times: StepTimes, batching: Batching, workload: Workload, sigmas: float = _SIGMAS
+) -> float | None:
+    """Requests that a replica takes within the targets; None where it takes none. `sigmas` are of
+    the percentile that the targets are at, from a normal variable's mean."""
+    return _most_a_second(_Asked(times, batching, workload, sigmas))
 
 
 class _Asked:
     """A workload's requests on one replica."""
 
-    def __init__(self, times: Roofline, batching: Batching, workload: Workload) -> None:
-        self.times, self.targets = times, workload.targets
+    def __init__(
+        self,
+        times: StepTimes,
+        batching: Batching,
+        workload: Workload,
+        sigmas: float = _SIGMAS,
+    ) -> None:
+        self.times, self.targets, self.sigmas = times, workload.targets, sigmas
         prompt = float(demand.mean(workload.prompt))
         self.answer = float(demand.mean(workload.answer))
         self.held = prompt + self.answer / 2  # tokens of context, on the average
@@ -189,10 +198,10 @@ class _Asked:
         writing = rate * self.answer * max(alone - more, 0.0) / left
         if writing > self.batch:
             return None
-        crowd = min(max(1.0, writing + _SIGMAS * writing**0.5), self.batch)
+        crowd = min(max(1.0, writing + self.sigmas * writing**0.5), self.batch)
         step = self.step_s(crowd)
         waits = 3 * busy * self.reading_s / (2 * (1 - busy))
-        swing = _SIGMAS * self.reading_s * (rate / self.answer) ** 0.5
+        swing = self.sigmas * self.reading_s * (rate / self.answer) ** 0.5
         root = (swing + (swing**2 + 4 * (1 - busy) * step) ** 0.5) / (2 * (1 - busy))
         return waits + self.longest_s + self.chunks * step, root**2
 

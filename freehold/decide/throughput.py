@@ -22,13 +22,17 @@ _AMX_CORE_FLOPS, _CORE_FLOPS = 4e12, 6e10
 _NARROW = 2
 # Weights below this many bits are unpacked as they are read, which no unit does for nothing.
 _UNPACKED_BELOW_BITS = 6.0
+# What is measured of a memory's bandwidth with a tool for that, of what it has on paper.
+_MEASURED_SHARE = 0.8
+_STEP_TOKENS = 8192  # of prompts that are read in a step: vLLM's default
+_PLAIN_BITS = 16.0  # below them weights are widened before they are multiplied in 16 bits
 # Apple's GPUs have some 0.034 TFLOPS for each GB/s (M1 Ultra: 21 to 800, M2 Ultra: 27 to 800).
 _SOC_FLOPS_A_BYTE = 34.0
-# Kernels of the generation before reach some 62% of Hopper's matrix units, whose own instruction
-# (wgmma) they do not use: Luo et al. 2024 (arXiv 2402.13499), mma against wgmma, as we remember it.
-_HOPPER, _WITHOUT_WGMMA = ("h100", "h200"), 0.62
-# GDDR cards are held by their power where HBM ones are held by their clock.
-_SMALL_BELOW_GB_S = 1100.0
+# GDDR against HBM: the slowest card with HBM has 933 GB/s (A30), the fastest with GDDR 1,792.
+_SMALL_BELOW_GB_S, _SMALL_NAMES = 1100.0, ("rtx",)
+_ON_THE_BUS = ("pcie", "_nvl")  # NVL cards have bridges between two or four, where anybody put them
+# What an accelerator takes whose maker does not say it.
+_USUAL_TFLOPS_A_WATT = 1.0
 
 BLOCKS = "blocks"  # products of 8-bit integers with a scale a block: llama.cpp's, on CPUs
 
@@ -42,7 +46,11 @@ class Efficiency:
     bandwidth: float
     step_s: float
     sequence_s: float  # for each sequence of a step
-    parallel: float  # what is left of each accelerator when twice as many share a model
+    apart: float = 0.0  # of reading and multiplying, what of the shorter is not hidden by the other
+    ramp: float = 0.0  # rows more that a prompt's products take as long as
+    layer_s: float = 0.0  # a step costs for each layer
+    hop_s: float = 0.0  # accelerators that share a model wait for each other, twice a layer
+    link: float = math.inf  # bytes a second between them
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,9 @@ class Hardware:
     bandwidth: float
     step_s: float = 0.0
     sequence_s: float = 0.0
+    apart: float = 0.0
+    token_s: float = 0.0  # what accelerators tell each other for a token
+    ramp: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +86,26 @@ class Roofline:
     kv_window: float
     kv_state: float
     kv_tokens: int
+    apart: float = 0.0
+    token_s: float = 0.0
+    ramp: float = 0.0
 
     def prefill_s(self, tokens: int, context_tokens: int) -> float:
         """The linear layers do two operations a parameter and token, attention four a token that
-        is seen and value of the heads (Kaplan et al. 2020, 2.1). Weights are read once at least."""
-        seen = context_tokens + tokens / 2
-        flops = tokens * (
-            self.token_flops
-            + self.attention_flops * seen
-            + self.window_flops * min(seen, self.window)
+        is seen and value of the heads (Kaplan et al. 2020, 2.1). Weights are read once at least.
+        Products of few rows do not fill the units: each costs some rows more."""
+        return self._reading_s(1, tokens, context_tokens + tokens / 2)
+
+    def prompts_s(self, prompts: int, tokens: int) -> float:
+        """So many prompts of `tokens` in one step."""
+        return self._reading_s(prompts, tokens, tokens / 2)
+
+    def _reading_s(self, prompts: int, tokens: int, seen: float) -> float:
+        rows = prompts * tokens
+        flops = (rows + self.ramp) * self.token_flops + rows * (
+            self.attention_flops * seen + self.window_flops * min(seen, self.window)
         )
-        return max(flops / self.compute, self._weights(tokens) / self.bandwidth) + self.step_s
+        return self._both(flops, self._weights(rows)) + self.step_s + rows * self.token_s
 
     def decode_s(self, sequences: int, context_tokens: int) -> float:
         """Reads the weights once and each sequence's cache (Pope et al. 2022, 3.2)."""
@@ -97,8 +117,12 @@ class Roofline:
         flops = sequences * (
             self.token_flops + self.attention_flops * each + self.window_flops * within
         )
-        longest = max(read / self.bandwidth, flops / self.compute)
-        return longest + self.step_s + sequences * self.sequence_s
+        return self._both(flops, read) + self.step_s + sequences * (self.sequence_s + self.token_s)
+
+    def _both(self, flops: float, read: float) -> float:
+        """Reading goes on beside multiplying, but for a part of the shorter of them."""
+        times = flops / self.compute, read / self.bandwidth
+        return max(times) + self.apart * min(times)
 
     def _weights(self, tokens: float) -> float:
         """Of the experts those that some token goes to, each by chance."""
@@ -110,8 +134,9 @@ class Roofline:
         the batch that fits, each step a token of all of it, prompts read in between."""
         batch = max(1, min(most, int(self.kv_tokens // max(prompt + answer, 1))))
         step = self.decode_s(batch, int(batch * (prompt + answer / 2)))
-        a_request = self.prefill_s(round(prompt), 0) - self.step_s + answer * step / batch
-        return batch, answer / a_request
+        at_once = max(1, int(_STEP_TOKENS // max(prompt, 1)))
+        reading = (self.prompts_s(at_once, round(prompt)) - self.step_s) / at_once
+        return batch, answer / (reading + answer * step / batch)
 
 
 def roofline(
@@ -123,22 +148,35 @@ def roofline(
     efficiency: Efficiency,
     kv_bytes: float = 2.0,
     computed_in: str = "bf16",
+    family: str = "",
 ) -> Roofline | None:
     """None where neither bandwidth nor compute is known. `computed_in` is what the products are
     of: fp8 where weights and activations are, bf16 where only the weights are smaller. A `count`
     below one is a copy on some of the cores."""
-    bandwidth = accelerator.measured_bandwidth_gb_s or accelerator.bandwidth_gb_s
-    compute = peak_flops(accelerator, computed_in)
+    bandwidth = accelerator.bandwidth_gb_s
+    if accelerator.measured_bandwidth_gb_s:
+        bandwidth = accelerator.measured_bandwidth_gb_s / _MEASURED_SHARE
+    compute = peak_flops(accelerator, computed_in, family)
     if not bandwidth or not compute:
         return None
-    share = count * efficiency.parallel ** math.log2(max(count, 1))
+    layers = model.decoder_layers or model.layers or 1
+    hops, told = (2 * layers, _told_a_token(model, count) * layers) if count > 1 else (0, 0.0)
     hardware = Hardware(
-        compute=compute * share * efficiency.compute,
-        bandwidth=bandwidth * 1e9 * share * efficiency.bandwidth,
-        step_s=efficiency.step_s,
+        compute=compute * count * efficiency.compute,
+        bandwidth=bandwidth * 1e9 * count * efficiency.bandwidth,
+        step_s=efficiency.step_s + layers * efficiency.layer_s + hops * efficiency.hop_s,
         sequence_s=efficiency.sequence_s,
+        apart=efficiency.apart,
+        ramp=efficiency.ramp,
+        token_s=told / efficiency.link,
     )
     return on_hardware(model, kept, hardware, memory.kv_tokens, kv_bytes)
+
+
+def _told_a_token(model: ModelFacts, count: float) -> float:
+    """Bytes of a layer that each accelerator sends: two sums of a token's vector in 16 bits, of which
+    a ring sends and takes twice the others' shares (Shoeybi et al. 2019, Patarasuk and Yuan 2009)."""
+    return 2 * 2.0 * (model.hidden or 0) * 2 * (count - 1) / count
 
 
 def on_hardware(
@@ -175,6 +213,9 @@ def on_hardware(
         kv_window=first - a_token if window else 0.0,
         kv_state=state,
         kv_tokens=kv_tokens,
+        apart=hardware.apart,
+        ramp=hardware.ramp,
+        token_s=hardware.token_s,
     )
 
 
@@ -213,10 +254,13 @@ def _attention_flops(model: ModelFacts) -> float:
     return 4.0 * heads * (model.head_dim or 0)
 
 
-def peak_flops(accelerator: Accelerator, computed_in: str) -> float | None:
-    """A second. What an accelerator cannot multiply is multiplied in the next wider type."""
+def peak_flops(accelerator: Accelerator, computed_in: str, family: str = "") -> float | None:
+    """A second. What an accelerator cannot multiply is multiplied in the next wider type.
+    llama.cpp sums up in 16 bits (cuBLAS's COMPUTE_16F), which GeForce cards do twice as fast."""
     a = accelerator
     plain = a.bf16_tflops or a.fp16_tflops
+    if family == "llama.cpp":
+        plain = a.half_sum_tflops or plain
     published = {
         "fp4": a.fp4_tflops or a.fp8_tflops or plain,
         "fp8": a.fp8_tflops or plain,
@@ -240,12 +284,14 @@ def hardware_class(accelerator: Accelerator) -> str:
     if accelerator.kind != "gpu":
         return accelerator.kind
     bandwidth = accelerator.bandwidth_gb_s or 0.0
-    return "large" if bandwidth > _SMALL_BELOW_GB_S else "small"
+    is_large = bandwidth > _SMALL_BELOW_GB_S and not accelerator.id.startswith(_SMALL_NAMES)
+    return "large" if is_large else "small"
 
 
 def is_linked(accelerator: Accelerator) -> bool:
     """Whether several have links of their own (NVLink, Infinity Fabric), not the bus alone."""
-    return hardware_class(accelerator) != "small" and "pcie" not in accelerator.id
+    is_on_the_bus = any(each in accelerator.id for each in _ON_THE_BUS)
+    return hardware_class(accelerator) != "small" and not is_on_the_bus
 
 
 def efficiency_of(
@@ -264,17 +310,40 @@ def efficiency_of(
 
     kind = hardware_class(accelerator)
     both = f"{family}.{kind}"
-    compute = of(f"compute.{family}") * of(f"compute.{kind}") * of(f"compute.{both}")
     bandwidth = of(f"bandwidth.{family}") * of(f"bandwidth.{kind}") * of(f"bandwidth.{both}")
-    if family == "llama.cpp" and accelerator.id.startswith(_HOPPER):
-        compute *= _WITHOUT_WGMMA
     if bits < _UNPACKED_BELOW_BITS and computed_in != "fp4":
-        bandwidth *= of("bandwidth.unpacked")
-    experts = of("experts") if has_experts else 1.0
+        bandwidth *= of("bandwidth.unpacked") * of(f"bandwidth.unpacked.{both}")
+    is_amd = accelerator.vendor == "AMD" and kind == "large"
+    compute = _reached(values, family, accelerator) * of(f"compute.{computed_in}")
+    if bits < _PLAIN_BITS and computed_in == "bf16":
+        compute *= of("compute.widened")
+    link = "linked" if is_linked(accelerator) else "bus"
+    if has_experts:
+        compute *= of("compute.experts")
+        bandwidth *= of("bandwidth.experts")
+    shared = of("amd") if is_amd else 1.0
     return Efficiency(
-        compute=compute * of(f"compute.{computed_in}") * experts,
-        bandwidth=bandwidth * experts,
+        compute=compute * shared,
+        bandwidth=bandwidth * shared,
         step_s=of(f"step_s.{family}"),
         sequence_s=of("sequence_s"),
-        parallel=of("parallel.linked" if is_linked(accelerator) else "parallel.bus"),
+        apart=of("apart"),
+        ramp=of("ramp", 0.0) if accelerator.kind == "gpu" else 0.0,
+        layer_s=of(f"layer_s.{family}", 0.0),
+        hop_s=of(f"hop_s.{link}", 0.0),
+        link=of(f"link.{link}", math.inf),
     )
+
+
+def _reached(values: Mapping[str, float], family: str, accelerator: Accelerator) -> float:
+    """A share of the peak. What the kernels reach at most and what the power allows hold it back
+    one after the other: 1 / (1 / kernels + (peak / W) / power)."""
+    kind = hardware_class(accelerator)
+    names = (f"compute.{family}", f"compute.{kind}", f"compute.{family}.{kind}")
+    kernels = math.prod(values.get(name, 1.0) for name in names)
+    power = values.get(f"power.{family}")
+    if accelerator.kind != "gpu" or power is None:
+        return kernels
+    peak = (peak_flops(accelerator, "bf16", family) or 0.0) / 1e12
+    watts = accelerator.power_w
+    return 1 / (1 / kernels + (peak / watts if watts else _USUAL_TFLOPS_A_WATT) / power)

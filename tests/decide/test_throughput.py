@@ -26,7 +26,7 @@ FACTS = load_facts()
 MODELS, ACCELERATORS = FACTS.models, FACTS.accelerators
 LLAMA, BF16 = MODELS["llama-3.1-8b"], FORMATS[Precision.BF16]
 CASES, UNSEEN = parted(cases_of(FACTS))
-IDEAL = Efficiency(compute=1, bandwidth=1, step_s=0, sequence_s=0, parallel=1)
+IDEAL = Efficiency(compute=1, bandwidth=1, step_s=0, sequence_s=0)
 
 
 def _ideal(model: str = "llama-3.1-8b", accelerator: str = "h100_sxm", count: int = 1) -> Roofline:
