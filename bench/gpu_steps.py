@@ -303,7 +303,7 @@ def _computed(row: dict[str, Any], model: Any, accelerator: Any) -> tuple[str, f
     kept, kind = FORMATS[Precision(row["precision"])], row["precision"]
     memory = memory_of(model, accelerator, 1, kept)
     shares = efficiency_of(fitted.VALUES, "vllm", accelerator, kind, has_experts=False)
-    steps = roofline(model, accelerator, 1, kept, memory, shares, computed_in=kind)
+    steps = roofline(model, accelerator, 1, kept, memory, shares, computed_in=kind, family="vllm")
     if steps is None:
         raise SystemExit(f"No figures of {accelerator.id} are in the facts.")
     if row["kind"] == "prompt":

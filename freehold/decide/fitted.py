@@ -51,4 +51,4 @@ VALUES: Mapping[str, float] = MappingProxyType(
 )
 
 # Of the error on cases that no fit saw, as a share of what was measured.
-MEDIAN_ERROR, NINE_IN_TEN_WITHIN = 0.15, 0.51
+MEDIAN_ERROR, NINE_IN_TEN_WITHIN = 0.13, 0.37

@@ -174,8 +174,8 @@ def roofline(
 
 
 def _told_a_token(model: ModelFacts, count: float) -> float:
-    """Bytes of a layer that each accelerator sends: two sums of a token's vector in 16 bits, of which
-    a ring sends and takes twice the others' shares (Shoeybi et al. 2019, Patarasuk and Yuan 2009)."""
+    """Bytes of a layer that each accelerator sends: two sums of a token's vector in 16 bits, of
+    which a ring sends twice the others' shares (Shoeybi et al. 2019, Patarasuk and Yuan 2009)."""
     return 2 * 2.0 * (model.hidden or 0) * 2 * (count - 1) / count
 
 

@@ -1,10 +1,12 @@
 """Steps' times against arithmetic that can be done by hand, and against what was published."""
 
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 
 from freehold.catalog.facts import load_facts
+from freehold.core.facts import Measured
 from freehold.core.plan import Precision, StepTimes
 from freehold.decide import fitted
 from freehold.decide.fitting import PRIORS, error, fit, halves, held_out, parted, spread
@@ -92,21 +94,63 @@ def test_what_cannot_be_multiplied_narrow_is_multiplied_wide() -> None:
     assert peak_flops(ACCELERATORS["t4"], "bf16") == 65e12
 
 
+def _steps(name: str, count: int = 1, family: str = "vllm") -> Roofline:
+    hardware = ACCELERATORS[name]
+    efficiency = efficiency_of(fitted.VALUES, family, hardware, "bf16", False)
+    memory = memory_of(LLAMA, hardware, count)
+    found = roofline(LLAMA, hardware, count, BF16, memory, efficiency, family=family)
+    assert found is not None
+    return found
+
+
 def test_cards_on_the_bus_lose_more_when_they_share_a_model() -> None:
     def gained(name: str) -> float:
-        hardware = ACCELERATORS[name]
-        efficiency = efficiency_of(fitted.VALUES, "vllm", hardware, "bf16", False)
-        one, two = (
-            roofline(LLAMA, hardware, count, BF16, memory_of(LLAMA, hardware, count), efficiency)
-            for count in (1, 2)
-        )
-        assert one is not None
-        assert two is not None
-        return two.bandwidth / one.bandwidth
+        return _steps(name).prefill_s(4096, 0) / _steps(name, 2).prefill_s(4096, 0)
 
     assert is_linked(ACCELERATORS["h100_sxm"])
     assert not is_linked(ACCELERATORS["h100_pcie"])
-    assert 1 < gained("l40s") < gained("h100_sxm") < 2
+    assert not is_linked(ACCELERATORS["h100_nvl"])
+    assert gained("l40s") < gained("h100_sxm") < 2
+
+
+def test_a_step_of_many_accelerators_is_held_up_by_their_waiting_for_one_another() -> None:
+    one, eight = _steps("h100_sxm"), _steps("h100_sxm", 8)
+
+    assert eight.step_s - one.step_s == pytest.approx(2 * 32 * fitted.VALUES["hop_s.linked"])
+    assert one.token_s == 0 < eight.token_s
+
+
+def test_the_less_power_for_its_peak_a_card_has_the_less_of_it_is_reached() -> None:
+    def share(name: str) -> float:
+        hardware = ACCELERATORS[name]
+        return efficiency_of(fitted.VALUES, "llama.cpp", hardware, "bf16", False).compute
+
+    assert share("l4") < share("l40s") < share("rtx_4090") < share("rtx_3090")
+    unknown = replace(ACCELERATORS["l4"], power_w=None)
+    told = efficiency_of(fitted.VALUES, "llama.cpp", unknown, "bf16", False).compute
+    assert share("l4") < told < share("rtx_3090")
+
+
+def test_geforce_cards_sum_up_twice_as_fast_in_16_bits() -> None:
+    assert peak_flops(ACCELERATORS["rtx_4090"], "bf16", "llama.cpp") == 330.3e12
+    assert peak_flops(ACCELERATORS["rtx_4090"], "bf16", "vllm") == 165.2e12
+    assert peak_flops(ACCELERATORS["rtx_6000_ada"], "bf16", "llama.cpp") == 364.4e12
+
+
+def test_short_prompts_in_one_step_share_the_reading_of_the_weights() -> None:
+    steps = _steps("h100_sxm")
+
+    assert steps.prompts_s(1, 128) == steps.prefill_s(128, 0)
+    assert steps.prompts_s(64, 128) < 32 * steps.prefill_s(128, 0)
+
+
+def test_some_of_the_reading_is_not_hidden_by_the_multiplying() -> None:
+    steps = replace(_ideal(), apart=0.25)
+    ideal = _ideal()
+
+    reading, flops = ideal.decode_s(1, 0), ideal.prefill_s(4096, 0)
+
+    assert steps.prefill_s(4096, 0) == pytest.approx(flops + 0.25 * reading)
 
 
 def test_one_measurement_gives_hardware_that_says_the_same_again() -> None:
@@ -122,7 +166,8 @@ def test_one_measurement_gives_hardware_that_says_the_same_again() -> None:
 
 def test_the_fitted_values_are_what_the_facts_give_without_the_rows_for_acceptance() -> None:
     """Else: run bench/fit_throughput.py. Rows for acceptance move nothing, wrong as they are."""
-    found = fit([*CASES, *(replace(case, measured=case.measured * 10) for case in UNSEEN)])
+    wrong = [replace(case, measured=case.measured * 10) for case in UNSEEN]
+    found = fit([*CASES, *wrong], fitted.VALUES)
 
     assert fitted.VALUES.keys() == PRIORS.keys()
     for name, value in found.items():
@@ -131,29 +176,51 @@ def test_the_fitted_values_are_what_the_facts_give_without_the_rows_for_acceptan
 
 @pytest.mark.slow
 def test_half_of_the_cases_say_what_the_other_half_measured() -> None:
-    errors = held_out(CASES, halves(CASES, 1))
+    errors = held_out(CASES, halves(CASES, 1), fitted.VALUES)
 
     told = spread([off for each in errors.values() for off in each])
 
     assert told.count == len(CASES)
     assert told.median <= 0.2
-    assert told.within_40 >= 0.85
+    assert told.nine_in_ten <= 0.4
 
 
 def test_measurements_that_no_fit_saw_are_said_about_as_well() -> None:
     told = spread([error(case, fitted.VALUES) for case in UNSEEN])
 
-    assert told.count >= 40
+    assert told.count >= 150
     assert told.median <= 0.2
-    assert told.within_40 >= 0.8
+    assert told.nine_in_ten <= 0.4
     assert told.median == pytest.approx(fitted.MEDIAN_ERROR, abs=0.01)
     assert told.nine_in_ten == pytest.approx(fitted.NINE_IN_TEN_WITHIN, abs=0.01)
 
 
-def test_each_kind_that_came_later_has_rows_for_acceptance_and_for_the_fit() -> None:
-    later = [case for case in CASES if case.source.id.startswith("n")]
+_NOT_REACHED = {"cpu_mlperf", "cpu_mlperf_server", "single_stream_decode"}
 
-    assert {case.kind for case in UNSEEN} == {case.kind for case in later}
+
+@pytest.mark.parametrize("kind", sorted({case.kind for case in UNSEEN} - _NOT_REACHED))
+def test_each_kind_but_those_said_not_to_is_told_within_two_fifths(kind: str) -> None:
+    told = spread([error(case, fitted.VALUES) for case in UNSEEN if case.kind == kind])
+
+    assert told.count >= 8
+    assert told.median <= 0.2
+    assert told.nine_in_ten <= 0.4
+
+
+# Their shares of the peak had been looked at before the halves were drawn, so they are fitted to.
+_LOOKED_AT = {f"m{n}" for n in (*range(270, 315, 2), 140, 148, 156, 166, 317, 319, 321, 356, 357)}
+
+
+def test_each_kind_has_eight_rows_for_acceptance_that_were_drawn_by_hash() -> None:
+    drawn: dict[str, list[Measured]] = {}
+    for row in FACTS.measured:
+        if row.id.startswith("m") and row.id not in _LOOKED_AT:
+            drawn.setdefault(row.kind, []).append(row)
+    for kind, rows in drawn.items():
+        rows.sort(key=lambda row: sha256(row.id.encode()).hexdigest())
+        kept = max(8, (len(rows) + 1) // 2)
+        assert [row.is_for_acceptance for row in rows] == [n < kept for n in range(len(rows))], kind
+    assert {case.kind for case in UNSEEN} == {case.kind for case in CASES}
 
 
 def test_a_copy_on_some_of_the_cores_has_its_share_of_what_they_give() -> None:
@@ -179,9 +246,11 @@ def test_packed_weights_are_read_more_slowly_but_where_they_are_multiplied_as_th
 def test_no_case_has_a_value_of_its_own() -> None:
     """A measurement that is wrong by ten cannot draw the figures after it."""
     wrong = [
-        replace(case, measured=case.measured * 10) if case.id == "t31" else case for case in CASES
+        replace(case, measured=case.measured * 10) if case.id == "t31" else case
+        for case in CASES
+        if case.kind == "synthetic_max_load"
     ]
-    values = fit(wrong)
+    values = fit(wrong, fitted.VALUES)
     case = next(each for each in wrong if each.id == "t31")
 
     assert computed(case, values) < case.measured / 4
