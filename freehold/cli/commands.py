@@ -68,7 +68,7 @@ COMMANDS = {
     ),
     "version": Place("version", "version", "Show the version."),
     "model": Place("model", "app", "Pull, list, show, measure, remove and verify models."),
-    "adapter": Place("adapter", "app", "Add, list, show and remove adapters."),
+    "adapter": Place("adapter", "app", "Add, list, sign, verify and remove adapters."),
     "data": Place("data", "app", "Check, add, list, show and remove data to train on."),
     "route": Place("route", "app", "Say where aliases lead: base and adapter."),
     "tenant": Place("tenant", "app", "Make, show, isolate, disable and remove tenants."),

@@ -25,7 +25,7 @@ def usage(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show tokens and requests by key, model and day (UTC), or what people said of answers."""
+    """Show tokens and requests by key, model and day (UTC)."""
     with errors_in_a_sentence(as_json):
         found = _usage(load.home(), Of(tenant, environment), days, key)
     rows = found["thumbs" if thumbs else "data"]

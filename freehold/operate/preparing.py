@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from freehold.adapt.dataset.prepare import Wanted, prepare
-from freehold.adapt.dataset.source import Format
 from freehold.core.errors import Code, UserError
 from freehold.engines.child import inherited
 
@@ -53,6 +51,10 @@ def _late() -> UserError:
 
 
 def main() -> None:
+    # Numpy comes with it, which a gateway that only asks for this must not wait for.
+    from freehold.adapt.dataset.prepare import Wanted, prepare
+    from freehold.adapt.dataset.source import Format
+
     os.nice(_NICE)
     told = json.loads(sys.stdin.buffer.read())
     refused: dict[str, Any] = {}
