@@ -32,7 +32,11 @@ COMMANDS = {
     ),
     "logout": Place("login", "logout", "End your session at a gateway, and forget it here."),
     "whoami": Place("login", "whoami", "Show who you are at the gateway, and what you may."),
-    "usage": Place("usage", "usage", "Show tokens and requests by key, model and day (UTC)."),
+    "usage": Place(
+        "usage",
+        "usage",
+        "Show tokens and requests by key, model and day (UTC), or what people said of answers.",
+    ),
     "events": Place(
         "events",
         "events",
@@ -87,6 +91,16 @@ COMMANDS = {
     ),
     "decide": Place("decide", "app", "Should we host an LLM, and how?"),
     "tune": Place("tune", "app", "Train an adapter from a dataset."),
+    "promote": Place(
+        "promote",
+        "promote",
+        "Let what an alias leads to into the next environment, whole or with a share of the "
+        "conversations.",
+    ),
+    "rollback": Place(
+        "promote", "rollback", "Let an alias lead to what it led to before its last promotion."
+    ),
+    "promotion": Place("promote", "app", "What was promoted, and how it does."),
     "backup": Place("backup", "app", "All of an installation in one file."),
 }
 

@@ -18,13 +18,15 @@ from freehold.config.schema import Settings
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
 from freehold.core.model import ModelCard
+from freehold.core.promotion import GATED, Promotion
 from freehold.deploy.autotune import Records, rank_limits, settings_for
 from freehold.engines import registry
 from freehold.engines.base import LocalModel
 from freehold.store.sql import SqlStore
 
 if TYPE_CHECKING:
-    from freehold.serve.routes import NewRoute
+    from freehold.serve.promotions import NewPromotion, Promoting, Step
+    from freehold.serve.routes import NewRoute, Place
 
 _PAGE = 1000
 
@@ -53,17 +55,50 @@ class Offline:
     def set_route(self, wanted: "NewRoute") -> Route:
         """The engine that the settings name answers for what it can; the next `freehold
         up` tells it of the adapter."""
-        from freehold.serve.routes import Place, resolve
+        from freehold.serve.routes import resolve
 
-        base = self.adapters.base(wanted.base)
+        base, at_us = self.adapters.base(wanted.base), time.time_ns() // 1000
+        place = self._place(base)
+        route = resolve(wanted, self.owner, base, self.adapters, place, at_us)
+        if self.owner[1] in GATED:
+            step = self.promoting().by_hand(self.owner, wanted, base, "local", at_us)
+            return self._let_in(step) or route
+        self.store.set_route(self.owner[0], route)
+        return route
+
+    def promote(self, wanted: "NewPromotion") -> Promotion:
+        promoting, at_us = self.promoting(), time.time_ns() // 1000
+        shared = promoting.shared(self.owner, wanted)
+        if shared is not None:
+            share = wanted.share / 100
+            return self.store.share_promotion(self.owner[0], shared.id, share, at_us).promotion
+        step = promoting.step(self.owner, wanted, "local", at_us)
+        self._let_in(step)
+        found = self.store.promotion(*self.owner, step.promotion.id)
+        return found or step.promotion
+
+    def promoting(self) -> "Promoting":
+        from freehold.serve.promotions import Promoting
+
+        environments = self.settings.server.environments
+        return Promoting(self.store, self.adapters, environments)
+
+    def _let_in(self, step: "Step") -> Route | None:
+        place = self._place(step.base)
+        if step.promotion.bundle.adapter is not None:
+            place.check_adapters(step.base.name)
+        route = step.route(place, step.promotion.made_at_us)
+        tenant_id = self.owner[0]
+        return self.store.promote(tenant_id, step.promotion, route, step.brought, step.limits).route
+
+    def _place(self, base: ModelCard) -> "Place":
+        from freehold.serve.routes import Place
+
         records = Records(load.home().cache)
         chosen = settings_for(base, self.settings.engines, records)
         engine = registry.create(chosen.default, chosen)
         able = engine.capabilities(LocalModel(base, self.models.path(base)))
-        place = Place(engine.name, base.name, able)
-        route = resolve(wanted, self.owner, base, self.adapters, place, time.time_ns() // 1000)
-        self.store.set_route(self.owner[0], route)
-        return route
+        return Place(engine.name, base.name, able)
 
     def shown(self, adapter: Adapter) -> dict[str, Any]:
         from freehold.serve.admin_routing import shown_adapter

@@ -22,13 +22,25 @@ def set_route(
     alias: Annotated[str, typer.Argument(help="What clients will call the model.")],
     base: Annotated[str, typer.Option(help="A stored model's name or digest.")],
     adapter: Annotated[str | None, typer.Option(help="An adapter's name or digest.")] = None,
+    force: Annotated[
+        str | None, typer.Option(help="In staging and prod: why, without a gate that it passed.")
+    ] = None,
+    accept_licence: Annotated[
+        str | None, typer.Option(help="There: why a licence that needs a reason allows this use.")
+    ] = None,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
     """Let an alias lead to a base or an adapter of it. Requests that run finish as they
     began; an alias that is the name of a served model hides it until `route rm`."""
-    body = {"alias": alias, "base": base, "adapter": adapter}
+    body = {
+        "alias": alias,
+        "base": base,
+        "adapter": adapter,
+        "force": force,
+        "accept_licence": accept_licence,
+    }
     with errors_in_a_sentence(as_json):
         found = _set(load.home(), Of(tenant, environment), body)
     _print(found, as_json)
@@ -93,7 +105,8 @@ def rm(
 def _set(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
-        found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
+        given = {name: value for name, value in body.items() if value is not None}
+        found: dict[str, Any] = gateway.call("POST", _PATH, given | of.named())
         return found
     from freehold.serve.admin import validated
     from freehold.serve.routes import NewRoute

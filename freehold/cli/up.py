@@ -253,6 +253,7 @@ async def _run(
     gateway.backups.start()
     gateway.decisions.start()
     gateway.jobs.start()
+    gateway.revisions.start()
     gateway.peers.start()
     shared = list(gateway.pools.values())
     for pool in shared:
@@ -280,6 +281,7 @@ async def _run(
             await greeting.stop()
         server.end()
         await serving
+        await gateway.revisions.stop()
         await gateway.jobs.stop()
         await gateway.decisions.stop()
         await gateway.backups.stop()

@@ -50,6 +50,7 @@ from freehold.operate.collecting import Collecting
 from freehold.operate.decisions import Decisions
 from freehold.operate.jobs import Jobs
 from freehold.operate.published import look_up
+from freehold.operate.revisions import Revisions
 from freehold.operate.taking_in import TakingIn
 from freehold.operate.tuning import Tuning
 from freehold.operate.watched import Usage, Used
@@ -72,6 +73,7 @@ from freehold.serve.peers import Peers
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.prices import Prices
+from freehold.serve.promotions import Promoting
 from freehold.serve.refusals import Refusals
 from freehold.serve.room import Room
 from freehold.serve.routes import Routes
@@ -573,6 +575,8 @@ def gateway(
         decisions=Decisions(home.path, settings, store, usage_of(store), ledger, events, clock),
         jobs=jobs(home, settings, store, adapters, clock, events.tell, is_serving=True),
         tuning=tuning(home, settings, store, models, adapters, data, clock, is_serving=True),
+        promoting=Promoting(store, adapters, settings.server.environments),
+        revisions=Revisions(store, changes, events.tell, clock),
         events=events,
         patterns=Patterns(
             store,

@@ -46,6 +46,7 @@ class Action(StrEnum):
     CHANGE_DECISIONS = "change_decisions"
     READ_JOBS = "read_jobs"
     CHANGE_JOBS = "change_jobs"
+    PROMOTE = "promote"
 
 
 # What they are about; all others are about a tenant's environment, `INFER` about a route.

@@ -116,7 +116,8 @@ class Route:
     """What an alias stands for in one tenant and environment. `managed` ones are written
     at each start, one for each served model; the others are a person's, and hide a
     managed one of the same alias as long as they are there. `alias_since_us` is when the
-    alias was first there, if that was under another route."""
+    alias was first there, if that was under another route. `candidate` has a share of the
+    requests for the same alias."""
 
     id: str
     tenant_id: str
@@ -130,6 +131,10 @@ class Route:
     created_at_us: int
     managed: bool = False
     alias_since_us: int | None = field(default=None, compare=False)
+    # What it was let into staging or prod by, and with which promotion it came.
+    passed_by: str | None = field(default=None, compare=False)
+    promotion: str | None = field(default=None, compare=False)
+    candidate: "Candidate | None" = field(default=None, compare=False)
 
     def __hash__(self) -> int:
         """As of a principal."""
@@ -139,6 +144,15 @@ class Route:
     def since_us(self) -> int:
         """Since when its tenant has the alias."""
         return self.created_at_us if self.alias_since_us is None else self.alias_since_us
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A revision that is tried beside the one that answers. `share` of all is more than 0 and
+    less than 1."""
+
+    route: Route
+    share: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Code(StrEnum):
     ADAPTER_UNAVAILABLE = "adapter_unavailable"
     ADAPTER_MISMATCH = "adapter_mismatch"
     LIMIT_REACHED = "limit_reached"
+    GATE_NOT_PASSED = "gate_not_passed"
     TRAINING_FAILED = "training_failed"
     CLIENT_TOO_SLOW = "client_too_slow"
     UPSTREAM_REFUSED = "upstream_refused"

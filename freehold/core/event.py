@@ -42,6 +42,8 @@ class Kind(StrEnum):
     DECISION_HOLDS = "decision_holds"
     JOB_DONE = "job_done"
     JOB_FAILED = "job_failed"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
 
 
 _SEVERITY: Mapping[Kind, Severity] = {
@@ -66,6 +68,8 @@ _SEVERITY: Mapping[Kind, Severity] = {
     Kind.DECISION_HOLDS: Severity.INFO,
     Kind.JOB_DONE: Severity.INFO,
     Kind.JOB_FAILED: Severity.WARNING,
+    Kind.PROMOTED: Severity.INFO,
+    Kind.ROLLED_BACK: Severity.WARNING,
 }
 Detail = str | int | float
 

@@ -47,6 +47,7 @@ _VERBS = {
     "start": (_CREATE, "Create"),
     "cancel": (_UPDATE, "Update"),
     "resume": (_UPDATE, "Update"),
+    "roll_back": (_UPDATE, "Update"),
     "grant": (_CREATE, "Create"),
     "revoke": (_DELETE, "Delete"),
 }

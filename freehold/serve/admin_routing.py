@@ -13,6 +13,7 @@ from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Principal, Route
 from freehold.core.manifest import as_plain
 from freehold.core.model import ModelCard
+from freehold.core.promotion import GATED
 from freehold.serve.admin import body_of, parsed, query, rfc3339
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import Owner, OwnQuery, owner
@@ -138,7 +139,19 @@ class RoutingAdmin:
     ) -> None:
         wanted = parsed(NewRoute, await body_of(self._gateway, scope, receive, principal, key))
         place = self._owner(scope, principal, wanted)
-        await self._reply(send, await self._gateway.routes.set(*place, wanted))
+        if place[1] in GATED:
+            await self._let_in(place, wanted, principal.id)
+            await self._reply(send, self._gateway.directory.routes(*place)[wanted.alias])
+        else:
+            await self._reply(send, await self._gateway.routes.set(*place, wanted))
+
+    async def _let_in(self, place: Owner, wanted: NewRoute, by: str) -> None:
+        gateway = self._gateway
+        base = await asyncio.to_thread(gateway.adapters.base, wanted.base)
+        step = await asyncio.to_thread(
+            gateway.promoting.by_hand, place, wanted, base, by, gateway.clock.wall_us()
+        )
+        await gateway.routes.promote(step)
 
     async def get_route(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
@@ -239,5 +252,15 @@ def shown_route(route: Route, adapters: Adapters, cards: Mapping[str, ModelCard]
         "adapter": adapters.name_of(route),
         "adapter_digest": route.adapter_digest,
         "managed": route.managed,
+        "passed_by": route.passed_by,
+        "promotion": route.promotion,
+        "candidate": route.candidate
+        and {
+            "adapter": adapters.name_of(route.candidate.route),
+            "adapter_digest": route.candidate.route.adapter_digest,
+            "base_digest": route.candidate.route.base_digest,
+            "share": route.candidate.share * 100,
+            "promotion": route.candidate.route.promotion,
+        },
         "created_at": rfc3339(route.created_at_us),
     }

@@ -10,10 +10,12 @@ from freehold.core.session import Session, SessionKind
 from freehold.deploy.pool import Pool
 from freehold.secure.sessions import PREFIX, invalid_session
 from freehold.serve import connection
+from freehold.serve.bodies import Body
 from freehold.serve.cookies import check_proof
 from freehold.serve.gateway import Gateway
 from freehold.serve.people import looks_like_token
 from freehold.serve.policies import model_not_found, refused
+from freehold.serve.sharing import chosen
 from freehold.serve.wire import Scope, header
 
 _LABEL = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
@@ -109,14 +111,19 @@ def certificate_of(scope: Scope) -> frozenset[str]:
 
 
 def bind(
-    gateway: Gateway, principal: Principal, scope: Scope, endpoint: str, model: str, stream: bool
+    gateway: Gateway, principal: Principal, scope: Scope, endpoint: str, body: Body
 ) -> Binding:
     """Resolves everything about a request, once. Raises `MODEL_NOT_FOUND` alike for
     an alias that is not there and for one that belongs to somebody else."""
     routes = gateway.directory.routes(principal.tenant_id, principal.environment)
-    route = routes.get(model)
+    route = routes.get(body.model)
     if route is None:
-        raise model_not_found(model)
+        raise model_not_found(body.model)
+    conversation = _label(scope, b"x-freehold-conversation")
+    if route.candidate is not None:
+        label = conversation or header(scope, b"x-freehold-user")
+        is_served = _is_served(gateway, route.candidate.route)
+        route = chosen(route, principal, label, body, is_served=is_served)
     pool = gateway.pools.get(route.pool)
     isolation = _isolation(route, pool)
     if pool is not None and pool.own is not None and pool.own.tenant_id != principal.tenant_id:
@@ -131,12 +138,22 @@ def bind(
         price=gateway.prices.of(route),
         priority=_priority(scope, principal),
         endpoint=endpoint,
-        stream=stream,
-        conversation_id=_label(scope, b"x-freehold-conversation"),
+        stream=body.stream,
+        conversation_id=conversation,
         client_request_id=None,
         address=scope["freehold.address"],
         policies=permitted,
     )
+
+
+def _is_served(gateway: Gateway, route: Route) -> bool:
+    pool, digest = gateway.pools.get(route.pool), route.adapter_digest
+    if pool is None:
+        return False
+    if digest is None:
+        return True
+    owner = (route.tenant_id, route.environment)
+    return pool.adapters is not None and pool.adapters.why_not(owner, digest) is None
 
 
 def _authorize(

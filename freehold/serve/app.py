@@ -30,6 +30,7 @@ from freehold.serve.admin_keys import KeysAdmin
 from freehold.serve.admin_limits import LimitsAdmin
 from freehold.serve.admin_policies import PoliciesAdmin
 from freehold.serve.admin_prices import PricesAdmin
+from freehold.serve.admin_promotions import PromotionsAdmin
 from freehold.serve.admin_roles import RolesAdmin
 from freehold.serve.admin_routing import RoutingAdmin
 from freehold.serve.admin_sessions import SessionsAdmin
@@ -94,6 +95,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
     policies, limits = PoliciesAdmin(gateway), LimitsAdmin(gateway)
     sessions, roles = SessionsAdmin(gateway), RolesAdmin(gateway)
     events, backups = EventsAdmin(gateway), BackupsAdmin(gateway)
+    promotions = PromotionsAdmin(gateway)
     decisions, jobs = DecisionsAdmin(gateway), JobsAdmin(gateway)
     datasets = DatasetAdmin(gateway)
     document = Document()
@@ -225,6 +227,10 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("GET", "/admin/v1/jobs/{job}/log", Action.READ_JOBS, jobs.log),
         Operation("POST", "/admin/v1/jobs/{job}/cancel", Action.CHANGE_JOBS, jobs.cancel),
         Operation("POST", "/admin/v1/jobs/{job}/resume", Action.CHANGE_JOBS, jobs.resume),
+        Operation("GET", "/admin/v1/promotions", Action.READ_ROUTES, promotions.listing),
+        Operation("POST", "/admin/v1/promotions", Action.PROMOTE, promotions.promote),
+        Operation("GET", "/admin/v1/promotions/{promotion}", Action.READ_ROUTES, promotions.get),
+        Operation("POST", "/admin/v1/rollbacks", Action.PROMOTE, promotions.roll_back),
     ]
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from freehold.serve.people import People
     from freehold.serve.policies import LivePolicies
     from freehold.serve.prices import Prices
+    from freehold.serve.promotions import Promoting
     from freehold.serve.refusals import Refusals
     from freehold.serve.room import Room
     from freehold.serve.routes import Routes
@@ -149,6 +150,16 @@ class Jobs(Protocol):
         ...
 
 
+class Revisions(Protocol):
+    """What was promoted, as long as it is watched."""
+
+    async def look(self) -> None: ...
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
 class Prepared(Protocol):
     """A job that may be begun, and what it will take."""
 
@@ -197,6 +208,8 @@ class Gateway:
     decisions: Decisions
     jobs: Jobs
     tuning: Tuning
+    promoting: Promoting
+    revisions: Revisions
     events: Events
     notices: Notices
     peers: Peers

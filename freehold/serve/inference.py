@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from freehold.core.binding import Binding, Principal, Route
 from freehold.core.engine import EngineCall
 from freehold.core.errors import Code, UserError
+from freehold.core.promotion import GATED
 from freehold.core.usage import Reservation
 from freehold.deploy.pool import Pool
 from freehold.secure.quota import Hold
@@ -42,7 +43,7 @@ class Inference:
     ) -> None:
         gateway = self._gateway
         body = parse(self._endpoint, raw)
-        binding = admission.bind(gateway, principal, scope, self._endpoint, body.model, body.stream)
+        binding = admission.bind(gateway, principal, scope, self._endpoint, body)
         # From the same moment on: what the request is bound to stays until it has ended.
         with self._kept(binding):
             await self._exchange(scope, send, binding, body, key, raw)
@@ -170,10 +171,18 @@ class Inference:
 
 
 def _check_adapter(route: Route, pool: Pool) -> None:
-    """Never the bare base instead of what the route names."""
+    """Never the bare base instead of what the route names, and nothing that came to staging or
+    prod without evidence."""
     digest = route.adapter_digest
     if digest is None:
         return
+    if route.environment in GATED and route.passed_by is None:
+        raise UserError(
+            Code.ADAPTER_UNAVAILABLE,
+            f"What {route.alias} leads to has passed no gate: ask its administrator.",
+            param="model",
+            retry_after_s=30,
+        )
     why: str | None = "its engine takes none"
     if pool.adapters is not None:
         why = pool.adapters.why_not((route.tenant_id, route.environment), digest)

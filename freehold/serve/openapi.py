@@ -9,7 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 
 import freehold
 from freehold.core.errors import Code
-from freehold.serve import bodies, decision_replies, replies
+from freehold.serve import bodies, decision_replies, promotion_replies, replies
 from freehold.serve.admin import AuditQuery, RecordsQuery, UsageQuery
 from freehold.serve.admin_datasets import FeedbackDataset, NewDataset
 from freehold.serve.admin_decisions import (
@@ -24,6 +24,7 @@ from freehold.serve.admin_keys import KeyChange, KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
 from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
 from freehold.serve.admin_prices import PricesQuery
+from freehold.serve.admin_promotions import PromotionsQuery
 from freehold.serve.admin_roles import RoleOfGroup
 from freehold.serve.admin_routing import NewAdapter, PageQuery
 from freehold.serve.admin_sessions import CutOffQuery, SessionsQuery, TenantQuery
@@ -33,6 +34,7 @@ from freehold.serve.errors import HTTP
 from freehold.serve.explain import Question
 from freehold.serve.feedback import NewFeedback
 from freehold.serve.owner import OwnQuery
+from freehold.serve.promotions import NewPromotion, NewRollback
 from freehold.serve.routes import NewRoute
 
 Schema = dict[str, Any]
@@ -85,6 +87,16 @@ _TUNING = _WITH_BODY | {
     Code.PRICE_UNKNOWN,
     Code.DISK_FULL,
 }
+_PROMOTING = (
+    _WITH_BODY
+    | _ABOUT_WEIGHTS
+    | {
+        Code.CONFLICT,
+        Code.GATE_NOT_PASSED,
+        Code.LICENCE_NOT_ACCEPTED,
+        Code.UNSUPPORTED_PARAMETER,
+    }
+)
 _INFERENCE = _WITH_BODY | {
     Code.UNSUPPORTED_PARAMETER,
     Code.UNSUPPORTED_ENDPOINT,
@@ -329,6 +341,7 @@ _OTHERS = [
         replies.Route,
         _WITH_BODY | _ABOUT_WEIGHTS | {
             Code.CONFLICT, Code.UNSUPPORTED_PARAMETER, Code.ENGINE_UNAVAILABLE,
+            Code.GATE_NOT_PASSED, Code.LICENCE_NOT_ACCEPTED,
             Code.ENGINE_FAILED, Code.ENGINE_TIMEOUT, Code.OVERLOADED,
         },
         NewRoute,
@@ -537,6 +550,26 @@ _OTHERS = [
         "post", "/admin/v1/jobs/{job}/resume", "resume_job", "administration",
         "Let a job that failed or was cancelled go on from its last checkpoint", replies.Job,
         _WITH_QUERY | _OWNED | {Code.CONFLICT}, query=OwnQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/promotions", "list_promotions", "administration",
+        "What was promoted into an environment, newest first", promotion_replies.PromotionList,
+        _WITH_QUERY | _OWNED, query=PromotionsQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/promotions", "promote", "administration",
+        "Let what an alias leads to into the next environment, or give it another share there",
+        promotion_replies.Promotion, _PROMOTING, NewPromotion, status=201,
+    ),
+    _Entry(
+        "get", "/admin/v1/promotions/{promotion}", "get_promotion", "administration",
+        "A promotion: what moved, on which evidence, and how it does", promotion_replies.Promotion,
+        _WITH_QUERY | _OWNED, query=OwnQuery,
+    ),
+    _Entry(
+        "post", "/admin/v1/rollbacks", "roll_back", "administration",
+        "Let an alias lead to what it led to before", promotion_replies.Promotion,
+        _WITH_BODY | _OWNED | {Code.CONFLICT}, NewRollback,
     ),
 ]  # fmt: skip
 

@@ -705,6 +705,16 @@ class DatasetAndReport(Dataset):
     report: dict[str, Any] | None
 
 
+class RouteCandidate(BaseModel):
+    """A revision that is tried on a share of the requests for an alias."""
+
+    adapter: str | None
+    adapter_digest: str | None
+    base_digest: str | None
+    share: Annotated[float, Field(description="Of a hundred.")]
+    promotion: str
+
+
 class Route(BaseModel):
     """Where an alias leads. Managed ones are there as long as their model is served."""
 
@@ -717,6 +727,12 @@ class Route(BaseModel):
     adapter: str | None
     adapter_digest: str | None
     managed: bool
+    passed_by: Annotated[
+        str | None,
+        Field(description="In staging and prod: the gate, or that it was forced; else null."),
+    ]
+    promotion: Annotated[str | None, Field(description="With which it came.")]
+    candidate: RouteCandidate | None
     created_at: datetime
 
 

@@ -7,8 +7,8 @@ last request under it has ended. What is bound to a route finishes as it began.
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +21,9 @@ from freehold.core.clock import Clock
 from freehold.core.engine import Capabilities
 from freehold.core.errors import Code, UserError
 from freehold.core.ids import new_id
+from freehold.core.limit import Limit
 from freehold.core.model import ModelCard
+from freehold.core.promotion import Promotion, PromotionState
 from freehold.core.tenant import OwnPool
 from freehold.deploy.adapters import PoolAdapters
 from freehold.deploy.pool import Pool
@@ -29,20 +31,24 @@ from freehold.deploy.pools import Pools
 from freehold.engines import registry
 from freehold.serve.directory import Directory
 from freehold.serve.tenants import Tenants
-from freehold.store.base import RouteStore
+from freehold.store.sql import SqlStore
 
 Reference = Annotated[str, Field(min_length=1, max_length=128)]
+Reason = Annotated[str, Field(min_length=3, max_length=500)]
 
 
 class NewRoute(BaseModel):
     """Where an alias shall lead: a stored model by name or digest, bare or under one of
-    the adapters of the caller's own tenant and environment."""
+    the adapters of the caller's own tenant and environment. In staging and prod an adapter needs
+    a gate that it passed, or a reason to `force` it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     alias: Name
     base: Reference
     adapter: Reference | None = None
+    force: Reason | None = None
+    accept_licence: Reason | None = None
     tenant: Reference | None = None
     environment: Environment | None = None
 
@@ -54,6 +60,34 @@ class Place:
     engine: str
     pool: str
     capabilities: Capabilities
+
+    def check_adapters(self, base: str) -> None:
+        """Raises `UNSUPPORTED_PARAMETER`."""
+        if not self.capabilities.adapters:
+            raise UserError(
+                Code.UNSUPPORTED_PARAMETER,
+                f"The engine {self.engine} cannot answer under adapters: serve {base} with one "
+                f"that can ({', '.join(registry.with_adapters())}), as `engines.default` says.",
+                param="adapter",
+            )
+
+
+class Step(Protocol):
+    """What shall be let in: see `promotions.py`."""
+
+    @property
+    def promotion(self) -> Promotion: ...
+
+    @property
+    def base(self) -> ModelCard: ...
+
+    @property
+    def brought(self) -> Adapter | None: ...
+
+    @property
+    def limits(self) -> tuple[Limit, ...]: ...
+
+    def route(self, place: Place, at_us: int) -> Route: ...
 
 
 def resolve(
@@ -68,35 +102,40 @@ def resolve(
     tenant's adapter, `INVALID_VALUE` for one of another base, `ADAPTER_MISMATCH`
     for one that was trained with another tokenizer or template, `UNSUPPORTED_PARAMETER` for an
     engine without adapters."""
-    adapter = _adapter(wanted, owner, base, adapters, place) if wanted.adapter else None
+    adapter = None
+    if wanted.adapter:
+        place.check_adapters(base.name)
+        adapter = _adapter(wanted, owner, base, adapters)
+    return led(
+        owner, wanted.alias, base.digest, None if adapter is None else adapter.digest, place, at_us
+    )
+
+
+def led(
+    owner: tuple[str, Environment],
+    alias: str,
+    base_digest: str,
+    adapter_digest: str | None,
+    place: Place,
+    at_us: int,
+) -> Route:
     return Route(
         id=new_id("rte"),
         tenant_id=owner[0],
         environment=owner[1],
-        alias=wanted.alias,
+        alias=alias,
         engine=place.engine,
         pool=place.pool,
-        base_digest=base.digest,
-        adapter_digest=adapter.digest if adapter else None,
-        engine_model=base.digest,
+        base_digest=base_digest,
+        adapter_digest=adapter_digest,
+        engine_model=base_digest,
         created_at_us=at_us,
     )
 
 
 def _adapter(
-    wanted: NewRoute,
-    owner: tuple[str, Environment],
-    base: ModelCard,
-    adapters: Adapters,
-    place: Place,
+    wanted: NewRoute, owner: tuple[str, Environment], base: ModelCard, adapters: Adapters
 ) -> Adapter:
-    if not place.capabilities.adapters:
-        raise UserError(
-            Code.UNSUPPORTED_PARAMETER,
-            f"The engine {place.engine} cannot answer under adapters: serve {base.name} with one "
-            f"that can ({', '.join(registry.with_adapters())}), as `engines.default` says.",
-            param="adapter",
-        )
     found = adapters.get(*owner, wanted.adapter or "", base.digest)
     if found.base_digest != base.digest:
         raise UserError(
@@ -116,7 +155,7 @@ class Routes:
 
     def __init__(
         self,
-        store: RouteStore,
+        store: SqlStore,
         adapters: Adapters,
         directory: Directory,
         tenants: Tenants,
@@ -143,35 +182,123 @@ class Routes:
         the old one."""
         async with self.changing:
             base = await asyncio.to_thread(self._adapters.base, wanted.base)
-            pool = self._pools.get(base.name) if base.digest in self._cards else None
-            if pool is None:
-                raise UserError(
-                    Code.CONFLICT,
-                    f"{base.name} is not served now: start the gateway with `--model {base.name}`.",
-                    param="base",
-                )
-            place = Place(pool.engine, pool.name, pool.capabilities)
-            owner = (tenant_id, environment)
-            at_us = self._clock.wall_us()
+            place, at_us = self._place(base), self._clock.wall_us()
             route = await asyncio.to_thread(
-                resolve, wanted, owner, base, self._adapters, place, at_us
+                resolve, wanted, (tenant_id, environment), base, self._adapters, place, at_us
             )
-            # A pool of the tenant's own may not be there yet: it starts with what routes name.
-            serving = self._pools.get(self._tenants.pool(route))
-            if serving is not None and serving.adapters and route.adapter_digest is not None:
-                await serving.adapters.want(route.adapter_digest)
-                serving.adapters.permit(owner, route.adapter_digest)
+            with_engines = await self._with_engines(route)
             try:
                 before = await asyncio.to_thread(self._store.set_route, tenant_id, route)
             except BaseException:
                 await self._release(route)
                 raise
-            if serving is None:
-                await self._fleet.start_missing()
-            self._directory.lead(route)
-            if before is not None:
-                await self._release(before)
+            await self._lead(route, with_engines, () if before is None else (before,))
             return route
+
+    async def promote(self, step: Step) -> Promotion:
+        """Lets it in as `set` moves an alias: its adapter is with every replica before."""
+        promotion = step.promotion
+        async with self.changing:
+            place = self._place(step.base)
+            if promotion.bundle.adapter is not None:
+                place.check_adapters(step.base.name)
+            route = step.route(place, self._clock.wall_us())
+            with_engines = await self._with_engines(route)
+            try:
+                moved = await asyncio.to_thread(
+                    self._store.promote,
+                    promotion.tenant_id,
+                    promotion,
+                    route,
+                    step.brought,
+                    step.limits,
+                )
+            except BaseException:
+                await self._release(route)
+                raise
+            await self._lead(moved.route or route, with_engines, moved.released)
+            return moved.promotion
+
+    async def share(self, promotion: Promotion, share: float) -> Promotion:
+        """`share` of a promotion that has another one."""
+        async with self.changing:
+            moved = await asyncio.to_thread(
+                self._store.share_promotion,
+                promotion.tenant_id,
+                promotion.id,
+                share,
+                self._clock.wall_us(),
+            )
+            if moved.route is not None:
+                await self._lead(moved.route, True, moved.released)
+            return moved.promotion
+
+    async def roll_back(self, promotion: Promotion, because: str, by: str) -> Promotion:
+        """Where the alias led before takes new requests again; what runs finishes as it began."""
+        async with self.changing:
+            back_to = promotion.before
+            with_engines = True
+            if promotion.state is PromotionState.WHOLE and back_to is not None:
+                back_to = self._placed_again(back_to)
+                with_engines = await self._with_engines(back_to)
+            try:
+                moved = await asyncio.to_thread(
+                    self._store.roll_back,
+                    promotion.tenant_id,
+                    promotion,
+                    back_to,
+                    because,
+                    by,
+                    self._clock.wall_us(),
+                )
+            except BaseException:
+                if back_to is not None:
+                    await self._release(back_to)
+                raise
+            if moved.route is not None:
+                await self._lead(moved.route, with_engines, moved.released)
+                return moved.promotion
+            await asyncio.to_thread(
+                self._directory.load, promotion.tenant_id, promotion.environment
+            )
+            for each in moved.released:
+                await self._release(each)
+            return moved.promotion
+
+    def _place(self, base: ModelCard) -> Place:
+        pool = self._pools.get(base.name) if base.digest in self._cards else None
+        if pool is None:
+            raise UserError(
+                Code.CONFLICT,
+                f"{base.name} is not served now: start the gateway with `--model {base.name}`.",
+                param="base",
+            )
+        return Place(pool.engine, pool.name, pool.capabilities)
+
+    def _placed_again(self, route: Route) -> Route:
+        """Where its base is served by this start; nowhere, if it is not."""
+        card = self._cards.get(route.base_digest or "")
+        pool = None if card is None else self._pools.get(card.name)
+        if pool is None:
+            return replace(route, pool="")
+        return replace(route, engine=pool.engine, pool=pool.name)
+
+    async def _with_engines(self, route: Route) -> bool:
+        """Its adapter is with the replicas when this returns. False where they are the tenant's
+        own and not there yet: they start with what routes name."""
+        serving = self._pools.get(self._tenants.pool(route))
+        if serving is not None and serving.adapters and route.adapter_digest is not None:
+            await serving.adapters.want(route.adapter_digest)
+            owner = (route.tenant_id, route.environment)
+            serving.adapters.permit(owner, route.adapter_digest)
+        return serving is not None
+
+    async def _lead(self, route: Route, with_engines: bool, released: Collection[Route]) -> None:
+        if not with_engines:
+            await self._fleet.start_missing()
+        self._directory.lead(route)
+        for each in released:
+            await self._release(each)
 
     async def remove(self, tenant_id: str, environment: Environment, alias: str) -> Route:
         async with self.changing:
@@ -227,7 +354,7 @@ class Routes:
 
     def _leads_to(self, own: OwnPool) -> bool:
         return any(
-            route.pool == own.name
+            own.name in (route.pool, route.candidate and route.candidate.route.pool)
             for environment in Environment
             for route in self._directory.routes(own.tenant_id, environment).values()
         )

@@ -54,5 +54,9 @@ class Tenants:
         return tenant.pool(route.pool)
 
     def placed(self, route: Route) -> Route:
+        """With its candidate."""
         pool = self.pool(route)
+        if route.candidate is not None:
+            placed = self.placed(route.candidate.route)
+            route = replace(route, candidate=replace(route.candidate, route=placed))
         return route if pool == route.pool else replace(route, pool=pool)

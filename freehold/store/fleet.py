@@ -5,7 +5,7 @@ of them together asked for, to plan machines by."""
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, Table, func, select, true, update
 
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
@@ -15,13 +15,14 @@ from freehold.core.tenant import IsolationClass, Tenant
 from freehold.core.usage import Outcome
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.identity import tenant_of
-from freehold.store.routing import adapter_of, route_of
+from freehold.store.routing import adapter_of, candidates_of, route_of, with_candidate
 from freehold.store.signatures import signature_of
 from freehold.store.sql import SqlStore
-from freehold.store.tables import adapters, requests, routes, signatures, tenants
+from freehold.store.tables import adapters, candidates, requests, routes, signatures, tenants
 
 _HOUR_US = 3_600_000_000
 _SAMPLE = 10_000
+_LEADING = (routes, candidates)  # to what requests are answered with
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
 
@@ -29,48 +30,57 @@ _PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
 def wanted_adapters(store: SqlStore, base_digest: str, tenant_id: str | None = None) -> set[str]:
     """Every adapter that a route names for this base: the routes of one tenant that has
     engines of its own, or of all that share theirs."""
-    named = (routes.c.base_digest == base_digest) & routes.c.adapter_digest.is_not(None)
+    found: set[str] = set()
     with store._reading(EVERY_TENANT) as connection:
-        found = select(routes.c.adapter_digest).where(named, _served_for(tenant_id)).distinct()
-        return set(connection.scalars(found))
+        for table in _LEADING:
+            named = (table.c.base_digest == base_digest) & table.c.adapter_digest.is_not(None)
+            wanted = select(table.c.adapter_digest).where(named, _served_for(table, tenant_id))
+            found.update(connection.scalars(wanted.distinct()))
+    return found
 
 
 def is_wanted(
     store: SqlStore, base_digest: str, adapter_digest: str, tenant_id: str | None = None
 ) -> bool:
-    named = (routes.c.base_digest == base_digest) & (routes.c.adapter_digest == adapter_digest)
     with store._reading(EVERY_TENANT) as connection:
-        found = select(routes.c.id).where(named, _served_for(tenant_id)).limit(1)
-        return connection.scalar(found) is not None
+        for table in _LEADING:
+            named = (table.c.base_digest == base_digest) & (
+                table.c.adapter_digest == adapter_digest
+            )
+            found = select(table.c.id).where(named, _served_for(table, tenant_id)).limit(1)
+            if connection.scalar(found) is not None:
+                return True
+    return False
 
 
-def _served_for(tenant_id: str | None) -> ColumnElement[bool]:
+def _served_for(table: Table, tenant_id: str | None) -> ColumnElement[bool]:
+    owner: ColumnElement[str] = table.c.tenant_id
     if tenant_id is not None:
-        return routes.c.tenant_id == tenant_id
+        return owner == tenant_id
     apart = select(tenants.c.id).where(tenants.c.isolation != IsolationClass.SHARED)
-    return routes.c.tenant_id.not_in(apart)
+    return owner.not_in(apart)
 
 
 def bases_apart(store: SqlStore, environments: Collection[Environment]) -> list[tuple[Tenant, str]]:
     """Each tenant that was promised engines of its own, with each base that its routes
     lead to. Disabled ones need none."""
-    wanted = (
-        select(tenants, routes.c.base_digest)
-        .join(routes, routes.c.tenant_id == tenants.c.id)
-        .where(
-            tenants.c.isolation != IsolationClass.SHARED,
-            tenants.c.disabled_at_us.is_(None),
-            routes.c.base_digest.is_not(None),
-            routes.c.environment.in_(environments),
-        )
-        .distinct()
-    )
+    names = [column.name for column in tenants.columns]
+    found: dict[tuple[str, str], tuple[Tenant, str]] = {}
     with store._reading(EVERY_TENANT) as connection:
-        names = [column.name for column in tenants.columns]
-        return [
-            (tenant_of({name: row[name] for name in names}), row["base_digest"])
-            for row in connection.execute(wanted).mappings()
-        ]
+        for table in _LEADING:
+            wanted = select(tenants, table.c.base_digest).join(
+                table, table.c.tenant_id == tenants.c.id
+            )
+            wanted = wanted.where(
+                tenants.c.isolation != IsolationClass.SHARED,
+                tenants.c.disabled_at_us.is_(None),
+                table.c.base_digest.is_not(None),
+                table.c.environment.in_(environments),
+            ).distinct()
+            for row in connection.execute(wanted).mappings():
+                tenant = tenant_of({name: row[name] for name in names})
+                found[tenant.id, row["base_digest"]] = (tenant, row["base_digest"])
+    return list(found.values())
 
 
 def adapter_files(store: SqlStore, digests: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -105,8 +115,10 @@ def every_route(store: SqlStore) -> Iterator[Route]:
     """In one read, however many tenants there are. Of those with one alias in one place the
     last one counts."""
     with store._reading(EVERY_TENANT) as connection:
+        tried = candidates_of(connection, true())
         rows = connection.execute(select(routes).order_by(routes.c.managed.desc())).mappings()
-        yield from map(route_of, rows)
+        for row in rows:
+            yield with_candidate(route_of(row), tried)
 
 
 def place_routes(
@@ -116,15 +128,18 @@ def place_routes(
 ) -> None:
     """Sends the routes that people set to where their base is served by this start:
     `served` has engine and pool by digest. The others lead nowhere until it is served."""
-    theirs = routes.c.managed.is_(False) & routes.c.environment.in_(environments)
     with store._writing(EVERY_TENANT) as connection:
-        connection.execute(update(routes).where(theirs).values(pool=""))
-        for digest, (engine, pool) in served.items():
-            connection.execute(
-                update(routes)
-                .where(theirs, routes.c.base_digest == digest)
-                .values(engine=engine, pool=pool)
-            )
+        for table in _LEADING:
+            theirs: ColumnElement[bool] = table.c.environment.in_(environments)
+            if table is routes:
+                theirs &= routes.c.managed.is_(False)
+            connection.execute(update(table).where(theirs).values(pool=""))
+            for digest, (engine, pool) in served.items():
+                connection.execute(
+                    update(table)
+                    .where(theirs, table.c.base_digest == digest)
+                    .values(engine=engine, pool=pool)
+                )
 
 
 class Recorded(NamedTuple):

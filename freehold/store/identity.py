@@ -33,6 +33,7 @@ from freehold.store.base import KeyRecord, Replacement
 from freehold.store.tables import (
     adapters,
     api_keys,
+    candidates,
     changes,
     cut_offs,
     datasets,
@@ -43,6 +44,7 @@ from freehold.store.tables import (
     jobs,
     limits,
     policies,
+    promotions,
     role_grants,
     routes,
     sessions,
@@ -175,7 +177,8 @@ class Identity(AuditTable):
             found = _one_tenant(connection, tenant_id)
             for table in (
                 adapters, signatures, datasets, routes, api_keys, policies, limits, role_grants,
-                sessions, cut_offs, decisions, decision_checks, jobs, gates, feedback,
+                sessions, cut_offs, decisions, decision_checks, jobs, gates, feedback, candidates,
+                promotions,
             ):  # fmt: skip
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             connection.execute(delete(tenants).where(tenants.c.id == tenant_id))

@@ -69,7 +69,7 @@ class LimitTable(AuditTable):
         with self._changing(tenant_id) as changing:
             connection = changing.connection
             if not connection.execute(update(limits).where(same).values(**changed)).rowcount:
-                connection.execute(insert(limits).values(**_row(tenant_id, wanted)))
+                connection.execute(insert(limits).values(**row_of(tenant_id, wanted)))
             count_change(connection)
             found = _limit(connection.execute(select(limits).where(same)).mappings().one())
             changing.note(_change(Act.LIMIT_SET, found, "amount"))
@@ -140,7 +140,7 @@ def _change(act: Act, limit: Limit, *fields: str) -> Change:
     return Change(act, stream, limit.id, fields, f"{limit.measure.value} {limit.period.value}")
 
 
-def _row(tenant_id: str, limit: Limit) -> dict[str, Any]:
+def row_of(tenant_id: str, limit: Limit) -> dict[str, Any]:
     return {
         "id": limit.id,
         "tenant_id": tenant_id,

@@ -2,15 +2,26 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    union,
+)
 from sqlalchemy.exc import IntegrityError
 
 from freehold.core.acts import Act, Change
 from freehold.core.adapter import Adapter
 from freehold.core.audit import stream_of
-from freehold.core.binding import Environment, Route
+from freehold.core.binding import Candidate, Environment, Route
 from freehold.core.errors import Code, UserError
 from freehold.core.manifest import as_plain, read_manifest
 from freehold.core.signature import Signature
@@ -18,7 +29,7 @@ from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.peers import Peers
 from freehold.store.signatures import put_signature
-from freehold.store.tables import adapters, routes, signatures
+from freehold.store.tables import adapters, candidates, promotions, routes, signatures
 
 _SHOWN_ALIASES = 5
 
@@ -33,7 +44,8 @@ class Routing(Peers, AuditTable):
                 select(routes).where(mine).order_by(routes.c.alias, routes.c.managed.desc())
             ).mappings()
             found = {row["alias"]: route_of(row) for row in rows}  # the last one counts
-        return list(found.values())
+            tried = candidates_of(connection, candidates.c.tenant_id == tenant_id)
+        return [with_candidate(route, tried) for route in found.values()]
 
     def put_routes(self, tenant_id: str, environment: Environment, new: Sequence[Route]) -> None:
         with self._writing(tenant_id) as connection:
@@ -51,10 +63,10 @@ class Routing(Peers, AuditTable):
     def set_route(self, tenant_id: str, route: Route) -> Route | None:
         with self._changing(tenant_id) as changing:
             connection = changing.connection
-            if route.adapter_digest is not None:
-                _check_adapter(connection, tenant_id, route)
+            _check_unshared(connection, tenant_id, route.environment, route.alias)
+            check_adapter(connection, tenant_id, route)
             since = _since(connection, tenant_id, route.environment, route.alias)
-            moved = _take(connection, tenant_id, route.environment, route.alias)
+            moved = take(connection, tenant_id, route.environment, route.alias)
             _insert(connection, [_aged(route, since, managed=False)])
             changing.note(_of_route(Act.ROUTE_SET, route, "base", "adapter"))
             self._tell_peers(connection, tenant_id, route.environment)
@@ -62,7 +74,8 @@ class Routing(Peers, AuditTable):
 
     def remove_route(self, tenant_id: str, environment: Environment, alias: str) -> Route | None:
         with self._changing(tenant_id) as changing:
-            removed = _take(changing.connection, tenant_id, environment, alias)
+            _check_unshared(changing.connection, tenant_id, environment, alias)
+            removed = take(changing.connection, tenant_id, environment, alias)
             changing.note(_of_route(Act.ROUTE_REMOVE, removed) if removed else None)
             if removed is not None:
                 self._tell_peers(changing.connection, tenant_id, environment)
@@ -104,15 +117,7 @@ class Routing(Peers, AuditTable):
     def add_adapters(
         self, tenant_id: str, new: Sequence[Adapter], signed: Sequence[Signature] = ()
     ) -> None:
-        rows = [
-            {
-                **{name: getattr(each, name) for name in Adapter.__slots__},
-                "tenant_id": tenant_id,
-                "target_modules": " ".join(each.target_modules),
-                "manifest": None if each.manifest is None else json.dumps(as_plain(each.manifest)),
-            }
-            for each in new
-        ]
+        rows = [row_of_adapter(tenant_id, each) for each in new]
         try:
             with self._changing(tenant_id) as changing:
                 changing.connection.execute(insert(adapters), rows)
@@ -154,7 +159,10 @@ def _of_adapter(act: Act, adapter: Adapter, *fields: str) -> Change:
     return Change(act, stream, adapter.id, fields, adapter.name)
 
 
-def _check_adapter(connection: Connection, tenant_id: str, route: Route) -> None:
+def check_adapter(connection: Connection, tenant_id: str, route: Route) -> None:
+    """Raises `NOT_FOUND` where the route names an adapter that is not there."""
+    if route.adapter_digest is None:
+        return
     found = connection.scalar(
         select(adapters.c.id).where(
             adapters.c.tenant_id == tenant_id,
@@ -169,27 +177,51 @@ def _check_adapter(connection: Connection, tenant_id: str, route: Route) -> None
         )
 
 
+def row_of_adapter(tenant_id: str, adapter: Adapter) -> dict[str, Any]:
+    return {
+        **{name: getattr(adapter, name) for name in Adapter.__slots__},
+        "tenant_id": tenant_id,
+        "target_modules": " ".join(adapter.target_modules),
+        "manifest": None if adapter.manifest is None else json.dumps(as_plain(adapter.manifest)),
+    }
+
+
 def _check_unnamed(connection: Connection, adapter: Adapter) -> None:
-    aliases = list(
-        connection.scalars(
-            select(routes.c.alias)
-            .where(
-                routes.c.tenant_id == adapter.tenant_id,
-                routes.c.environment == adapter.environment,
-                routes.c.base_digest == adapter.base_digest,
-                routes.c.adapter_digest == adapter.digest,
-            )
-            .order_by(routes.c.alias)
-            .limit(_SHOWN_ALIASES + 1)
-        )
-    )
+    leading = union(_naming(routes, adapter), _naming(candidates, adapter))
+    aliases = _some(connection, leading)
     if aliases:
-        shown = ", ".join(aliases[:_SHOWN_ALIASES]) + (" …" if aliases[_SHOWN_ALIASES:] else "")
         raise UserError(
             Code.CONFLICT,
-            f"{adapter.name} is still what these routes name: {shown}. Set or remove them first, "
+            f"{adapter.name} is still what these routes name: {aliases}. Set or remove them first, "
             "with `freehold route`.",
         )
+    back = select(promotions.c.alias).where(
+        promotions.c.tenant_id == adapter.tenant_id,
+        promotions.c.environment == adapter.environment,
+        promotions.c.before_adapter == adapter.digest,
+        promotions.c.id.in_(select(routes.c.promotion).where(routes.c.promotion.is_not(None))),
+    )
+    aliases = _some(connection, back.distinct())
+    if aliases:
+        raise UserError(
+            Code.CONFLICT,
+            f"{adapter.name} is what a rollback of these would go back to: {aliases}. Remove it "
+            "once another revision has followed.",
+        )
+
+
+def _some(connection: Connection, wanted: Any) -> str:
+    found = list(connection.scalars(wanted.order_by("alias").limit(_SHOWN_ALIASES + 1)))
+    return ", ".join(found[:_SHOWN_ALIASES]) + (" …" if found[_SHOWN_ALIASES:] else "")
+
+
+def _naming(table: Any, adapter: Adapter) -> Any:
+    return select(table.c.alias).where(
+        table.c.tenant_id == adapter.tenant_id,
+        table.c.environment == adapter.environment,
+        table.c.base_digest == adapter.base_digest,
+        table.c.adapter_digest == adapter.digest,
+    )
 
 
 def _forget_signatures(connection: Connection, tenant_id: str, digest: str) -> None:
@@ -206,7 +238,7 @@ def _is_used(connection: Connection, file: str) -> bool:
     return connection.scalar(select(adapters.c.id).where(used).limit(1)) is not None
 
 
-def _take(
+def take(
     connection: Connection, tenant_id: str, environment: Environment, alias: str
 ) -> Route | None:
     """Removes the person's route of this alias and returns it."""
@@ -237,6 +269,59 @@ def _since(
 
 def _aged(route: Route, since: dict[str, int], managed: bool) -> Route:
     return dataclasses.replace(route, managed=managed, alias_since_us=since.get(route.alias))
+
+
+def insert_routes(
+    connection: Connection, new: Sequence[Route], before: Route | None
+) -> Sequence[Route]:
+    """In place of one of the same alias, whose age they have."""
+    since_us = None if before is None else before.since_us
+    aged = [dataclasses.replace(route, alias_since_us=since_us) for route in new]
+    _insert(connection, aged)
+    return aged
+
+
+def candidates_of(
+    connection: Connection, those: ColumnElement[bool]
+) -> dict[tuple[str, str, str], Candidate]:
+    """By tenant, environment and alias."""
+    rows = connection.execute(select(candidates).where(those)).mappings()
+    return {
+        (row["tenant_id"], row["environment"], row["alias"]): Candidate(
+            candidate_route(row), row["share"]
+        )
+        for row in rows
+    }
+
+
+def candidate_route(row: RowMapping) -> Route:
+    values = {name: row[name] for name in row if name != "share"}
+    return Route(**{**values, "environment": Environment(row["environment"])})
+
+
+def with_candidate(route: Route, tried: Mapping[tuple[str, str, str], Candidate]) -> Route:
+    if not tried:
+        return route
+    found = tried.get((route.tenant_id, route.environment.value, route.alias))
+    return route if found is None else dataclasses.replace(route, candidate=found)
+
+
+def _check_unshared(
+    connection: Connection, tenant_id: str, environment: Environment, alias: str
+) -> None:
+    shared = connection.scalar(
+        select(candidates.c.promotion).where(
+            candidates.c.tenant_id == tenant_id,
+            candidates.c.environment == environment,
+            candidates.c.alias == alias,
+        )
+    )
+    if shared is not None:
+        raise UserError(
+            Code.CONFLICT,
+            f"{alias} is shared with another revision ({shared}): take that back first, with "
+            f"`freehold rollback {alias}`.",
+        )
 
 
 def _insert(connection: Connection, new: Sequence[Route]) -> None:

@@ -39,9 +39,9 @@ from freehold.store.jobs import JobTable
 from freehold.store.limits import add_spent
 from freehold.store.patterns import PatternTable
 from freehold.store.policies import PolicyTable
+from freehold.store.promotions import PromotionTable
 from freehold.store.restraints import RestraintTable
 from freehold.store.roles import RoleTable
-from freehold.store.routing import Routing
 from freehold.store.sessions import SessionTable
 from freehold.store.signatures import SignatureTable
 from freehold.store.subjects import SubjectTable
@@ -77,7 +77,7 @@ class SqlStore(
     PolicyTable,
     SessionTable,
     RoleTable,
-    Routing,
+    PromotionTable,
     HoldTable,
     SubjectTable,
     PatternTable,

@@ -20,7 +20,7 @@ from tests.installation import Installation
 __all__ = ["place"]  # the fixture
 _FIELDS = {
     "id", "alias", "environment", "engine", "base", "base_digest", "adapter", "adapter_digest",
-    "managed", "created_at",
+    "managed", "created_at", "passed_by", "promotion", "candidate",
 }  # fmt: skip
 
 

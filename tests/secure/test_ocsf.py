@@ -86,6 +86,7 @@ _CLASSES = {
     "decision.record": (6003, 1), "job.start": (6003, 1), "job.cancel": (6003, 3),
     "job.resume": (6003, 3), "gate.make": (6003, 1),
     "adapter.sign": (6003, 3), "signing_key.rotate": (6003, 99),
+    "promotion.make": (6003, 1), "promotion.change": (6003, 3), "promotion.roll_back": (6003, 3),
 }  # fmt: skip
 
 

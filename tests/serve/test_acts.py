@@ -12,9 +12,10 @@ import pytest_asyncio
 from freehold.catalog.adapters import stage
 from freehold.core.action import CHANGING
 from freehold.core.acts import Acting, Via, acting_as
-from freehold.core.binding import Scope
+from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Fault
 from freehold.secure import age
+from freehold.secure.keys import KeyRequest
 from freehold.serve import app
 from freehold.serve.refusals import _RECORDED
 from freehold.store.backend import EVERY_TENANT
@@ -28,7 +29,7 @@ from tests.store.making import a_job
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _PERMIT = "permit (principal, action, resource);"
-_ENVIRONMENT, _TENANT = "{tenant}/dev", "{tenant}"
+_ENVIRONMENT, _STAGING, _TENANT = "{tenant}/dev", "{tenant}/staging", "{tenant}"
 # Each operation that changes something: path and body with which it succeeds, and what it
 # leaves: the acts, the stream, and the fields of the last act.
 _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
@@ -135,6 +136,12 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
         {"workload": {"requests_per_day": 9, "prompt": 9, "answer": 9, "models": ["gpt-5-nano"]}},
         ["decision.record"], "installation", ["option", "workload", "predicted"],
     ),
+    ("POST", "/admin/v1/promotions"): (
+        "/admin/v1/promotions", {"alias": "fake-model"}, ["promotion.make"], _STAGING, ["share"],
+    ),
+    ("POST", "/admin/v1/rollbacks"): (
+        "/admin/v1/rollbacks", {"alias": "fake-model"}, ["promotion.roll_back"], _STAGING, [],
+    ),
     ("POST", "/admin/v1/jobs"): (
         "/admin/v1/jobs", {"dataset": "kept", "base": "fake-model"}, ["job.start"],
         _ENVIRONMENT, ["kind", "spec"],
@@ -152,6 +159,10 @@ class Office:
     def __init__(self, world: Running) -> None:
         self.world = world
         self.names = {"tenant": world.tenant_id}
+        wanted = KeyRequest(world.tenant_id, Environment.STAGING, "of staging", frozenset(Scope))
+        _, key = world.gateway.keyring.mint(wanted)
+        assert key is not None
+        self.staging = key.reveal()
 
     async def ask(
         self, method: str, path: str, body: Any = None, key: str | None = None
@@ -227,7 +238,8 @@ async def test_a_change_leaves_its_record(office: Office, operation: tuple[str, 
         office.names["upload"] = stage(office.world.home.path, folder)
         body = body | {"upload": office.names["upload"]}
     before = len(office.records())
-    answer = await office.ask(operation[0], office.filled(path), body)
+    key = office.staging if stream is _STAGING else office.world.key
+    answer = await office.ask(operation[0], office.filled(path), body, key)
     assert answer.is_success, answer.text
     new = office.records()[before:]
     assert [each["act"] for _, each in new] == acts
@@ -236,7 +248,7 @@ async def test_a_change_leaves_its_record(office: Office, operation: tuple[str, 
         assert found == office.filled(stream)
         assert each["operation"] == " ".join(operation)
         assert each["request"] == answer.headers["x-freehold-request-id"]
-        assert each["principal"] == "key_" + office.world.key.split("_")[2]
+        assert each["principal"] == "key_" + key.split("_")[2]
         assert (each["via"], each["outcome"], each["error"]) == ("api", "ok", None)
         assert each["policies"]
         assert each["object"]

@@ -590,7 +590,8 @@ async def test_each_environment_has_its_own_and_needs_its_own_key(tmp_path: Path
         assert (await _get(world, "/admin/v1/adapters?environment=prod")).status_code == 403
         assert _code(await _set(world, "live", "a", prod)) == (404, "not_found")
         assert (await _add(world, "a", 1, prod)).status_code == 201
-        assert (await _set(world, "live", "a", prod)).status_code == 200
+        body = {"alias": "live", "base": "fake-model", "adapter": "a", "force": "a test"}
+        assert (await _post(world, "/admin/v1/routes", body, prod)).status_code == 200
         assert _text(await _ask(world, "live", key=prod)) == _words("hello", digest)
         assert _code(await _ask(world, "live")) == (404, "model_not_found")
 

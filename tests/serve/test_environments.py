@@ -19,7 +19,7 @@ from tests.adapt.making import laid
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
-from tests.store.making import a_job
+from tests.store.making import a_job, a_promotion, a_route
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -70,6 +70,12 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/admin/v1/jobs/{job}/log"): ("/admin/v1/jobs/{job}/log", None),
     ("POST", "/admin/v1/jobs/{job}/cancel"): ("/admin/v1/jobs/{job}/cancel", None),
     ("POST", "/admin/v1/jobs/{job}/resume"): ("/admin/v1/jobs/{job}/resume", None),
+    ("GET", "/admin/v1/promotions"): ("/admin/v1/promotions", None),
+    ("GET", "/admin/v1/promotions/{promotion}"): ("/admin/v1/promotions/pro_{env}", None),
+    ("POST", "/admin/v1/promotions"): (
+        "/admin/v1/promotions", {"alias": "up", "source": "dev", "force": "tried elsewhere"},
+    ),
+    ("POST", "/admin/v1/rollbacks"): ("/admin/v1/rollbacks", {"alias": "up"}),
     ("GET", "/admin/v1/limits"): ("/admin/v1/limits", None),
     ("POST", "/admin/v1/limits"): ("/admin/v1/limits", {"measure": "concurrency", "amount": 99}),
     ("DELETE", "/admin/v1/limits/{limit_id}"): ("/admin/v1/limits/{limit}", None),
@@ -91,6 +97,8 @@ _ASKING: dict[tuple[str, str], Any] = {
     ("POST", "/v1/embeddings"): {"input": "x"},
     ("GET", "/v1/models/{alias:path}"): None,
 }
+# Where revisions come from, they come from nowhere.
+_NOT_IN_DEV = {("POST", "/admin/v1/promotions"), ("POST", "/admin/v1/rollbacks")}
 # What belongs to the installation, whatever the environment.
 _OVERALL = {
     ("POST", "/v1/feedback"),
@@ -192,6 +200,12 @@ class Worlds:
         for alias in (f"bot-{environment}", f"spare-{environment}"):
             body = {"alias": alias, "base": "fake-model"}
             assert (await self.ask(key, "POST", "/admin/v1/routes", body)).status_code == 200
+        if environment is Environment.DEV:
+            body = {"alias": "up", "base": "fake-model"}
+            assert (await self.ask(key, "POST", "/admin/v1/routes", body)).status_code == 200
+        tenant_id, alias = self.world.tenant_id, f"kept-{environment}"
+        kept = a_promotion(f"pro_{environment}", tenant_id, environment=environment, alias=alias)
+        self.world.gateway.store.promote(tenant_id, kept, a_route(tenant_id, alias, environment))
 
         for text in ("one", "two"):
             body = {"model": f"bot-{environment}", "messages": [{"role": "user", "content": text}]}
@@ -263,6 +277,9 @@ async def test_in_its_own_environment_a_key_does_all_of_it(
     key = worlds.keys[environment]
     for operation in _OWNED:
         answer = await worlds.owned(key, operation, environment)
+        if environment is Environment.DEV and operation in _NOT_IN_DEV:
+            assert answer.status_code == 409, answer.text
+            continue
         assert answer.is_success, (operation, answer.text)
         for other in set(Environment) - {environment}:
             assert f"-{other}" not in answer.text

@@ -25,7 +25,7 @@ from freehold.serve import app
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
-from tests.store.making import a_dataset, a_decision, a_job
+from tests.store.making import a_dataset, a_decision, a_job, a_promotion, a_route
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -107,6 +107,24 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("POST", "/admin/v1/jobs/{job}/resume"): {
         "job": ("/admin/v1/jobs/{}/resume", None),
         "tenant": ("/admin/v1/jobs/job_x/resume" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/promotions"): {
+        "tenant": ("/admin/v1/promotions" + _OWNED, None),
+        "tenant id": ("/admin/v1/promotions" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/promotions/{promotion}"): {
+        "promotion": ("/admin/v1/promotions/{}", None),
+        "tenant": ("/admin/v1/promotions/pro_x" + _OWNED, None),
+    },
+    ("POST", "/admin/v1/promotions"): {
+        "alias": ("/admin/v1/promotions", {"alias": "{}", "environment": "staging"}),
+        "tenant": (
+            "/admin/v1/promotions", {"alias": "x", "environment": "staging", "tenant": "{}"}
+        ),
+    },
+    ("POST", "/admin/v1/rollbacks"): {
+        "alias": ("/admin/v1/rollbacks", {"alias": "{}"}),
+        "tenant": ("/admin/v1/rollbacks", {"alias": "x", "tenant": "{}"}),
     },
     ("GET", "/admin/v1/tenants"): {},
     ("POST", "/admin/v1/tenants"): {"tenant": ("/admin/v1/tenants", {"name": "{}"})},
@@ -333,6 +351,7 @@ _THEIR_SESSION = Session(
 )  # fmt: skip
 
 
+_THEIR_PROMOTION = "pro_" + "7" * 26
 _THEIR_DECISION, _THEIR_JOB = "dec_" + "7" * 26, "job_" + "7" * 26
 _THEIR_DATASET = a_dataset(_THEIRS, "secret-data", id="dat_" + "7" * 26)
 
@@ -353,6 +372,7 @@ class House:
             "policy": "absent-rule", "request": "req_" + "0" * 26,
             "person": "per_" + "a" * 26, "session": "ses_" + "0" * 26, "group": "absent-team",
             "decision": "dec_" + "0" * 26, "job": "job_" + "0" * 26,
+            "promotion": "pro_" + "0" * 26,
             "dataset": "dat_" + "0" * 26, "dataset digest": f"sha256:{'0' * 64}",
         }  # fmt: skip
 
@@ -375,6 +395,7 @@ class House:
             store.tenant(_THEIRS), store.keys(_THEIRS), store.records(_THEIRS, 100),
             store.policies(_THEIRS), store.limits(_THEIRS), store.sessions(_THEIRS, 1),
             store.decisions(_THEIRS),
+            *(store.promotions(_THEIRS, each, 100) for each in Environment),
             *(store.jobs(_THEIRS, each, 100) for each in Environment),
             *(store.role_grants(_THEIRS, each) for each in Environment),
             *(store.routes(_THEIRS, each) for each in Environment),
@@ -399,6 +420,8 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         world.gateway.store.add_dataset(_THEIRS, _THEIR_DATASET)
         world.gateway.store.add_decision(_THEIRS, a_decision(_THEIR_DECISION, _THEIRS))
         world.gateway.store.add_job(_THEIRS, a_job(_THEIR_JOB, _THEIRS))
+        moved = a_promotion(_THEIR_PROMOTION, _THEIRS, alias="promoted")
+        world.gateway.store.promote(_THEIRS, moved, a_route(_THEIRS, "promoted"))
         await world.gateway.access.refresh()
         mine, theirs = _key(world, "ten_mine", "my-key"), _key(world, _THEIRS, "secret-key")
         headers = {"authorization": f"Bearer {theirs}"}
@@ -423,7 +446,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             "policy": "secret-rule",
             "request": done.headers["x-freehold-request-id"], "group": "secret-team",
             "person": _THEIR_SESSION.person_id, "session": _THEIR_SESSION.id,
-            "decision": _THEIR_DECISION, "job": _THEIR_JOB,
+            "decision": _THEIR_DECISION, "job": _THEIR_JOB, "promotion": _THEIR_PROMOTION,
             "dataset": _THEIR_DATASET.id, "dataset digest": _THEIR_DATASET.digest,
         })  # fmt: skip
 
@@ -499,4 +522,4 @@ async def test_the_same_names_are_free_for_everybody(house: House) -> None:
         for path in ("routes/secret-bot", "adapters/secret-lora"):
             assert (await client.delete(f"/admin/v1/{path}")).status_code == 200
     theirs = {route.alias for route in house.world.gateway.store.routes(_THEIRS, Environment.DEV)}
-    assert theirs == {"secret-bot"}
+    assert theirs == {"secret-bot", "promoted"}

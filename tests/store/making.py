@@ -22,6 +22,7 @@ from freehold.core.gate import Gate, Verdict
 from freehold.core.job import Job, JobKind, JobState
 from freehold.core.limit import Limit, Measure, Period
 from freehold.core.policy import Policy
+from freehold.core.promotion import Bundle, Promotion, PromotionState, Watch
 from freehold.core.signature import Signature
 from freehold.core.subject import SubjectKey
 from freehold.core.usage import Outcome, Reservation, Settlement
@@ -133,6 +134,16 @@ def a_job(job_id: str, tenant: str = "ten_a", **fields: Any) -> Job:
     return replace(made, **fields)
 
 
+def a_promotion(promotion_id: str, tenant: str = "ten_a", **fields: Any) -> Promotion:
+    made = {
+        "environment": Environment.DEV, "source": None, "alias": "promoted", "adapter": None,
+        "bundle": Bundle("sha256:b", None), "gate": None, "forced": None, "overridden": (),
+        "accepted": None, "share": 1.0, "watch": Watch(), "state": PromotionState.WHOLE,
+        "before": None, "made_at_us": 5, "made_by": f"per of {tenant}",
+    }  # fmt: skip
+    return Promotion(promotion_id, tenant, **made | fields)
+
+
 def a_gate(gate_id: str, tenant: str = "ten_a", **fields: Any) -> Gate:
     made = Gate(
         gate_id, tenant, Environment.DEV, "sha256:b", f"sha256:a of {tenant}", f"of {tenant}",
@@ -175,6 +186,9 @@ def furnish(store: SqlStore, tenant: str) -> None:
     store.add_job(tenant, a_job(f"job_{tenant}", tenant))
     store.add_gate(tenant, a_gate(f"gat_{tenant}", tenant))
     store.put_feedback(tenant, a_feedback(f"fbk_{tenant}", tenant))
+    shared = {"alias": "n", "state": PromotionState.SHARING, "share": 0.5}
+    candidate = replace(a_route(tenant, "n"), id=f"rte_candidate of {tenant}")
+    store.promote(tenant, a_promotion(f"pro_{tenant}", tenant, **shared), candidate)
     store.add_subject_key(SubjectKey(f"dk_{tenant}", tenant, "somebody", b"wrapped", 1))
     used(store, f"req_{tenant}", tenant, key_id=f"key_{tenant}", alias=f"alias of {tenant}")
 

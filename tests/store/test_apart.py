@@ -7,8 +7,11 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from freehold.core.binding import Environment
 from freehold.core.departure import OnDeparture, Restraint
+from freehold.core.errors import UserError
 from freehold.core.job import JobState
 from freehold.core.limit import Window
 from freehold.core.tenant import IsolationClass
@@ -22,6 +25,7 @@ from tests.store.making import (
     a_job,
     a_key,
     a_limit,
+    a_promotion,
     a_route,
     a_signature,
     adapter,
@@ -141,6 +145,26 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "add_signature": lambda store, tenant: store.add_signature(
         tenant, adapter(tenant), a_signature(tenant, adapter(tenant).digest)
     ),
+    "promote": lambda store, tenant: store.promote(
+        tenant,
+        a_promotion(f"pro_{uuid4()}", tenant, alias=f"new of {tenant}"),
+        replace(a_route(tenant, f"new of {tenant}"), id=f"rte_{uuid4()}"),
+    ),
+    "promotion": lambda store, tenant: store.promotion(tenant, Environment.DEV, "pro_ten_a"),
+    "promotions": lambda store, tenant: store.promotions(tenant, Environment.DEV, 9),
+    "last_promotion": lambda store, tenant: store.last_promotion(tenant, Environment.DEV, "n"),
+    "answered_by": lambda store, tenant: store.answered_by(
+        tenant, Environment.DEV, "m", (None, None), 0, 9
+    ),
+    "compared": lambda store, tenant: store.compared(tenant, "pro_ten_a", {"errors": 1}),
+    "share_promotion": lambda store, tenant: _refused(
+        lambda: store.share_promotion(tenant, "pro_ten_a", 0.7, 9)
+    ),
+    "roll_back": lambda store, tenant: _refused(
+        lambda: store.roll_back(
+            tenant, a_promotion("pro_ten_a", "ten_a"), None, "it is worse", "per_1", 9
+        )
+    ),
     "remove_policy": lambda store, tenant: store.remove_policy(tenant, "nights"),
     "tenant": lambda store, tenant: store.tenant(tenant),
     "holdings": lambda store, tenant: store.holdings(tenant, 1),
@@ -163,8 +187,13 @@ _UNSCOPED = {
     "open_jobs", "own", "put_back", "put_fact", "put_policy", "refusals", "refused", "revoke_role",
     "routes_changed", "session_by_hash", "settle_orphans", "subject_keys", "sweep", "take_place",
     "tenant_named",
-    "tenants", "unclaim", "use_session",
+    "tenants", "unclaim", "use_session", "watched_promotions",
 }  # fmt: skip
+
+
+def _refused(call: Callable[[], Any]) -> None:
+    with pytest.raises(UserError):
+        call()
 
 
 def _public() -> set[str]:
@@ -182,8 +211,8 @@ def test_every_method_is_listed_with_or_without_a_tenant() -> None:
 def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "datasets", "dataset", "usage", "records",
              "tenant", "holdings", "standing", "policies", "audit_records", "limits", "spent",
-             "decision", "job", "jobs", "answered", "feedback", "thumbs", "gates",
-             "gate_of", "signatures")  # fmt: skip
+             "decision", "job", "jobs", "answered", "feedback", "thumbs", "gates", "gate_of",
+             "signatures", "promotion", "promotions", "last_promotion")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 
