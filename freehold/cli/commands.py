@@ -32,11 +32,7 @@ COMMANDS = {
     ),
     "logout": Place("login", "logout", "End your session at a gateway, and forget it here."),
     "whoami": Place("login", "whoami", "Show who you are at the gateway, and what you may."),
-    "usage": Place(
-        "usage",
-        "usage",
-        "Show tokens and requests by key, model and day (UTC), or what people said of answers.",
-    ),
+    "usage": Place("usage", "usage", "Show tokens and requests by key, model and day (UTC)."),
     "events": Place(
         "events",
         "events",
