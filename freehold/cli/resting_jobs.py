@@ -69,7 +69,7 @@ def opened(home: Home, of: Of) -> Iterator[Offline]:
     clock = SystemClock()
     with resting_routes.opened(home, of) as rest:
         made = home, rest.settings, rest.store
-        jobs = wiring.jobs(*made, rest.adapters, clock, _to_nobody, is_serving=False)
+        jobs = wiring.jobs(*made, rest.adapters, clock, _to_nobody, None)
         of_owner = rest.models, rest.adapters, rest.datasets
         tuning = wiring.tuning(*made, *of_owner, clock, is_serving=False)
         yield Offline(jobs, tuning, rest)

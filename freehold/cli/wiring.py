@@ -46,6 +46,7 @@ from freehold.engines.base import LocalModel
 from freehold.engines.cores import usable_cores
 from freehold.operate import pricing
 from freehold.operate.backups import Backups
+from freehold.operate.booking import BookingAtRest, BookingServed
 from freehold.operate.collecting import Collecting
 from freehold.operate.decisions import Decisions
 from freehold.operate.jobs import Jobs
@@ -419,12 +420,19 @@ def jobs(
     adapters: Adapters,
     clock: Clock,
     tell: Callable[[Happening], None],
-    *,
-    is_serving: bool,
+    served: tuple[Ledger, Limits] | None,
 ) -> Jobs:
+    """`served`: of the gateway beside which they run; None on a home that rests."""
     take_in = TakingIn(home.path, adapters)
-    threads = _threads_of_jobs(settings, is_serving=is_serving)
-    return Jobs(home.path, settings.tune, store, clock, _place(home), take_in, tell, threads)
+    threads = _threads_of_jobs(settings, is_serving=served is not None)
+    cost = _micro_per_hour(settings)
+    book = BookingServed(clock, cost, *served) if served else BookingAtRest(clock, cost, store)
+    return Jobs(home.path, settings.tune, store, clock, _place(home), take_in, tell, threads, book)
+
+
+def _micro_per_hour(settings: Settings) -> int | None:
+    machine = pricing.machine_cost(settings.prices, settings.currency, read_machine())
+    return machine.micro_per_hour if machine else None
 
 
 def tuning(
@@ -438,7 +446,6 @@ def tuning(
     *,
     is_serving: bool,
 ) -> Tuning:
-    machine = pricing.machine_cost(settings.prices, settings.currency, read_machine())
     return Tuning(
         home.path,
         store,
@@ -447,7 +454,7 @@ def tuning(
         datasets,
         clock,
         settings.currency,
-        machine.micro_per_hour if machine else None,
+        _micro_per_hour(settings),
         _threads_of_jobs(settings, is_serving=is_serving),
     )
 
@@ -573,7 +580,7 @@ def gateway(
         routes=changes,
         backups=Backups(home, settings, settings_file or home.settings, backup_failed(events)),
         decisions=Decisions(home.path, settings, store, usage_of(store), ledger, events, clock),
-        jobs=jobs(home, settings, store, adapters, clock, events.tell, is_serving=True),
+        jobs=jobs(home, settings, store, adapters, clock, events.tell, (ledger, held)),
         tuning=tuning(home, settings, store, models, adapters, data, clock, is_serving=True),
         promoting=Promoting(store, adapters, settings.server.environments),
         revisions=Revisions(store, changes, events.tell, clock),

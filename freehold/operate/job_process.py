@@ -83,6 +83,7 @@ class JobProcess:
             "seconds": before.get("seconds", 0.0),
             "step": before.get("step", -1),
             "said_from": said_from,
+            "run": before.get("run", 0),
         }
         # It may outlive us, and is waited for by its number: to Python that is a leak.
         child.returncode = 0
@@ -231,11 +232,18 @@ def written_down(work: Path, text: str) -> None:
         file.write(json.dumps({"log": text}).encode() + b"\n")
 
 
+def ran(work: Path) -> tuple[float, int]:
+    """How many seconds since somebody decided that it goes on, and a number for that time."""
+    record = _record_of(work)
+    return float(record.get("seconds", 0.0)), int(record.get("run", 0))
+
+
 def forgotten(work: Path) -> None:
     """What it said and how often it was started counts no more; its checkpoints do. The time
     that it may take begins anew, as somebody decided that it goes on."""
     if work.exists():
-        record = {"said_from": _size(work / LOG)}
+        said_from = _size(work / LOG)
+        record = {"said_from": said_from, "run": said_from}
         write_private(work / _RECORD, json.dumps(record).encode())
 
 

@@ -19,7 +19,16 @@ from freehold.core.errors import Code, FreeholdError, UserError
 from freehold.core.event import Happening, Kind
 from freehold.core.ids import new_id
 from freehold.core.job import Job, JobKind, JobState
-from freehold.operate.job_process import JobProcess, Said, forgotten, heard, tidied, written_down
+from freehold.operate.booking import Book
+from freehold.operate.job_process import (
+    JobProcess,
+    Said,
+    forgotten,
+    heard,
+    ran,
+    tidied,
+    written_down,
+)
 from freehold.serve.tasks import ended
 from freehold.store.jobs import JobTable, no_job
 
@@ -59,8 +68,8 @@ class _Running:
 
 class Jobs:
     """`by` names this gateway among others; `take_in` keeps what a job made, and says what is
-    to be remembered of it; `tell` is told of ends. `threads`: what a job may use beside
-    serving, or None where nothing is served."""
+    to be remembered of it; `tell` is told of ends; `book` puts down what they cost.
+    `threads`: what a job may use beside serving, or None where nothing is served."""
 
     def __init__(
         self,
@@ -72,6 +81,7 @@ class Jobs:
         take_in: TakeIn,
         tell: Callable[[Happening], None],
         threads: int | None,
+        book: Book,
         program: Sequence[str] = PROGRAM,
     ) -> None:
         self._home = home
@@ -82,6 +92,7 @@ class Jobs:
         self._take_in = take_in
         self._tell = tell
         self._threads = threads
+        self._book = book
         self._program = program
         self._running: dict[str, _Running] = {}
         self._wake = asyncio.Event()
@@ -340,6 +351,8 @@ class Jobs:
 
     def _ended(self, each: _Running) -> None:
         process, job = each.process, each.job
+        with contextlib.suppress(OSError):
+            process.keep()
         if each.ending is not None and process.said.result is None:
             self._close(job, each.ending.state, error=each.ending.error)
             return
@@ -351,8 +364,6 @@ class Jobs:
     def _ended_silently(self, each: _Running) -> None:
         """It was killed, or broke. What was killed goes on from its last checkpoint."""
         process, job = each.process, each.job
-        with contextlib.suppress(OSError):
-            process.keep()
         try:
             self._check_room(process.work)
         except UserError as error:
@@ -402,6 +413,8 @@ class Jobs:
         error: dict[str, Any] | None = None,
     ) -> bool:
         at_us = self._clock.wall_us()
+        seconds, run = ran(self.work(job.id))
+        self._book(job, state, seconds, run)
         if not self._store.end_job(*_key(job), self._by, state, at_us, result, error):
             return False
         if state is not JobState.CANCELLED:

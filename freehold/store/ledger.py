@@ -356,6 +356,11 @@ def recover(store: LedgerStore, folder: Path) -> None:
         path.unlink()
 
 
+def entries_of(reservation: Reservation, settlement: Settlement) -> list[list[Any]]:
+    """What is over already when it is written."""
+    return [_reserved(reservation), _settled(settlement)]
+
+
 def _reserved(entry: Reservation) -> list[Any]:
     return [
         "r", entry.request_id, entry.tenant_id, entry.environment, entry.key_id, entry.alias,

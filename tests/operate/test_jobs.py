@@ -18,6 +18,9 @@ from freehold.core.clock import SystemClock
 from freehold.core.errors import Code, UserError
 from freehold.core.event import Happening, Kind
 from freehold.core.job import Job, JobKind, JobState
+from freehold.core.limit import Limit, Measure, Period, window
+from freehold.operate.booking import BookingAtRest
+from freehold.operate.job_process import ran
 from freehold.operate.jobs import Jobs
 from freehold.store.sql import SqlStore
 from tests.databases import stock
@@ -38,11 +41,12 @@ class Desk:
         self.taken_in: list[Mapping[str, Any]] = []
         self.disk_error: OSError | None = None  # of the next that is taken in
         self.started: list[Jobs] = []
+        self.booked: list[tuple[str, JobState]] = []
 
     def gateway(self, by: str = "gw_1", **settings: Any) -> Jobs:
         made = Jobs(
             self.home, TuneSettings(**{"keep_free_mb": 0, **settings}), self.store, SystemClock(),
-            by, self._take_in, self.told.append, 1, PROGRAM,
+            by, self._take_in, self.told.append, 1, self._book, PROGRAM,
         )  # fmt: skip
         self.started.append(made)
         return made
@@ -54,6 +58,10 @@ class Desk:
             raise error
         self.taken_in.append(result)
         return {"adapter": job.name}
+
+    def _book(self, job: Job, state: JobState, seconds: float, run: int) -> None:
+        self.booked.append((job.id, state))
+        BookingAtRest(SystemClock(), 3_600_000_000, self.store)(job, state, seconds, run)
 
     def add(self, gateway: Jobs, **spec: Any) -> Job:
         told = {"base": _BASE, "steps": 3, **spec}
@@ -190,6 +198,27 @@ async def test_a_job_that_was_cancelled_while_it_was_taken_in_is_done(desk: Desk
     ended = await desk.ended(gateway, job)
     assert ended.state is JobState.DONE
     assert len(desk.taken_in) == 1
+
+
+async def test_the_time_of_a_job_is_booked_once_for_each_time_that_it_ended(desk: Desk) -> None:
+    gateway = desk.gateway()
+    job = desk.add(gateway, steps=60, pause_s=0.02)
+    await desk.at_step(gateway, job, 3)
+    gateway.cancel(_MINE, job.id)
+    await desk.ended(gateway, job)
+    gateway.resume(_MINE, job.id)
+    ended = await desk.ended(gateway, job)
+    assert desk.booked == [(job.id, JobState.CANCELLED), (job.id, JobState.DONE)]
+    desk._book(ended, JobState.DONE, 9.0, ran(gateway.work(job.id))[1])  # as after a crash
+    rows = sorted(desk.store.records("ten_a", 10), key=lambda row: row["settled_at_us"])
+    assert [row["outcome"] for row in rows] == ["client_gone", "ok"]
+    for row in rows:
+        assert (row["alias"], row["tokens_in"]) == ("tune:bot", 0)
+        assert row["cost"] == pytest.approx(row["duration_us"], abs=2)
+        assert 0 < row["cost"] < 9_000_000
+    total = Limit("lim_1", "ten_a", None, None, Measure.MONEY, Period.TOTAL, 1, False, 0)
+    spent = desk.store.spent("ten_a", total, window(Period.TOTAL, SystemClock().wall_us()))
+    assert spent == sum(row["cost"] for row in rows)
 
 
 async def test_a_killed_job_goes_on_from_its_checkpoint(desk: Desk) -> None:
