@@ -50,6 +50,7 @@ from freehold.operate.booking import BookingAtRest, BookingServed
 from freehold.operate.collecting import Collecting
 from freehold.operate.decisions import Decisions
 from freehold.operate.jobs import Jobs
+from freehold.operate.marking import Marking
 from freehold.operate.published import look_up
 from freehold.operate.revisions import Revisions
 from freehold.operate.taking_in import TakingIn
@@ -537,6 +538,7 @@ def gateway(
         people,
         store,
     )
+    marking = Marking(store, subjects, keyring, clock, lambda: (url, True))
     sender = Sender(webhooks(settings.events), store, clock)
     events = Events(store, sender, clock, settings.events.keep_days)
     process = psutil.Process()
@@ -583,7 +585,7 @@ def gateway(
         jobs=jobs(home, settings, store, adapters, clock, events.tell, (ledger, held)),
         tuning=tuning(home, settings, store, models, adapters, data, clock, is_serving=True),
         promoting=Promoting(store, adapters, settings.server.environments),
-        revisions=Revisions(store, changes, events.tell, clock),
+        revisions=Revisions(store, changes, marking, events.tell, clock),
         events=events,
         patterns=Patterns(
             store,

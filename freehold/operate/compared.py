@@ -7,7 +7,7 @@ single look.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean, variance
 from typing import Any, NamedTuple
 
 from freehold.core.promotion import Watch
@@ -19,6 +19,7 @@ _Z = NormalDist().inv_cdf(1 - _CHANCE)
 _FAILED = frozenset({Outcome.ENGINE_FAILED, Outcome.ENGINE_TIMEOUT, Outcome.FAILED})
 _COUNTED = _FAILED | {Outcome.OK, Outcome.CLIENT_GONE, Outcome.CLIENT_TOO_SLOW}
 _SLOW = 0.95  # of the old revision's answers are faster
+_LEAST_SPREAD = 0.25  # of marks
 _LEAST_OLD = 50  # to know what is slow
 
 
@@ -45,18 +46,28 @@ class Compared:
 
 
 def compared(
-    new: Sequence[Answered], old: Sequence[Answered], liked: Thumbs, liked_old: Thumbs, watch: Watch
+    new: Sequence[Answered],
+    old: Sequence[Answered],
+    liked: Thumbs,
+    liked_old: Thumbs,
+    marked: Sequence[int],
+    marked_old: Sequence[int],
+    watch: Watch,
 ) -> Compared:
     sides = (_counted(new), _counted(old))
     figures = {
-        name: _figures(side, thumbs)
-        for name, side, thumbs in (("new", sides[0], liked), ("old", sides[1], liked_old))
+        name: _figures(side, thumbs, marks)
+        for name, side, thumbs, marks in (
+            ("new", sides[0], liked, marked),
+            ("old", sides[1], liked_old, marked_old),
+        )
     }
     worse = (
         _more_errors(*sides, watch)
         or _slower("first token", _firsts(sides[0]), _firsts(sides[1]), watch)
         or _slower("time between tokens", _between(sides[0]), _between(sides[1]), watch)
         or _less_liked(liked, liked_old, watch)
+        or _marked_worse(marked, marked_old, watch)
     )
     return Compared(figures, worse)
 
@@ -116,6 +127,19 @@ def _less_liked(liked: Thumbs, before: Thumbs, watch: Watch) -> str | None:
     return f"{liked.down} of {count} thumbs are down, {before.down} of {count_before} before"
 
 
+def _marked_worse(marks: Sequence[int], before: Sequence[int], watch: Watch) -> str | None:
+    """Welch's comparison of two means; marks that are all the same are taken to spread a little."""
+    if watch.judge is None or min(len(marks), len(before)) < watch.least:
+        return None
+    means = [fmean(each) for each in (marks, before)]
+    spread = math.sqrt(
+        sum(max(_LEAST_SPREAD, variance(each)) / len(each) for each in (marks, before))
+    )
+    if means[1] - means[0] - watch.score <= _Z * spread:
+        return None
+    return f"{watch.judge} marks its answers {means[0]:.1f} of 10, {means[1]:.1f} before"
+
+
 def is_more(new: tuple[int, int], old: tuple[int, int], by: float) -> bool:
     """Whether the new share is surely more than the old one by so much: two shares with one
     success and one failure added to each (Agresti and Caffo 2000)."""
@@ -142,7 +166,7 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def _figures(side: Sequence[Answered], thumbs: Thumbs) -> dict[str, Any]:
+def _figures(side: Sequence[Answered], thumbs: Thumbs, marks: Sequence[int]) -> dict[str, Any]:
     firsts, between = _firsts(side), _between(side)
     return {
         "requests": len(side),
@@ -150,6 +174,7 @@ def _figures(side: Sequence[Answered], thumbs: Thumbs) -> dict[str, Any]:
         "ttft_ms_p50": _ms(firsts, 0.5),
         "ttft_ms_p95": _ms(firsts, _SLOW),
         "token_ms_p95": _ms(between, _SLOW),
+        "mark": round(fmean(marks), 2) if marks else None,
         "thumbs_up": thumbs.up,
         "thumbs_down": thumbs.down,
     }

@@ -3,7 +3,7 @@ was asked; taken back by itself when it is worse."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from freehold.core.acts import Acting, Via, acting_as
 from freehold.core.clock import Clock
@@ -11,25 +11,35 @@ from freehold.core.errors import Code, UserError
 from freehold.core.event import Happening
 from freehold.core.promotion import Promotion, PromotionState
 from freehold.operate.compared import Answered, Compared, Thumbs, compared
+from freehold.operate.marking import MOST, Marking, Marks
 from freehold.serve.admin_promotions import rolled_back
 from freehold.serve.routes import Routes
 from freehold.serve.tasks import ended
+from freehold.store.promotions import Kept
 from freehold.store.sql import SqlStore
 
 _logger = logging.getLogger(__name__)
 _LOOK_S = 2.0
 _BEFORE_US = 7 * 86_400_000_000  # of a whole promotion: what answered before, that long ago
 _MOST = 5000  # requests of each revision
+_MARK_US = 60_000_000
 
 
 class Revisions:
     def __init__(
-        self, store: SqlStore, routes: Routes, tell: Callable[[Happening], None], clock: Clock
+        self,
+        store: SqlStore,
+        routes: Routes,
+        marking: Marking,
+        tell: Callable[[Happening], None],
+        clock: Clock,
     ) -> None:
         self._store = store
         self._routes = routes
+        self._marking = marking
         self._tell = tell
         self._clock = clock
+        self._marked_us: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -44,7 +54,8 @@ class Revisions:
         for each in await asyncio.to_thread(self._store.watched_promotions):
             if _is_over(each, now_us):
                 continue
-            found = await asyncio.to_thread(self._compared, each)
+            marks = await self._marked(each, now_us)
+            found = await asyncio.to_thread(self._compared, each, marks)
             if found.worse is not None:
                 await self._take_back(each, found.worse)
 
@@ -58,31 +69,51 @@ class Revisions:
             except Exception:  # a worse revision must not stay for any surprise
                 _logger.exception("revisions_not_compared")
 
-    def _compared(self, promotion: Promotion) -> Compared:
-        """And keeps its figures where they have changed."""
-        whole_us = promotion.whole_at_us
+    async def _marked(self, promotion: Promotion, now_us: int) -> Marks:
+        """By the judge, now and then: what it says costs its tenant something."""
+        known: Marks = (promotion.figures or {}).get("marks") or {}
+        due_us = self._marked_us.get(promotion.id, 0) + _MARK_US
+        if promotion.watch.judge is None or now_us < due_us:
+            return known
+        self._marked_us[promotion.id] = now_us
+        sides = await asyncio.to_thread(self._kept, promotion)
+        try:
+            with acting_as(Acting("gateway", Via.GATEWAY, promotion.tenant_id)):
+                return await self._marking.more(promotion, sides)
+        except UserError as error:
+            _logger.warning("revisions_not_marked", extra={"reason": error.message})
+            return known
+
+    def _kept(self, promotion: Promotion) -> dict[str, Sequence[Kept]]:
+        sides = _sides(promotion)
         here = (promotion.tenant_id, promotion.environment, promotion.alias)
-        before = promotion.before
-        new = (promotion.bundle.base, promotion.bundle.adapter)
-        old = None if before is None else (before.base_digest, before.adapter_digest)
-        answered = self._store.answered_by
-        asked_new = answered(*here, new, whole_us or promotion.made_at_us, _MOST)
-        since_us = promotion.made_at_us if whole_us is None else promotion.made_at_us - _BEFORE_US
-        asked_old = [] if old is None or old == new else answered(*here, old, since_us, _MOST)
+        return {
+            name: self._store.kept_by(*here, revision, since_us, 2 * MOST)
+            for name, (revision, since_us) in sides.items()
+        }
+
+    def _compared(self, promotion: Promotion, marks: Marks) -> Compared:
+        """And keeps its figures where they have changed."""
+        here = (promotion.tenant_id, promotion.environment, promotion.alias)
+        asked: dict[str, list[Answered]] = {"new": [], "old": []}
+        thumbs = {"new": Thumbs(0, 0), "old": Thumbs(0, 0)}
+        for name, (revision, since_us) in _sides(promotion).items():
+            rows = self._store.answered_by(*here, revision, since_us, _MOST)
+            asked[name] = [Answered(*row) for row in rows]
+            thumbs[name] = Thumbs(*self._store.thumbs(*here, since_us).get(revision[1], (0, 0)))
         found = compared(
-            [Answered(*each) for each in asked_new],
-            [Answered(*each) for each in asked_old],
-            Thumbs(*self._thumbs(promotion, promotion.bundle.adapter, promotion.made_at_us)),
-            Thumbs(*self._thumbs(promotion, old[1] if old else None, since_us)),
+            asked["new"],
+            asked["old"],
+            thumbs["new"],
+            thumbs["old"],
+            list(marks.get("new", {}).values()),
+            list(marks.get("old", {}).values()),
             promotion.watch,
         )
-        if found.figures != promotion.figures:
-            self._store.compared(promotion.tenant_id, promotion.id, found.figures)
+        figures = found.figures | ({"marks": marks} if marks else {})
+        if figures != promotion.figures:
+            self._store.compared(promotion.tenant_id, promotion.id, figures)
         return found
-
-    def _thumbs(self, promotion: Promotion, adapter: str | None, since_us: int) -> tuple[int, int]:
-        here = (promotion.tenant_id, promotion.environment, promotion.alias)
-        return self._store.thumbs(*here, since_us).get(adapter, (0, 0))
 
     async def _take_back(self, promotion: Promotion, because: str) -> None:
         who = Acting("gateway", Via.GATEWAY, promotion.tenant_id)
@@ -94,6 +125,18 @@ class Revisions:
                 raise
         else:
             self._tell(rolled_back(done))
+
+
+def _sides(promotion: Promotion) -> dict[str, tuple[tuple[str | None, str | None], int]]:
+    """Each revision, and since when its answers count: those of the one before since the share
+    began, or, where it has none any more, of the time before."""
+    whole_us, made_us, before = promotion.whole_at_us, promotion.made_at_us, promotion.before
+    new = (promotion.bundle.base, promotion.bundle.adapter)
+    sides = {"new": (new, made_us if whole_us is None else whole_us)}
+    old = None if before is None else (before.base_digest, before.adapter_digest)
+    if old is not None and old != new:
+        sides["old"] = (old, made_us if whole_us is None else made_us - _BEFORE_US)
+    return sides
 
 
 def _is_over(promotion: Promotion, now_us: int) -> bool:

@@ -152,6 +152,7 @@ class Promoting:
         if adapter is not None:
             self.adapters.signatures.check(replace(adapter, environment=environment))
         brought = None if adapter is None else self._brought(adapter, environment, at_us)
+        self._check_judge(owner, wanted.watch.judge)
         limits = self._limits(owner, source, by, at_us) if wanted.with_limits else ()
         promotion = Promotion(
             id=new_id("pro"),
@@ -240,6 +241,20 @@ class Promoting:
             f"What {alias} in {owner[1]} led to before is not known, as nothing was promoted: set "
             "it with `freehold route set`.",
         )
+
+    def _check_judge(self, owner: tuple[str, Environment], judge: str | None) -> None:
+        if judge is None:
+            return
+        if self._led_or_none(*owner, judge) is None:
+            raise _no_route(judge, owner[1])
+        tenant = self.store.tenant(owner[0])
+        if tenant is None or not tenant.audit_content:
+            raise UserError(
+                Code.CONFLICT,
+                "A judge reads what was said, and nothing of that is kept: turn it on with "
+                "`freehold tenant set --audit-content on`, or leave --judge out.",
+                param="watch",
+            )
 
     def _before(self, environment: Environment) -> Environment:
         """The one that comes before, of those that are served."""

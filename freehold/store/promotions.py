@@ -14,6 +14,7 @@ from freehold.core.binding import Environment, Route
 from freehold.core.errors import Code, UserError
 from freehold.core.limit import Limit
 from freehold.core.promotion import Bundle, Promotion, PromotionState, Watch
+from freehold.core.usage import Outcome
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.identity import count_change
 from freehold.store.limits import LimitTable, row_of
@@ -28,7 +29,15 @@ from freehold.store.routing import (
     take,
     with_candidate,
 )
-from freehold.store.tables import adapters, candidates, limits, promotions, requests, routes
+from freehold.store.tables import (
+    adapters,
+    audit_content,
+    candidates,
+    limits,
+    promotions,
+    requests,
+    routes,
+)
 
 _COLUMNS = tuple(column.name for column in candidates.columns if column.name != "share")
 
@@ -40,6 +49,15 @@ class Moved(NamedTuple):
     promotion: Promotion
     route: Route | None
     released: tuple[Route, ...]
+
+
+class Kept(NamedTuple):
+    """What is kept of an answered request, sealed."""
+
+    request_id: str
+    endpoint: str
+    data_keys: tuple[str, ...]
+    sealed: bytes
 
 
 class PromotionTable(Routing, LimitTable):
@@ -202,27 +220,46 @@ class PromotionTable(Routing, LimitTable):
     ) -> Sequence[tuple[str, int | None, int, int]]:
         """Outcome, time to the first token, duration and tokens of what a base with an adapter
         answered, the newest of it."""
-        base, adapter = revision
+        columns = [requests.c[name] for name in ("outcome", "ttft_us", "duration_us", "tokens_out")]
+        wanted = select(*columns).where(
+            *_by(tenant_id, environment, alias, revision),
+            requests.c.created_at_us >= since_us,
+            requests.c.duration_us.is_not(None),
+        )
+        newest = wanted.order_by(requests.c.created_at_us.desc()).limit(most)
+        with self._reading(tenant_id) as connection:
+            return [tuple(row) for row in connection.execute(newest)]
+
+    def kept_by(
+        self,
+        tenant_id: str,
+        environment: Environment,
+        alias: str,
+        revision: tuple[str | None, str | None],
+        since_us: int,
+        most: int,
+    ) -> Sequence[Kept]:
+        """What is kept of what it answered well, oldest first. That nobody is shown any of it is on
+        the caller."""
         wanted = (
             select(
-                requests.c.outcome, requests.c.ttft_us, requests.c.duration_us,
-                requests.c.tokens_out,
+                requests.c.id, requests.c.endpoint, audit_content.c.data_keys,
+                audit_content.c.sealed,
             )
+            .join(audit_content, audit_content.c.request_id == requests.c.id)
             .where(
-                requests.c.tenant_id == tenant_id,
+                *_by(tenant_id, environment, alias, revision),
                 requests.c.created_at_us >= since_us,
-                requests.c.environment == environment,
-                requests.c.alias == alias,
-                requests.c.base_digest.is_not_distinct_from(base),
-                requests.c.adapter_digest.is_not_distinct_from(adapter),
-                requests.c.settled_at_us.is_not(None),
-                requests.c.duration_us.is_not(None),
+                requests.c.outcome == Outcome.OK,
             )
-            .order_by(requests.c.created_at_us.desc())
+            .order_by(requests.c.created_at_us)
             .limit(most)
         )  # fmt: skip
         with self._reading(tenant_id) as connection:
-            return [tuple(row) for row in connection.execute(wanted)]
+            return [
+                Kept(row.id, row.endpoint, tuple(row.data_keys.split()), row.sealed)
+                for row in connection.execute(wanted)
+            ]
 
     def compared(self, tenant_id: str, promotion_id: str, figures: Mapping[str, Any]) -> None:
         """Keeps the figures of the last comparison."""
@@ -324,6 +361,23 @@ def _one(connection: Connection, tenant_id: str, promotion_id: str) -> Promotion
     this = (promotions.c.id == promotion_id) & (promotions.c.tenant_id == tenant_id)
     row = connection.execute(select(promotions).where(this)).mappings().first()
     return None if row is None else _promotion(row)
+
+
+def _by(
+    tenant_id: str,
+    environment: Environment,
+    alias: str,
+    revision: tuple[str | None, str | None],
+) -> list[ColumnElement[bool]]:
+    base, adapter = revision
+    return [
+        requests.c.tenant_id == tenant_id,
+        requests.c.environment == environment,
+        requests.c.alias == alias,
+        requests.c.base_digest.is_not_distinct_from(base),
+        requests.c.adapter_digest.is_not_distinct_from(adapter),
+        requests.c.settled_at_us.is_not(None),
+    ]
 
 
 def _here(tenant_id: str, environment: Environment, alias: str) -> dict[str, Any]:

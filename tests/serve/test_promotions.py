@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -20,8 +21,10 @@ from freehold.core.manifest import MANIFEST
 from freehold.core.promotion import PromotionState
 from freehold.core.usage import Outcome
 from freehold.engines.fake import tokens_for
+from freehold.operate.revisions import Revisions
 from freehold.secure.keys import KeyRequest
 from freehold.store import ledger
+from tests import upstream
 from tests.catalog.making import peft_folder
 from tests.harness import DIGEST, Running, asked, running
 from tests.serve.test_adapters import _stock
@@ -419,6 +422,52 @@ async def test_a_worse_revision_is_taken_back_by_itself(
     assert found.figures["new"]["requests"] == 30
     for number in range(20):
         assert await ladder.says(STAGING, f"q{number}") == words(f"q{number}", old)
+
+
+async def test_a_judge_marks_what_both_answered_and_a_worse_one_goes(ladder: Ladder) -> None:
+    old = await ladder.tuned("v1", 1)
+    ladder.gate(old)
+    await ladder.promoted(STAGING)
+    new = await ladder.tuned("v2", 2)
+    ladder.gate(new)
+    watch = {"judge": "judge", "least": 5}
+    for told in ("no route 'judge' in staging", "nothing of that is kept"):
+        refused = await ladder.promote(STAGING, share=50, watch=watch)
+        assert told in refused.json()["error"]["message"]
+        body = {"alias": "judge", "base": "fake-model"}
+        assert (await ladder.call(STAGING, "POST", "/admin/v1/routes", body)).is_success
+    kept = {"audit_content": True}
+    changed = await ladder.call(STAGING, "PATCH", "/admin/v1/tenants/default", kept)
+    assert changed.is_success, changed.text
+    shared = await ladder.promoted(STAGING, share=50, watch=watch)
+    for number in range(40):
+        await ladder.says(STAGING, f"question {number}")
+    ladder.world.gateway.ledger.flush()
+
+    async def judge(asked: upstream.Asked) -> None:
+        if asked.path.startswith("/v1/models"):
+            raise AssertionError("nothing is looked up")
+        text = asked.body["messages"][1]["content"]
+        number = re.search(r"question (\d+)", text)
+        assert number is not None
+        assert asked.body["model"] == "judge"
+        is_new = words(f"question {number.group(1)}", new) in text
+        await asked.say(upstream.whole(f"Because.\nMARK: {3 if is_new else 9}"))
+
+    async with upstream.upstream(judge) as elsewhere:
+        revisions = ladder.world.gateway.revisions
+        assert isinstance(revisions, Revisions)
+        revisions._marking._where = lambda: (elsewhere.url, True)
+        await revisions.look()
+    found = ladder.store.promotion(ladder.tenant, STAGING, shared["id"])
+    assert found is not None
+    assert found.state is PromotionState.ROLLED_BACK, found.figures
+    assert found.ended_because == "judge marks its answers 3.0 of 10, 9.0 before"
+    assert found.figures is not None
+    assert found.figures["new"]["mark"] == 3.0
+    lent = [each for each in ladder.store.keys(ladder.tenant) if each.name.startswith("judge of")]
+    assert lent
+    assert all(each.revoked_at_us for each in lent), "its key ends with the asking"
 
 
 async def test_an_equal_revision_stays_and_a_whole_one_is_watched_for_its_time(
