@@ -2,14 +2,19 @@
 learning rate, epochs and examples a step, in turns, each in a process of its own.
 
     python bench/tune.py MODEL.gguf --python .venv-tune/bin/python
+    python bench/tune.py FOLDER --random llama-3.2-1b      on a machine with a GPU
+
+With --random, FOLDER has a tokenizer alone, and the base is a Llama of that shape with random
+weights: its losses compare the trainers, and say nothing of what is learned. On a GPU the peak is
+that of the GPU's memory.
 
 Held-out losses are worked out of the finished adapters, for both by the same code.
 """
 
 import argparse
-import hashlib
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,7 +42,10 @@ def main() -> None:
         random.Random(5).shuffle(examples)
         _write(options.work / "train.jsonl", examples[: options.examples])
         _write(options.work / "held_out.jsonl", examples[options.examples :])
-        if any(system.startswith("trl") for system in options.system):
+        if options.random is not None:
+            _ask(options, "random")
+            options.model = options.work / "checkpoint"
+        elif any(system.startswith("trl") for system in options.system):
             _ask(options, "checkpoint")
         rows = []
         systems = [*options.system]
@@ -62,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--worker", choices=_WORKERS)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--bits", type=int)
+    parser.add_argument("--random", metavar="SHAPE", help="as gpu_steps.py names them")
     parser.add_argument("--plain", action="store_true", help="without gradient checkpointing")
     parser.add_argument("--lock", type=Path, action="append", default=[], help=LOCK)
     options = parser.parse_args()
@@ -73,6 +82,7 @@ def _ask(options: argparse.Namespace, system: str) -> dict[str, Any]:
     worker, _, more = system.partition(", ")
     command = [options.python, __file__, str(options.model), f"--worker={worker}",
                f"--work={options.work}", f"--epochs={options.epochs}"]  # fmt: skip
+    command += [f"--random={options.random}"] if options.random else []
     command += ["--plain"] if more == "no checkpointing" else []
     command += [f"--bits={more.split()[0]}"] if more.endswith("bits") else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -81,7 +91,8 @@ def _ask(options: argparse.Namespace, system: str) -> dict[str, Any]:
 
 
 def _rows(system: str, found: dict[str, Any], options: argparse.Namespace, turn: int) -> list[Row]:
-    case = f"{options.examples} tickets, {options.epochs} epochs"
+    of = f"random {options.random}, " if options.random else ""
+    case = f"{of}{options.examples} tickets, {options.epochs} epochs"
     return [
         Row(system, found["version"], case, "tokens/s", found["tokens"] / found["seconds"]),
         Row(system, found["version"], case, "held-out loss", found["loss"]),
@@ -114,9 +125,8 @@ def _freehold(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _trl(options: argparse.Namespace) -> dict[str, Any]:
-    import resource
-
     import peft
+    import torch
     import trl
     from datasets import Dataset
 
@@ -129,7 +139,7 @@ def _trl(options: argparse.Namespace) -> dict[str, Any]:
     settings = trl.SFTConfig(
         output_dir=str(work), learning_rate=_RATE, num_train_epochs=options.epochs, seed=0,
         lr_scheduler_type="cosine", warmup_steps=0.05, report_to="none", save_strategy="no",
-        use_cpu=True, disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(), disable_tqdm=True,
         **({"gradient_checkpointing": False} if options.plain else {}),
     )  # fmt: skip
     trainer = trl.SFTTrainer(
@@ -141,11 +151,58 @@ def _trl(options: argparse.Namespace) -> dict[str, Any]:
         ),
     )
     done = trainer.train()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = _peak_bytes()
     trainer.save_model(str(work / "adapter"))
     return {"version": trl.__version__, "tokens": _tokens(options) * options.epochs,
             "seconds": done.metrics["train_runtime"], "peak_bytes": peak,
             "loss": _loss(options, work / "adapter", None)}  # fmt: skip
+
+
+def _peak_bytes() -> int:
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _random(options: argparse.Namespace) -> dict[str, Any]:
+    """A Llama of random weights, in 16 bits as on the hub, with the tokenizer of the folder."""
+    import torch
+    import transformers
+    from gpu_steps import SHAPES
+
+    shape = next(each for each in SHAPES if each.model == options.random)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
+    config = transformers.LlamaConfig(
+        num_hidden_layers=shape.layers, hidden_size=shape.hidden, head_dim=shape.head_dim,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+        intermediate_size=shape.inner, vocab_size=len(tokenizer), tie_word_embeddings=True,
+        max_position_embeddings=8192, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    torch.manual_seed(7)
+    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    folder = options.work / "checkpoint"
+    model.save_pretrained(folder)
+    for file in options.model.iterdir():
+        shutil.copy(file, folder)
+    return {}
+
+
+def _files(options: argparse.Namespace) -> dict[str, Path]:
+    """By the names that they have in the model."""
+    if options.model.is_dir():
+        return {each.name: each for each in options.model.iterdir()}
+    return {"model.gguf": options.model}
+
+
+def _on() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _checkpoint(options: argparse.Namespace) -> dict[str, Any]:
@@ -175,7 +232,9 @@ class _Silent:
 
 
 def _spec(options: argparse.Namespace) -> dict[str, Any]:
-    digest = "sha256:" + hashlib.sha256(options.model.read_bytes()).hexdigest()
+    from freehold.engines import told_files
+
+    digest = told_files.digest(_files(options))
     return {
         "base": digest, "base_path": str(options.model), "data_kind": "chat", "objective": "sft",
         "train": str(options.work / "train.jsonl"), "dataset": f"sha256:{0:064x}",
@@ -188,7 +247,7 @@ def _read(options: argparse.Namespace, name: str) -> Any:
     from freehold.adapt import rows
     from freehold.engines.openvino.prompt import prompts_of
 
-    tokenizer, _, prompts = prompts_of({"model.gguf": options.model})
+    tokenizer, _, prompts = prompts_of(_files(options))
     return rows.read(options.work / name, "chat", rows.Encoder(tokenizer, prompts), 2048).rows
 
 
@@ -205,8 +264,8 @@ def _loss(options: argparse.Namespace, adapter: Path, bits: int | None) -> float
     from freehold.adapt.recipe import LINEARS
 
     some = _read(options, "held_out.jsonl")
-    base = train_base.load("", {"model.gguf": options.model}, bits, None, torch.bfloat16, "cpu")
-    ours = train_adapter.Adapter(base.shape, _RANK, 2.0 * _RANK, LINEARS, 0, "cpu")
+    base = train_base.load("", _files(options), bits, None, torch.bfloat16, _on())
+    ours = train_adapter.Adapter(base.shape, _RANK, 2.0 * _RANK, LINEARS, 0, _on())
     tensors = load_file(adapter / "adapter_model.safetensors")
     with torch.no_grad():
         for layer, name, a, b in ours.factors(ours.values):
@@ -226,7 +285,7 @@ def _write(path: Path, examples: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in examples))
 
 
-_WORKERS = {"checkpoint": _checkpoint, "freehold": _freehold, "trl": _trl}
+_WORKERS = {"checkpoint": _checkpoint, "random": _random, "freehold": _freehold, "trl": _trl}
 
 if __name__ == "__main__":
     main()

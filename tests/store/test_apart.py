@@ -156,6 +156,9 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "answered_by": lambda store, tenant: store.answered_by(
         tenant, Environment.DEV, "m", (None, None), 0, 9
     ),
+    "kept_by": lambda store, tenant: store.kept_by(
+        tenant, Environment.DEV, f"alias of {tenant}", (None, None), 0, 9
+    ),
     "compared": lambda store, tenant: store.compared(tenant, "pro_ten_a", {"errors": 1}),
     "share_promotion": lambda store, tenant: _refused(
         lambda: store.share_promotion(tenant, "pro_ten_a", 0.7, 9)
