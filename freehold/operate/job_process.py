@@ -300,6 +300,9 @@ def _give_way(pid: int) -> None:
     When memory is short it is the first to go, as it can go on later."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, 19)
+    # Where there is such a class, whoever wakes takes the core from it at once.
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
     for name, value in (("autogroup", "19"), ("oom_score_adj", "1000")):
         with contextlib.suppress(OSError):
             Path(f"/proc/{pid}/{name}").write_text(value)

@@ -342,6 +342,8 @@ async def test_a_job_gives_way_to_everything_else_and_inherits_no_secrets(
     await desk.at_step(gateway, job, 1)
     process = desk.process(job)
     assert process.nice() == 19
+    if hasattr(os, "SCHED_IDLE"):
+        assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
     environment = process.environ()
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["HF_HUB_OFFLINE"] == "1"
