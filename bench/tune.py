@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import LOCK, Row, exclusive, keep
+from machine import LOCK, Row, describe, exclusive, keep
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.adapt import tickets
@@ -34,7 +34,7 @@ _RANK, _RATE = 16, 1.2e-3
 def main() -> None:
     options = _options()
     if options.worker:
-        print(json.dumps(_WORKERS[options.worker](options)), flush=True)
+        print(json.dumps(_WORKERS[options.worker](options) | {"on": _device()}), flush=True)
         return
     with tempfile.TemporaryDirectory() as folder:
         options.work = Path(folder)
@@ -55,7 +55,11 @@ def main() -> None:
                     found = _ask(options, system)
                 print(f"turn {turn + 1}: {system}: {found}", flush=True)
                 rows += _rows(system, found, options, turn)
-        keep("tune", _middle(rows), merge=True)
+        if found["on"] == "cpu":
+            keep("tune", _middle(rows), merge=True)
+        else:
+            on = (f"one {found['on']} and {describe()}", time.strftime("%Y-%m-%d"))
+            keep("tune_gpu", _middle(rows), merge=True, elsewhere=on)
 
 
 def _options() -> argparse.Namespace:
@@ -184,7 +188,8 @@ def _random(options: argparse.Namespace) -> dict[str, Any]:
         eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     torch.manual_seed(7)
-    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    with torch.device(_on()):
+        model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
     folder = options.work / "checkpoint"
     model.save_pretrained(folder)
     for file in options.model.iterdir():
@@ -203,6 +208,12 @@ def _on() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def _checkpoint(options: argparse.Namespace) -> dict[str, Any]:
