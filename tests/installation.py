@@ -64,9 +64,8 @@ def freehold(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
-        **options,  # type: ignore[call-overload]
+        **{"timeout": 120, **options},  # type: ignore[call-overload]
     )
 
 

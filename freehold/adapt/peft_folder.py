@@ -15,7 +15,7 @@ from freehold.adapt.recipe import Recipe
 from freehold.core.adapter import CONFIG, WEIGHTS
 
 MANIFEST = "freehold.json"
-_MODULES = {
+MODULES = {
     "q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
     "qkv_proj": "self_attn", "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",
     "gate_up_proj": "mlp",
@@ -42,7 +42,7 @@ def write(
 
 
 def module_of(layer: int, linear: str) -> str:
-    return f"model.layers.{layer}.{_MODULES[linear]}.{linear}"
+    return f"model.layers.{layer}.{MODULES[linear]}.{linear}"
 
 
 def config_of(recipe: Recipe) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any, Protocol, get_args
 
 from freehold import __version__
 from freehold.adapt import rows
+from freehold.adapt.peft_folder import MODULES
 from freehold.adapt.recipe import LINEARS, Recipe, Sizes, Trainer, max_tokens, recipe_of
 from freehold.adapt.rows import Encoder, Read
 from freehold.core.errors import Code, UserError
@@ -75,7 +76,7 @@ def run(spec: Mapping[str, Any], work: Path, home: Path, tell: Tell) -> Mapping[
     _tell_left_out(tell, train)
     sizes = Sizes(
         header.embedding_length, context, len(train.examples), _tokens(train),
-        tuple(header.linears) or LINEARS,
+        tuple(each for each in MODULES if each in header.linears) or LINEARS,
     )  # fmt: skip
     recipe = recipe_of(spec, sizes, trainer)
     _check_kind(recipe, kind)
