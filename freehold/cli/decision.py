@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from freehold.cli.owner import TenantOption, chosen_tenant
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
+
+if TYPE_CHECKING:
+    from freehold.operate.planning import Planned
 
 _PATH = "/admin/v1/decisions"
 _Id = Annotated[str, typer.Argument(metavar="ID", help="As `freehold decide list` shows it.")]
@@ -28,8 +31,9 @@ class Wanted:
     tenant: str | None = None
 
 
-def recorded(home: Home, wanted: Wanted) -> dict[str, Any]:
-    """Planned by the gateway that runs, with its facts, or here where none does."""
+def recorded(home: Home, wanted: Wanted, found: "Planned | None" = None) -> dict[str, Any]:
+    """Planned by the gateway that runs, with its facts, or here where none does, if it is not
+    `found` yet."""
     from freehold.config.lined import read
     from freehold.config.workload import read_workload
 
@@ -44,9 +48,8 @@ def recorded(home: Home, wanted: Wanted) -> dict[str, Any]:
     }
     gateway = reach.running(home)
     if gateway is not None:
-        found: dict[str, Any] = gateway.call("POST", _PATH, body)
-        return found
-    from freehold.operate.planning import JOBS
+        answer: dict[str, Any] = gateway.call("POST", _PATH, body)
+        return answer
     from freehold.serve.admin import validated
     from freehold.serve.admin_decisions import (
         NewDecision,
@@ -59,23 +62,36 @@ def recorded(home: Home, wanted: Wanted) -> dict[str, Any]:
     with reach.offline(home) as (store, keyring, _):
         tenant_id = chosen_tenant(store, wanted.tenant).id
         now_us = keyring.clock.wall_us()
-        content = JOBS["record"](home.path, record_asked(asked, now_us))
+        content = _content(home, record_asked(asked, now_us), found)
         new = new_decision(content, tenant_id, "local", now_us, wanted.supersede)
         store.add_decision(tenant_id, new)
         return shown_decision(new)
 
 
+def _content(home: Home, asked: dict[str, Any], found: "Planned | None") -> dict[str, Any]:
+    from freehold.operate import planning
+
+    if found is None:
+        return planning.JOBS["record"](home.path, asked)
+    return planning.recorded(home.path, found, asked)
+
+
 def decide_for(
-    home: Home, wanted: Wanted, record: bool, deployment: Path | None, as_json: bool
+    home: Home,
+    wanted: Wanted,
+    record: bool,
+    deployment: Path | None,
+    as_json: bool,
+    found: "Planned | None" = None,
 ) -> None:
     """Keeps the decision, or writes it as settings, or both."""
     if deployment is not None:
         check_new(deployment)
-    made = recorded(home, wanted) if record else None
+    made = recorded(home, wanted, found) if record else None
     told = None
     if deployment is not None:
         if made is None:
-            told = _deployment_of_plan(home, wanted)
+            told = _deployment_of_plan(home, wanted, found)
         else:
             told = _deployment(home, made["id"], wanted.tenant)
         _write(deployment, told)
@@ -89,14 +105,13 @@ def decide_for(
         _show_deployment(deployment, told)
 
 
-def _deployment_of_plan(home: Home, wanted: Wanted) -> dict[str, Any]:
+def _deployment_of_plan(home: Home, wanted: Wanted, found: "Planned | None") -> dict[str, Any]:
     from datetime import UTC, datetime
 
     from freehold.catalog.store import ModelStore
     from freehold.config.lined import read
     from freehold.config.workload import read_workload
     from freehold.operate.deploying import as_plain, deployment
-    from freehold.operate.planning import JOBS
 
     read_workload(wanted.file)
     asked = {
@@ -106,7 +121,7 @@ def _deployment_of_plan(home: Home, wanted: Wanted) -> dict[str, Any]:
         "today": datetime.now(UTC).date().isoformat(),
     }
     stored = [each.name for each in ModelStore(home.path).list()]
-    return as_plain(deployment(JOBS["record"](home.path, asked), None, stored), None)
+    return as_plain(deployment(_content(home, asked, found), None, stored), None)
 
 
 def deploy(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from freehold.decide.planner import Plan, Ranked, Rejected
 
 _REASONS = 8  # of those that keep most options out
+_RATE = "with `assumptions: {{for_a_dollar: 0.9}}` in the file, say, it is planned in {}."
 
 
 def plan_(
@@ -67,14 +68,14 @@ def plan_(
         if html is not None:
             check_place(html)
         decides = record or deployment is not None
-        if decides:
-            wanted = Wanted(file, option, tuple(alias or ()), supersede, tenant)
-            decide_for(load.home(), wanted, record, deployment, as_json)
-            if html is None:
-                return
+        wanted = Wanted(file, option, tuple(alias or ()), supersede, tenant)
+        if decides and html is None:
+            return decide_for(load.home(), wanted, record, deployment, as_json)
         workload = read_workload(file)
         start = datetime.now(UTC).date()
         found = planned(load.home().path, workload, start)
+        if decides:
+            decide_for(load.home(), wanted, record, deployment, as_json, found)
         nothing = nearest_to(found, start)
         more = None
         if as_json or html is not None:
@@ -87,6 +88,8 @@ def plan_(
         print_json(plan_as_plain(found.plan, workload, top, nothing) | more.as_plain())
     elif nothing is None:
         _show(found.plan, workload, top)
+        if found.assumptions["for_a_dollar"].assumed and found.currency != "USD":
+            console.print(f"In dollars: {_RATE.format(found.currency)}", soft_wrap=True)
     else:
         _show_nothing(nothing, found.plan, workload)
     if html is not None and not as_json:

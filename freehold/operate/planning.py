@@ -53,6 +53,7 @@ class Planned:
     sizing: Sizing
     at_hand: AtHand
     plan: Plan
+    currency: str  # of the settings; the plan is in dollars but where the file says a rate
 
 
 def planned(
@@ -60,23 +61,26 @@ def planned(
 ) -> Planned:
     """Without `settings` they are read. Raises `UserError`: `MODEL_NOT_FOUND` for a model that
     nobody knows."""
+    settings = settings or load.settings(Home(home).settings)
     facts, here = _known(home, settings)
     check_models(workload, facts, here)
-    return _planned_with(facts, here, workload, today)
+    return _planned_with(facts, here, workload, today, settings.currency)
 
 
-def _known(home: Path, settings: Settings | None) -> tuple[Facts, AtHand]:
+def _known(home: Path, settings: Settings) -> tuple[Facts, AtHand]:
     facts = load_facts(home)
-    return facts, _this_machine(home, settings or load.settings(Home(home).settings), facts)
+    return facts, _this_machine(home, settings, facts)
 
 
-def _planned_with(facts: Facts, here: AtHand, workload: Workload, today: date) -> Planned:
+def _planned_with(
+    facts: Facts, here: AtHand, workload: Workload, today: date, currency: str
+) -> Planned:
     assumptions, sizing = Assumptions().of(workload), Sizing(facts, here)
     found = plan(
         workload, facts, sizing, start=today, assumptions=assumptions, at_hand=here,
         simulates=Rehearsal(sizing),
     )  # fmt: skip
-    return Planned(workload, facts, assumptions, sizing, here, found)
+    return Planned(workload, facts, assumptions, sizing, here, found, currency)
 
 
 def nearest_to(found: Planned, today: date) -> Nothing | None:
@@ -166,9 +170,10 @@ def check_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     workload = workload_from(written["written"], written["name"])
     is_enough = found.requests > 0 and found.days >= LEAST_DAYS
     came = as_measured(workload, found) if is_enough else workload
-    facts, here = _known(home, _settings_of(asked))
+    settings = _settings_of(asked) or load.settings(Home(home).settings)
+    facts, here = _known(home, settings)
     # What was decided for is there: nothing has to be delivered in time any more.
-    again = _planned_with(facts, here, replace(came, deadline_days=None), today)
+    again = _planned_with(facts, here, replace(came, deadline_days=None), today, settings.currency)
     now = Now(
         judged_again(content["option"], workload, facts, here.models),
         alternatives(again.plan, content["option"]["id"]),

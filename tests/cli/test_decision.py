@@ -12,6 +12,9 @@ import pytest
 
 from freehold.cli import reach
 from freehold.config.home import Home
+from freehold.core.plan import Workload
+from freehold.decide.planner import Plan
+from freehold.operate import planning
 from tests.cli.conftest import Run
 from tests.installation import start, stock_tiny
 
@@ -195,6 +198,38 @@ def test_a_decision_is_written_as_settings_from_a_plan_or_a_record(
     assert other.read_text() == (tmp_path / "both.yaml").read_text()
     absent = run("decide", "deploy", "dec_x", str(tmp_path / "x.yaml"))
     assert (absent.exit_code, (tmp_path / "x.yaml").exists()) == (1, False)
+
+
+def test_a_record_and_its_page_are_of_one_plan(
+    offline: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[str] = []
+    plan = planning.plan
+
+    def counted(workload: Workload, *rest: Any, **more: Any) -> Plan:
+        plans.append(workload.name)
+        return plan(workload, *rest, **more)
+
+    monkeypatch.setattr(planning, "plan", counted)
+    page = tmp_path / "page.html"
+
+    made = _recorded(offline, file, "--html", str(page))
+
+    assert plans == ["help desk"]
+    assert made["option"]["id"] == "api/OpenAI/gpt-5-nano"
+    assert "gpt-5-nano" in page.read_text()
+
+
+def test_that_a_plan_is_in_dollars_is_said_where_the_settings_count_in_another(
+    offline: Run, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "In dollars" not in offline("decide", str(file)).stdout
+
+    monkeypatch.setenv("FREEHOLD_CURRENCY", "EUR")
+
+    assert "In dollars" in offline("decide", str(file)).stdout
+    file.write_text(_WORKLOAD + "assumptions: {for_a_dollar: 0.9}\n")
+    assert "In dollars" not in offline("decide", str(file)).stdout
 
 
 def test_what_was_decided_is_started_from_its_file_and_answers(
