@@ -4,15 +4,19 @@
 the default model with the shared-base engine; how long its steps take is measured through the
 gateway, one stream and many, before and after each part of a load; and Poisson arrivals at three
 rates are sent to it and put through the simulation with those times, request by request the same.
+How fast the machine is while a part goes on is told by the time between its answers' tokens, and by
+the first tokens of those that came while no prompt was read: two numbers a part.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
@@ -30,7 +34,8 @@ _PORT = 18087
 _STREAMS = 32
 _CHUNK = 256  # of the shared-base engine's scheduler
 _SHARES = (0.3, 0.5, 0.7)  # of what the simulation says is the most
-_PARTS, _REQUESTS, _SECONDS = 2, 30, 16.0  # of each rate; of each part, within so long
+_PARTS, _REQUESTS, _SECONDS = 4, 60, 24.0  # of each rate; of each part, within so long
+_LEAST_GAPS, _LEAST_ALONE = 20, 5  # tokens and prompts, to tell the machine's speed from
 _READ = (13, 212, 57, 131, 174, 30, 243, 95, 187, 74, 150, 226)
 _SHORT, _USUAL, _LONG = 16, 130, 250  # prompts; of the load they have between 16 and 250
 _ANSWER = 24  # of those whose steps are measured
@@ -183,6 +188,62 @@ def _mean(one: Measured, other: Measured) -> Measured:
     )
 
 
+def _at_that_time(times: Measured, seen: Sequence[Seen]) -> Measured:
+    """As fast as the machine was while these were answered. Only steps in which no prompt was read,
+    and nothing came, are looked at."""
+    gaps = [
+        (end - begin) / times.decode_s(streams, streams * times.usual)
+        for begin, end, streams in _writing(seen)
+    ]
+    waits = [
+        one.ttft_s / (times.prefill_s(one.tokens_in, 0) + each_s / 2)
+        for one, each_s in _unqueued(times, seen)
+    ]
+    slower = float(np.median(gaps)) if len(gaps) >= _LEAST_GAPS else 1.0
+    reading = float(np.median(waits)) if len(waits) >= _LEAST_ALONE else slower
+    return replace(
+        times,
+        reads=tuple((x, y * reading) for x, y in times.reads),
+        writes=tuple((x, y * slower) for x, y in times.writes),
+        look_s=times.look_s * slower,
+    )
+
+
+def _unqueued(times: Measured, seen: Sequence[Seen]) -> Iterator[tuple[Seen, float]]:
+    """Requests that came while no prompt was read, with the step of answers that they came in."""
+    for one in seen:
+        if not any(each.sent < one.sent < each.chunks[0] for each in seen):
+            streams = sum(each.chunks[0] <= one.sent <= each.chunks[-1] for each in seen)
+            yield one, times.decode_s(streams, streams * times.usual) if streams else 0.0
+
+
+def _stolen_s() -> float:
+    """Seconds of all cores that this machine wanted and its host gave to others."""
+    told = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(told[8]) / os.sysconf("SC_CLK_TCK")
+
+
+def _told(part: "Part") -> str:
+    """Of one part, p95 TTFT as it was and as simulated."""
+    load = part.load
+    first = np.array([each.chunks[0] - each.sent for each in part.seen])
+    simulated = answered(load, part.times, 1, _BATCHING)[0] - load.at_s
+    real, said = np.percentile(first, 95), np.percentile(simulated, 95)
+    ends = part.times.prefill_s(_CHUNK, 0), part.times.decode_s(8, 8 * part.times.usual)
+    return (
+        f"p95 TTFT {real:.3f} s, simulated {said:.3f}; {_CHUNK} tokens read in {ends[0]:.3f} s, "
+        f"8 streams' step {ends[1]:.3f}"
+    )
+
+
+def _writing(seen: Sequence[Seen]) -> Iterator[tuple[float, float, int]]:
+    """Begin, end and streams of steps that only wrote."""
+    for one in seen:
+        for begin, end in pairwise(one.chunks):
+            if not any(each.sent < end and each.chunks[0] > begin for each in seen):
+                yield begin, end, sum(e.chunks[0] <= begin and end <= e.chunks[-1] for e in seen)
+
+
 async def _step_s(client: Client, count: int, tokens: int) -> float:
     """While all of them write."""
     seen = await client.at_once(count, tokens, _ANSWER)
@@ -210,9 +271,14 @@ async def _compare(served: Served) -> list[machine.Row]:
                 asked = rate * share
                 seed = round(share * 100) + number
                 count = round(min(_SECONDS * asked, _REQUESTS))
+                stolen = _stolen_s()
+                begun = time.perf_counter()
                 seen = await _send(client, _load(count, asked, seed))
+                stolen = (_stolen_s() - stolen) / (time.perf_counter() - begun)
                 after = await _measure(client, look_s)
-                parts.append(Part(seen, _mean(before, after)))
+                part = Part(seen, _at_that_time(_mean(before, after), seen))
+                parts.append(part)
+                print(f"{share:.0%}, part {number + 1}: {_told(part)}, {stolen:.2f} cores stolen")
                 before = after
             rows += _beside(f"{share:.0%} of the most", parts)
     return rows
