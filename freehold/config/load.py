@@ -2,7 +2,7 @@
 when there are some to check: most commands ask only for the home."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +29,22 @@ def settings(
     environ: Mapping[str, str] = os.environ,
     overrides: Mapping[str, Any] | None = None,
 ) -> "Settings":
-    """Reads `where` (absent: all defaults), then `FREEHOLD_SECTION__NAME`, then
-    `overrides` (dotted names, from the command line; None is skipped).
+    """Reads `where` (absent: all defaults), then `FREEHOLD_SECTION__NAME` and `FREEHOLD_NAME` of
+    those in no section, then `overrides` (dotted names, from the command line; None is skipped).
 
     Raises `UserError(CONFIG_INVALID)` naming the key and the place of a bad value.
     """
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
     from freehold.config.schema import Settings
 
     raw = _read_yaml(where)
-    for name, value in _environment_values(environ).items():
+    alone = {
+        name
+        for name, field in Settings.model_fields.items()
+        if not isinstance(field.default, BaseModel)
+    }
+    for name, value in _environment_values(environ, alone).items():
         _put(raw, name, value, f"environment variable {_PREFIX}{name.replace('.', '__').upper()}")
     for name, value in (overrides or {}).items():
         if value is not None:
@@ -74,13 +79,15 @@ def _read_yaml(where: Path) -> dict[str, Any]:
     return raw
 
 
-def _environment_values(environ: Mapping[str, str]) -> dict[str, Any]:
-    """`FREEHOLD_SERVER__PORT=9000` as `{"server.port": 9000}`. Names without `__`
-    belong to others (tests, the Makefile) and are left alone."""
+def _environment_values(environ: Mapping[str, str], alone: Set[str]) -> dict[str, Any]:
+    """`FREEHOLD_SERVER__PORT=9000` as `{"server.port": 9000}`. Names without `__` are of those
+    settings that stand `alone`, or belong to others (tests, the Makefile) and are left so."""
     values: dict[str, Any] = {}
     for name, text in environ.items():
-        if name.startswith(_PREFIX) and "__" in name and name not in _NOT_SETTINGS:
-            dotted = name.removeprefix(_PREFIX).lower().replace("__", ".")
+        if not name.startswith(_PREFIX) or name in _NOT_SETTINGS:
+            continue
+        dotted = name.removeprefix(_PREFIX).lower().replace("__", ".")
+        if "." in dotted or dotted in alone:
             values[dotted] = _environment_value(name, text)
     return values
 

@@ -116,6 +116,19 @@ def test_every_setting_in_a_section_can_come_from_the_environment(name: str) -> 
     assert changed == others
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [("CURRENCY", "EUR", "currency", "EUR"), ("LOG_LEVEL", "debug", "log_level", "debug"),
+     ("MODELS", "[a, b]", "models", ("a", "b"))],
+)  # fmt: skip
+def test_a_setting_in_no_section_can_come_from_the_environment(
+    variable: str, text: str, name: str, value: Any
+) -> None:
+    found = load.settings(Path("/none"), {f"FREEHOLD_{variable}": text})
+
+    assert getattr(found, name) == value
+
+
 def test_other_variables_are_left_alone() -> None:
     environ = {"FREEHOLD_HOME": "/x", "FREEHOLD_API_KEY": "y", "SERVER__PORT": "1", "PORT": "1"}
     assert load.settings(Path("/none"), environ) == Settings()
