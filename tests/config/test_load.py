@@ -64,6 +64,7 @@ _OTHERS: dict[str, tuple[str, Any]] = {
     "engines.openvino.weights": ("int4", "int4"),
     "engines.openvino.kv_cache": ("bf16", "bf16"),
     "engines.vllm.dtype": ("float16", "float16"),
+    "supply.require_signature": ("[prod]", ("prod",)),
     "engines.vllm.kv_cache_bytes": ("9000000", 9_000_000),
     "engines.vllm.threads": ("9", 9),
     "tune.threads": ("9", 9),
