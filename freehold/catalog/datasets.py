@@ -112,12 +112,11 @@ class Datasets:
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self, tenant_id: str, environment: Environment, reference: str) -> Dataset:
-        """Forgets one version, and its files unless another row needs them."""
+        """Forgets one version, and its files."""
         with self._changing:
             dataset = self.get(tenant_id, environment, reference)
             self._store.remove_dataset(tenant_id, dataset.id)
-            if self._store.dataset(tenant_id, environment, dataset.digest) is None:
-                shutil.rmtree(self._folder(dataset), ignore_errors=True)
+            self._drop_files(dataset)
         return dataset
 
     def _add(
@@ -146,10 +145,21 @@ class Datasets:
         )
         is_same = newest is not None and said == (newest.digest, newest.licence, newest.origin)
         stored = newest if newest is not None and is_same else dataset
+        were_there = self._folder(stored).is_dir()
         self._keep(folder, stored)
         if stored is dataset:
-            self._store.add_dataset(tenant_id, dataset)
+            try:
+                self._store.add_dataset(tenant_id, dataset)
+            except UserError:
+                if not were_there:
+                    self._drop_files(dataset)
+                raise
         return stored
+
+    def _drop_files(self, dataset: Dataset) -> None:
+        """Unless a row needs them."""
+        if self._store.dataset(dataset.tenant_id, dataset.environment, dataset.digest) is None:
+            shutil.rmtree(self._folder(dataset), ignore_errors=True)
 
     def _keep(self, folder: Path, dataset: Dataset) -> None:
         """Laid over what is there already: a disk may have spoilt it. Without a row, files

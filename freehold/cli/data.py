@@ -311,6 +311,8 @@ def _add(home: Home, of: Of, path: Path, wanted: "Wanted", body: dict[str, Any])
         # Before minutes are spent on the file.
         datasets.check_said(body["name"], body["licence"], body["origin"])
         new = validated(NewDataset, {**body, "upload": ticket})
+        if reach.running(home) is None and home.is_locked():
+            raise home.in_use()
         report = prepare(path, folder, wanted)
         gateway = reach.running(home)
         if gateway is not None:

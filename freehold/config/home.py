@@ -89,14 +89,17 @@ class Home:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(
-                    Code.HOME_IN_USE,
-                    f"Another Freehold process uses {self.path}: stop it with `freehold down`, "
-                    "or set FREEHOLD_HOME to another folder.",
-                ) from None
+                raise self.in_use() from None
             yield
         finally:
             os.close(handle)
+
+    def in_use(self) -> UserError:
+        return UserError(
+            Code.HOME_IN_USE,
+            f"Another Freehold process uses {self.path}: stop it with `freehold down`, "
+            "or set FREEHOLD_HOME to another folder.",
+        )
 
     def is_locked(self) -> bool:
         """Whether a process holds the lock."""

@@ -2,18 +2,23 @@
 checks."""
 
 import json
-from collections.abc import Callable
+import resource
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from freehold.config.home import Home
 from tests.adapt import tickets
 from tests.adapt.dataset.conftest import chat
 from tests.cli.conftest import Run
 from tests.cli.spoken import failed
-from tests.installation import Installation, stock_tiny
+from tests.installation import Installation, start, stock_tiny
 
 _SAID = ("--licence", "LicenseRef-own", "--origin", "help desk")
 
@@ -88,6 +93,79 @@ def test_a_secret_keeps_data_out_until_it_is_accepted_or_taken_out(
 def test_words_are_refused_before_the_file_is_read(place: Place) -> None:
     refused = place.run("data", "add", "nowhere", "--name", "a b", *_SAID, "--json")
     assert "'a b' cannot be a dataset's name" in failed(refused, "invalid_value")
+
+
+def test_a_home_that_another_process_uses_is_refused_before_the_file_is_read(
+    offline: Run, tmp_path: Path
+) -> None:
+    home = Home(tmp_path / "home")
+    with home.lock():
+        refused = offline("data", "add", "nowhere", "--name", "a", *_SAID, "--json")
+    assert "Another Freehold process uses" in failed(refused, "home_in_use")
+    assert list((home.path / "cache" / "datasets").iterdir()) == []
+
+
+@pytest.fixture
+def fill(tmp_path: Path) -> Iterator[Callable[[int], None]]:
+    """Leaves so many bytes on the disk below `home`, below 0 all. Who may not mount a small one
+    has the sizes of files bounded instead, which the system tells likewise."""
+    home = tmp_path / "home"
+    home.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(home)]
+    is_mounted = not subprocess.run(mount, capture_output=True, check=False).returncode
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(left: int) -> None:
+        (home / "filler").unlink(missing_ok=True)
+        if not is_mounted:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (left if left >= 0 else soft, hard))
+        elif left >= 0:
+            taken = shutil.disk_usage(home).free - left
+            (home / "filler").write_bytes(bytes(taken))
+
+    yield fill
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    if is_mounted:
+        subprocess.run(["umount", str(home)], check=True)
+
+
+@pytest.mark.parametrize("is_served", [False, True])
+def test_on_a_full_disk_data_are_added_whole_or_not_at_all(
+    fill: Callable[[int], None],
+    tmp_path: Path,
+    commands: Callable[[Path], Run],
+    file: str,
+    is_served: bool,
+) -> None:
+    home = tmp_path / "home"
+    stock_tiny(home)
+    place = Place(commands(home), home)
+    place.said("add", file, "--name", "before", *_SAID)
+    served = start(home, "--engine", "fake", "--model", "tiny") if is_served else None
+    told = Counter[str]()
+    try:
+        for left in range(0, 200_000, 12_000):
+            before = {path for path in (home / "data").rglob("*") if path.is_file()}
+            fill(left)
+            words = ("--name", "more", "--seed", str(left), *_SAID, "--json")
+            ended = place.run("data", "add", file, *words)
+            fill(-1)
+            names = [each["name"] for each in place.said("list")]
+            if ended.exit_code:
+                told[json.loads(ended.stdout)["error"]["code"]] += 1
+                assert names == ["before"], left
+                assert {p for p in (home / "data").rglob("*") if p.is_file()} == before
+            else:
+                told["added"] += 1
+                place.said("rm", "more")
+            assert list((home / "cache" / "datasets").iterdir()) == []
+    finally:
+        if served is not None:
+            served.stop()
+    assert set(told) <= {"disk_full", "storage_unavailable", "audit_unavailable", "added"}, told
+    assert told["disk_full"] > 0
+    assert told["added"] > 0
+    assert not (home / "logs" / "crash.txt").exists()
 
 
 def test_a_file_is_checked_and_nothing_is_kept(offline: Run, file: str, tmp_path: Path) -> None:

@@ -3,18 +3,19 @@
 import csv
 import json
 import stat
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from freehold.core.errors import Code, UserError
+from freehold.core.errors import Code, Fault, UserError
+from freehold.engines.child import clean_environment
 
 MAX_LINE = 4 * 1024 * 1024
 _GB = 1_000_000_000
-_BATCH = 256
-_LEAST_ROW = 40  # bytes, of an example as a line
 _BINARY = {b"PK\x03\x04": "a ZIP or Excel file", b"\x1f\x8b": "compressed", b"%PDF": "a PDF"}
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 
@@ -203,42 +204,33 @@ def _with(first: str, lines: Iterator[tuple[int, str]]) -> Iterator[str]:
 
 
 def _parquet(path: Path, max_gb: float) -> Iterator[Row]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise UserError(
-            Code.NOT_INSTALLED,
-            "Parquet files need a library that is not installed: install `freehold[data]`.",
-        ) from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            _check_unpacked(path, file.metadata, max_gb)
-            number = 0
-            for batch in file.iter_batches(batch_size=_BATCH):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield Row(number, f"Row {number}", _without_nulls(value))
-    except (pyarrow.ArrowException, OSError) as error:
-        said = str(error).splitlines()[0][:120]
-        raise refused(f"{path.name} is a broken Parquet file ({said}): write it anew") from None
+    """By a process of its own: see `parquet.py`."""
+    module = "freehold.adapt.dataset.parquet"
+    with subprocess.Popen(
+        [sys.executable, "-I", "-m", module, str(path.absolute()), repr(max_gb)],
+        env={**clean_environment(), "ARROW_DEFAULT_MEMORY_POOL": "system"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield from _said_by(process, path)
+        finally:
+            process.kill()
 
 
-def _check_unpacked(path: Path, about: Any, max_gb: float) -> None:
-    """A small file can unpack to a large one, and to rows without end."""
-    size = sum(about.row_group(each).total_byte_size for each in range(about.num_row_groups))
-    if size > max_gb * _GB or about.num_rows * _LEAST_ROW > max_gb * _GB:
-        raise UserError(
-            Code.REQUEST_TOO_LARGE,
-            f"{path.name} unpacks to {about.num_rows:,} rows of {size / _GB:.1f} GB and "
-            f"`data.max_gb` allows {max_gb:g}: take a part of it, or raise that setting.",
-        )
+def _said_by(process: "subprocess.Popen[bytes]", path: Path) -> Iterator[Row]:
+    if process.stdout is None:
+        raise Fault("a process without the pipe that it was started with")
+    for number, line in enumerate(process.stdout, 1):
+        if not line.endswith(b"\n"):  # it died
+            break
+        value = json.loads(line)
+        if isinstance(value, list):
+            code, message = value
+            raise UserError(Code(code), message)
+        yield Row(number, f"Row {number}", value)
+    if process.wait():
+        from freehold.adapt.dataset.parquet import too_large
 
-
-def _without_nulls(value: Any) -> Any:
-    """Columns of structures have every field in every row."""
-    if isinstance(value, Mapping):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_without_nulls(each) for each in value]
-    return value
+        raise too_large(path)

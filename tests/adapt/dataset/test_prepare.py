@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import resource
 import tracemalloc
 from pathlib import Path
@@ -167,6 +168,51 @@ def test_a_small_parquet_file_of_rows_without_end_is_refused_unread(
     assert len(content) < 10_000
     with pytest.raises(UserError, match=r"unpacks to 20,000 rows of .* allows 1e-05"):
         make(content, "x.parquet", max_gb=1e-5)
+
+
+def _with_sizes_made_small(content: bytes) -> bytes:
+    """In what the file says of itself, sizes above 8 MB become 1 byte, in as many bytes."""
+    length = int.from_bytes(content[-8:-4], "little")
+    footer = content[-8 - length : -8]
+    lying = re.sub(rb"[\x80-\xff]{3}[\x08-\x7f]", b"\x82\x80\x80\x00", footer)
+    assert lying != footer
+    return content[: -8 - length] + lying + content[-8:]
+
+
+def test_a_parquet_file_that_lies_about_its_size_is_refused_when_it_has_unpacked_that_much(
+    make: Make, tmp_path: Path
+) -> None:
+    table = pa.table(
+        {"question": [f"{number} " + "a" * 1_000_000 for number in range(30)], "answer": ["b"] * 30}
+    )
+    pq.write_table(
+        table, tmp_path / "x.parquet", compression="zstd", use_dictionary=False,
+        write_statistics=False, store_schema=False,
+    )  # fmt: skip
+    content = (tmp_path / "x.parquet").read_bytes()
+    assert len(content) < 20_000
+    with pytest.raises(UserError, match="unpacks to 30 rows of 0.0 GB"):
+        make(content, "x.parquet", max_gb=0.01)
+    with pytest.raises(UserError, match="unpacks to more than the 0.01 GB that `data.max_gb`"):
+        make(_with_sizes_made_small(content), "x.parquet", max_gb=0.01)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(5_000_000, "Row 1 is longer than 4 MiB"), (80_000_000, "unpacks to more than 2 GiB at once")],
+)
+def test_a_value_of_any_size_that_a_parquet_file_repeats_is_bounded(
+    make: Make, tmp_path: Path, size: int, said: str
+) -> None:
+    value = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int32()), pa.array(["a" * size]))
+    table = pa.table({"question": value, "answer": ["b"] * 64})
+    pq.write_table(
+        table, tmp_path / "x.parquet", compression="zstd", dictionary_pagesize_limit=10**9
+    )
+    content = (tmp_path / "x.parquet").read_bytes()
+    assert len(content) < 100_000
+    with pytest.raises(UserError, match=said):
+        make(content, "x.parquet")
 
 
 def test_a_full_disk_ends_it_in_one_sentence(make: Make) -> None:
