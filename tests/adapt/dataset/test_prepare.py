@@ -191,9 +191,9 @@ def test_a_parquet_file_that_lies_about_its_size_is_refused_when_it_has_unpacked
     )  # fmt: skip
     content = (tmp_path / "x.parquet").read_bytes()
     assert len(content) < 20_000
-    with pytest.raises(UserError, match="unpacks to 30 rows of 0.0 GB"):
+    with pytest.raises(UserError, match="unpacks to 30 rows of"):
         make(content, "x.parquet", max_gb=0.01)
-    with pytest.raises(UserError, match="unpacks to more than the 0.01 GB that `data.max_gb`"):
+    with pytest.raises(UserError, match=r"unpacks to more than the 0\.01 GB that `data\.max_gb`"):
         make(_with_sizes_made_small(content), "x.parquet", max_gb=0.01)
 
 
