@@ -3,13 +3,14 @@ was asked; taken back by itself when it is worse."""
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from freehold.core.acts import Acting, Via, acting_as
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
 from freehold.core.event import Happening
-from freehold.core.promotion import Promotion, PromotionState
+from freehold.core.promotion import Promotion
 from freehold.operate.compared import Answered, Compared, Thumbs, compared
 from freehold.operate.marking import MOST, Marking, Marks
 from freehold.serve.admin_promotions import rolled_back
@@ -20,6 +21,7 @@ from freehold.store.sql import SqlStore
 
 _logger = logging.getLogger(__name__)
 _LOOK_S = 2.0
+_REST = 9.0  # so many times as long as a look took, however many there are to look at
 _BEFORE_US = 7 * 86_400_000_000  # of a whole promotion: what answered before, that long ago
 _MOST = 5000  # requests of each revision
 _MARK_US = 60_000_000
@@ -51,23 +53,24 @@ class Revisions:
     async def look(self) -> None:
         """Compares each that is watched; takes back those that are worse."""
         now_us = self._clock.wall_us()
-        for each in await asyncio.to_thread(self._store.watched_promotions):
-            if _is_over(each, now_us):
-                continue
+        for each in await asyncio.to_thread(self._store.watched_promotions, now_us):
             marks = await self._marked(each, now_us)
             found = await asyncio.to_thread(self._compared, each, marks)
             if found.worse is not None:
                 await self._take_back(each, found.worse)
 
     async def _run(self) -> None:
+        took_s = 0.0
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(max(_LOOK_S, _REST * took_s))
+            began_s = time.monotonic()
             try:
                 await self.look()
             except UserError as error:  # the next look may do better
                 _logger.warning("revisions_not_compared", extra={"reason": error.message})
             except Exception:  # a worse revision must not stay for any surprise
                 _logger.exception("revisions_not_compared")
+            took_s = time.monotonic() - began_s
 
     async def _marked(self, promotion: Promotion, now_us: int) -> Marks:
         """By the judge, now and then: what it says costs its tenant something."""
@@ -137,10 +140,3 @@ def _sides(promotion: Promotion) -> dict[str, tuple[tuple[str | None, str | None
     if old is not None and old != new:
         sides["old"] = (old, made_us if whole_us is None else made_us - _BEFORE_US)
     return sides
-
-
-def _is_over(promotion: Promotion, now_us: int) -> bool:
-    """One that is shared is watched as long as it is."""
-    if promotion.state is PromotionState.SHARING or promotion.whole_at_us is None:
-        return False
-    return now_us > promotion.whole_at_us + promotion.watch.seconds * 1e6

@@ -199,12 +199,16 @@ class PromotionTable(Routing, LimitTable):
                     return _one(connection, tenant_id, promotion_id)
         return None
 
-    def watched_promotions(self) -> Sequence[Promotion]:
+    def watched_promotions(self, now_us: int) -> Sequence[Promotion]:
         """All tenants' that are shared, or have been whole for no longer than they are watched:
         to compare by itself, and to show to nobody."""
         is_shared = promotions.c.state == PromotionState.SHARING
-        leads = select(routes.c.promotion).where(routes.c.promotion.is_not(None))
-        is_new = (promotions.c.state == PromotionState.WHOLE) & promotions.c.id.in_(leads)
+        leads = select(routes.c.id).where(routes.c.promotion == promotions.c.id)
+        is_new = (
+            (promotions.c.state == PromotionState.WHOLE)
+            & (promotions.c.watched_until_us > now_us)
+            & leads.exists()
+        )
         with self._reading(EVERY_TENANT) as connection:
             wanted = select(promotions).where(is_shared | is_new).order_by(promotions.c.id)
             return [_promotion(row) for row in connection.execute(wanted).mappings()]
@@ -412,10 +416,18 @@ def _row(tenant_id: str, promotion: Promotion) -> dict[str, Any]:
         "bundle": json.dumps(asdict(promotion.bundle)),
         "overridden": json.dumps(promotion.overridden),
         "watch": json.dumps(asdict(promotion.watch)),
+        "watched_until_us": _watched_until_us(promotion),
         "before": None if before is None else json.dumps(_plain(before)),
         "before_adapter": None if before is None else before.adapter_digest,
         "figures": None if promotion.figures is None else json.dumps(promotion.figures),
     }
+
+
+def _watched_until_us(promotion: Promotion) -> int | None:
+    """None as long as it is shared, for as long as that is."""
+    if promotion.whole_at_us is None:
+        return None
+    return promotion.whole_at_us + round(promotion.watch.seconds * 1e6)
 
 
 def _plain(route: Route) -> dict[str, Any]:

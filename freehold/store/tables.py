@@ -132,6 +132,7 @@ promotions = Table(
     Column("made_at_us", BigInteger, nullable=False),
     Column("made_by", String, nullable=False),
     Column("whole_at_us", BigInteger),
+    Column("watched_until_us", BigInteger, index=True),
     Column("ended_at_us", BigInteger),
     Column("ended_because", String),
     Column("ended_by", String),

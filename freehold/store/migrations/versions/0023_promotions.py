@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("made_at_us", sa.BigInteger(), nullable=False),
         sa.Column("made_by", sa.String(), nullable=False),
         sa.Column("whole_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("watched_until_us", sa.BigInteger(), nullable=True),
         sa.Column("ended_at_us", sa.BigInteger(), nullable=True),
         sa.Column("ended_because", sa.String(), nullable=True),
         sa.Column("ended_by", sa.String(), nullable=True),
@@ -64,6 +65,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_promotions_state", "promotions", ["state"])
     op.create_index("ix_promotions_before_adapter", "promotions", ["before_adapter"])
+    op.create_index("ix_promotions_watched_until_us", "promotions", ["watched_until_us"])
     op.create_index("promotions_by_alias", "promotions", ["tenant_id", "environment", "alias"])
 
 
