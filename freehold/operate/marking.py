@@ -6,11 +6,10 @@ import hashlib
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from freehold.adapt.evaluate.asking import Ask, Gateway
 from freehold.core.binding import Scope
 from freehold.core.clock import Clock
 from freehold.core.errors import Fault
@@ -20,6 +19,9 @@ from freehold.secure.keys import KeyRequest, Keyring
 from freehold.secure.subjects import Subjects
 from freehold.store.promotions import Kept
 from freehold.store.sql import SqlStore
+
+if TYPE_CHECKING:
+    from freehold.adapt.evaluate.asking import Ask
 
 MOST = 200  # answers of each revision
 _AT_ONCE, _EACH_TIME = 2, 20
@@ -60,6 +62,8 @@ class Marking:
         asks = await asyncio.to_thread(self._asks, promotion, sides, marks)
         if not asks:
             return marks
+        from freehold.adapt.evaluate.asking import Gateway  # with httpx2, which no start needs
+
         url, verify = self._where()
         key_id, key = await asyncio.to_thread(self._lend, promotion)
         try:
@@ -95,7 +99,9 @@ class Marking:
 
     def _asks(
         self, promotion: Promotion, sides: Mapping[str, Sequence[Kept]], marks: Marks
-    ) -> list[Ask]:
+    ) -> list["Ask"]:
+        from freehold.adapt.evaluate.asking import Ask
+
         found = []
         for name, answered in sides.items():
             room = min(_EACH_TIME, MOST - len(marks[name]))
