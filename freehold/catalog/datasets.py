@@ -115,7 +115,8 @@ class Datasets:
         """Forgets one version, and its files."""
         with self._changing:
             dataset = self.get(tenant_id, environment, reference)
-            self._store.remove_dataset(tenant_id, dataset.id)
+            findings = (self.report(dataset) or {}).get("needs_acceptance", ())
+            self._store.remove_dataset(tenant_id, dataset.id, findings)
             self._drop_files(dataset)
         return dataset
 

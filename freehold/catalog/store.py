@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ class ModelStore:
     def _read(self, path: Path) -> ModelCard | None:
         """None for a card that is not there (any more)."""
         try:
-            return _decode(json.loads(path.read_bytes()))
+            return card_of(json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -154,7 +154,7 @@ def check_name(name: str) -> None:
         )
 
 
-def _decode(raw: dict[str, Any]) -> ModelCard:
+def card_of(raw: Mapping[str, Any]) -> ModelCard:
     conversion = raw["conversion"]
     if conversion is not None:
         trials = tuple(FormatTrial(**trial) for trial in conversion["trials"])

@@ -55,6 +55,11 @@ COMMANDS = {
         "Ask a route the questions of a suite, check its answers, and compare them with those of "
         "another.",
     ),
+    "lineage": Place(
+        "lineage",
+        "lineage",
+        "Show where answers come from: base, adapter, data, training, evaluation, promotion.",
+    ),
     "forget": Place(
         "forget",
         "forget",

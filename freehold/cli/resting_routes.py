@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from freehold.catalog.adapters import Adapters
 from freehold.catalog.datasets import Datasets
+from freehold.catalog.lineage import Lineages
 from freehold.catalog.signatures import Signatures
 from freehold.catalog.store import ModelStore
 from freehold.cli import reach
@@ -104,6 +105,13 @@ class Offline:
         from freehold.serve.admin_routing import shown_adapter
 
         return shown_adapter(adapter, self.cards)
+
+    @property
+    def lineages(self) -> Lineages:
+        return Lineages(self.store, self.models, self.datasets, self.adapters.signatures)
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1000
 
     def verified(self, adapter: Adapter) -> dict[str, Any]:
         from freehold.serve.admin_routing import shown_verified

@@ -1,5 +1,6 @@
 """Builds the concrete things and hands them to each other. Nobody else does."""
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -15,6 +16,7 @@ import psutil
 import freehold
 from freehold.catalog.adapters import Adapters
 from freehold.catalog.datasets import Datasets
+from freehold.catalog.lineage import Lineages
 from freehold.catalog.own_weights import copied, forget_others, own_cache
 from freehold.catalog.signatures import Signatures
 from freehold.catalog.store import ModelStore
@@ -502,6 +504,7 @@ def gateway(
         lambda own: own_pool(home, settings, store, models, by_digest[own.base_digest], own),
         functools.partial(_let_go, home),
     )
+    store.keep_bases({card.digest: dataclasses.asdict(card) for card in cards})
     since, _ = store.routes_changed(0)
     directory.fill(fleet.every_route(store))  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)
@@ -577,6 +580,7 @@ def gateway(
         adapters=adapters,
         datasets=data,
         collecting=Collecting(home.path, store, subjects, data, settings.data),
+        lineages=Lineages(store, models, data, signed),
         limits=held,
         prices=prices(home, settings, cards, serving),
         routes=changes,

@@ -1,7 +1,8 @@
 """Time, as a seam: wall time for records, monotonic time for every timer."""
 
 import time
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Protocol, overload
 
 
 class Clock(Protocol):
@@ -20,3 +21,15 @@ class SystemClock:
 
     def monotonic_s(self) -> float:
         return time.monotonic()
+
+
+@overload
+def rfc3339(at_us: int) -> str: ...
+@overload
+def rfc3339(at_us: None) -> None: ...
+@overload
+def rfc3339(at_us: int | None) -> str | None: ...
+def rfc3339(at_us: int | None) -> str | None:
+    if at_us is None:
+        return None
+    return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat().replace("+00:00", "Z")

@@ -15,6 +15,7 @@ from freehold.core.action import Action, Installation
 from freehold.core.audit import INSTALLATION, Kind, Level, Sought, stream_at
 from freehold.core.audit import Record as AuditRecord
 from freehold.core.binding import Environment, Principal
+from freehold.core.clock import rfc3339 as rfc3339
 from freehold.core.errors import Code, UserError
 from freehold.secure.keys import stepped_down
 from freehold.secure.subjects import Subjects
@@ -254,12 +255,6 @@ def validated(shape: type[_Shape], body: dict[str, Any]) -> _Shape:
         return shape.model_validate(body)
     except ValidationError as error:
         raise _refused(error) from None
-
-
-def rfc3339(at_us: int | None) -> str | None:
-    if at_us is None:
-        return None
-    return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat().replace("+00:00", "Z")
 
 
 def parsed(shape: type[_Shape], raw: bytes) -> _Shape:

@@ -28,6 +28,7 @@ from freehold.serve.admin_events import EventsAdmin
 from freehold.serve.admin_jobs import JobsAdmin
 from freehold.serve.admin_keys import KeysAdmin
 from freehold.serve.admin_limits import LimitsAdmin
+from freehold.serve.admin_lineage import LineageAdmin
 from freehold.serve.admin_policies import PoliciesAdmin
 from freehold.serve.admin_prices import PricesAdmin
 from freehold.serve.admin_promotions import PromotionsAdmin
@@ -97,7 +98,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
     events, backups = EventsAdmin(gateway), BackupsAdmin(gateway)
     promotions = PromotionsAdmin(gateway)
     decisions, jobs = DecisionsAdmin(gateway), JobsAdmin(gateway)
-    datasets = DatasetAdmin(gateway)
+    datasets, lineage = DatasetAdmin(gateway), LineageAdmin(gateway)
     document = Document()
     infer, see = Action.INFER, Action.LIST_MODELS
     return [
@@ -142,6 +143,8 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         ),
         Operation("GET", "/admin/v1/signing-keys", Action.READ_MODELS, routing.list_keys),
         Operation("POST", "/admin/v1/signing-keys", Action.ROTATE_SIGNING_KEY, routing.rotate_key),
+        Operation("GET", "/admin/v1/lineage", Action.READ_ADAPTERS, lineage.get),
+        Operation("GET", "/admin/v1/lineage/bom", Action.READ_ADAPTERS, lineage.bom),
         Operation("GET", "/admin/v1/datasets", Action.READ_DATASETS, datasets.listing),
         Operation("POST", "/admin/v1/datasets", Action.CHANGE_DATASETS, datasets.add),
         Operation(

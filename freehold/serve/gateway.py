@@ -12,6 +12,7 @@ from freehold.serve.quarantine import Quarantine
 if TYPE_CHECKING:
     from freehold.catalog.adapters import Adapters
     from freehold.catalog.datasets import Datasets
+    from freehold.catalog.lineage import Lineages
     from freehold.config.schema import Settings
     from freehold.core.binding import Binding, Environment
     from freehold.core.clock import Clock
@@ -201,6 +202,7 @@ class Gateway:
     adapters: Adapters
     datasets: Datasets
     collecting: Collecting
+    lineages: Lineages
     limits: Limits
     prices: Prices
     routes: Routes

@@ -22,6 +22,7 @@ from freehold.serve.admin_events import EventsQuery
 from freehold.serve.admin_jobs import JobsQuery, LogQuery, NewJob
 from freehold.serve.admin_keys import KeyChange, KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
+from freehold.serve.admin_lineage import LineageQuery
 from freehold.serve.admin_policies import NewPolicy, PoliciesQuery
 from freehold.serve.admin_prices import PricesQuery
 from freehold.serve.admin_promotions import PromotionsQuery
@@ -296,6 +297,16 @@ _OTHERS = [
         "post", "/admin/v1/signing-keys", "rotate_signing_key", "administration",
         "Have another key sign from now on; what the ones before signed stays valid",
         replies.SigningKey, status=201,
+    ),
+    _Entry(
+        "get", "/admin/v1/lineage", "get_lineage", "administration",
+        "Where the answers of an alias come from, now or at a time, or one past answer",
+        replies.Lineage, _WITH_QUERY | _OWNED | {Code.INVALID_VALUE}, query=LineageQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/lineage/bom", "get_lineage_bom", "administration",
+        "The same as a CycloneDX ML-BOM", replies.Bom,
+        _WITH_QUERY | _OWNED | {Code.INVALID_VALUE}, query=LineageQuery,
     ),
     _Entry(
         "get", "/admin/v1/datasets", "list_datasets", "administration",

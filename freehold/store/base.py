@@ -298,7 +298,9 @@ class DatasetStore(Protocol):
         """Raises `UserError(CONFLICT)` for a version that is given already."""
         ...
 
-    def remove_dataset(self, tenant_id: str, dataset_id: str) -> bool: ...
+    def remove_dataset(self, tenant_id: str, dataset_id: str, findings: Sequence[str] = ()) -> bool:
+        """`findings` are what its report warned of: they stay with what is left of it."""
+        ...
 
 
 class EventStore(Protocol):

@@ -1,8 +1,10 @@
 """Datasets: what is known of them; their files are beside the store."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, delete, insert, or_, select
+from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from freehold.core.acts import Act, Change
@@ -10,7 +12,9 @@ from freehold.core.audit import stream_of
 from freehold.core.binding import Environment
 from freehold.core.dataset import Dataset, DatasetKind
 from freehold.core.errors import Code, UserError
+from freehold.core.lineage import Remains
 from freehold.store.audit import AuditTable
+from freehold.store.lineage import leave
 from freehold.store.tables import datasets
 
 
@@ -55,11 +59,14 @@ class DatasetTable(AuditTable):
                 f"Another version of {new.name} was added at the same time: add it again.",
             ) from None
 
-    def remove_dataset(self, tenant_id: str, dataset_id: str) -> bool:
+    def remove_dataset(self, tenant_id: str, dataset_id: str, findings: Sequence[str] = ()) -> bool:
         mine = and_(datasets.c.tenant_id == tenant_id, datasets.c.id == dataset_id)
         with self._changing(tenant_id) as changing:
             row = changing.connection.execute(select(datasets).where(mine)).mappings().first()
             changing.connection.execute(delete(datasets).where(mine))
+            if row is not None:
+                kept = {"row": dict(row), "findings": list(findings)}
+                leave(changing.connection, Remains.DATASET, tenant_id, row["digest"], kept)
             changing.note(_change(Act.DATASET_REMOVE, dataset_of(row)) if row else None)
         return row is not None
 
@@ -73,7 +80,7 @@ def _change(act: Act, dataset: Dataset, *fields: str) -> Change:
     return Change(act, stream, dataset.id, fields, f"{dataset.name}@{dataset.version}")
 
 
-def dataset_of(row: RowMapping) -> Dataset:
+def dataset_of(row: Mapping[Any, Any]) -> Dataset:
     return Dataset(
         **{
             **row,

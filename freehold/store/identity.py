@@ -45,7 +45,9 @@ from freehold.store.tables import (
     limits,
     policies,
     promotions,
+    remains,
     role_grants,
+    route_history,
     routes,
     sessions,
     signatures,
@@ -178,7 +180,7 @@ class Identity(AuditTable):
             for table in (
                 adapters, signatures, datasets, routes, api_keys, policies, limits, role_grants,
                 sessions, cut_offs, decisions, decision_checks, jobs, gates, feedback, candidates,
-                promotions,
+                promotions, remains, route_history,
             ):  # fmt: skip
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             connection.execute(delete(tenants).where(tenants.c.id == tenant_id))

@@ -18,6 +18,7 @@ from freehold.core.usage import Outcome
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.identity import count_change
 from freehold.store.limits import LimitTable, row_of
+from freehold.store.lineage import note_removal
 from freehold.store.routing import (
     Routing,
     candidate_route,
@@ -299,6 +300,7 @@ def _back(
     if taken is None or taken.promotion != found.id:
         raise no_longer(found)
     if back_to is None:
+        note_removal(connection, taken)
         return None, (taken,)
     check_adapter(connection, found.tenant_id, back_to)
     put = insert_routes(connection, [back_to], taken)

@@ -23,10 +23,12 @@ from freehold.core.adapter import Adapter
 from freehold.core.audit import stream_of
 from freehold.core.binding import Candidate, Environment, Route
 from freehold.core.errors import Code, UserError
+from freehold.core.lineage import Remains
 from freehold.core.manifest import as_plain, read_manifest
 from freehold.core.signature import Signature
 from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
+from freehold.store.lineage import leave, note_removal, note_routes
 from freehold.store.peers import Peers
 from freehold.store.signatures import put_signature
 from freehold.store.tables import adapters, candidates, promotions, routes, signatures
@@ -78,6 +80,7 @@ class Routing(Peers, AuditTable):
             removed = take(changing.connection, tenant_id, environment, alias)
             changing.note(_of_route(Act.ROUTE_REMOVE, removed) if removed else None)
             if removed is not None:
+                note_removal(changing.connection, removed)
                 self._tell_peers(changing.connection, tenant_id, environment)
         return removed
 
@@ -142,6 +145,7 @@ class Routing(Peers, AuditTable):
                 return None
             _check_unnamed(connection, adapter_of(row))
             connection.execute(delete(adapters).where(mine))
+            _leave(connection, tenant_id, row)
             _forget_signatures(connection, tenant_id, row["digest"])
             changing.note(_of_adapter(Act.ADAPTER_REMOVE, adapter_of(row)))
             files = {row["config_digest"], row["weights_digest"]}
@@ -222,6 +226,13 @@ def _naming(table: Any, adapter: Adapter) -> Any:
         table.c.base_digest == adapter.base_digest,
         table.c.adapter_digest == adapter.digest,
     )
+
+
+def _leave(connection: Connection, tenant_id: str, row: RowMapping) -> None:
+    mine = (signatures.c.tenant_id == tenant_id) & (signatures.c.digest == row["digest"])
+    signed = connection.execute(select(signatures).where(mine)).mappings()
+    kept = {"row": dict(row), "signatures": [dict(each) for each in signed]}
+    leave(connection, Remains.ADAPTER, tenant_id, row["digest"], kept)
 
 
 def _forget_signatures(connection: Connection, tenant_id: str, digest: str) -> None:
@@ -326,6 +337,7 @@ def _check_unshared(
 
 def _insert(connection: Connection, new: Sequence[Route]) -> None:
     if new:
+        note_routes(connection, new)
         names = [column.name for column in routes.columns]
         connection.execute(
             insert(routes), [{name: getattr(route, name) for name in names} for route in new]
@@ -336,7 +348,7 @@ def route_of(row: RowMapping) -> Route:
     return Route(**{**row, "environment": Environment(row["environment"])})
 
 
-def adapter_of(row: RowMapping) -> Adapter:
+def adapter_of(row: Mapping[Any, Any]) -> Adapter:
     return Adapter(
         **{
             **row,

@@ -37,6 +37,7 @@ from freehold.store.holds import HoldTable
 from freehold.store.identity import Identity
 from freehold.store.jobs import JobTable
 from freehold.store.limits import add_spent
+from freehold.store.lineage import LineageTable
 from freehold.store.patterns import PatternTable
 from freehold.store.policies import PolicyTable
 from freehold.store.promotions import PromotionTable
@@ -84,6 +85,7 @@ class SqlStore(
     RestraintTable,
     DatasetTable,
     SignatureTable,
+    LineageTable,
     DecisionTable,
     FeedbackTable,
     JobTable,

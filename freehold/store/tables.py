@@ -185,6 +185,44 @@ signing_keys = Table(
     Column("made_at_us", BigInteger, nullable=False),
 )
 
+# Where aliases led, and since when; rows are only ever added.
+route_history = Table(
+    "route_history",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("alias", String, nullable=False),
+    Column("managed", Boolean, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("base_digest", String),
+    Column("adapter_digest", String),
+    Column("is_removed", Boolean, nullable=False),
+    Column("set_by", String),
+    Index("route_history_of", "tenant_id", "environment", "alias", "at_us"),
+)
+
+# What was known of adapters and datasets when they were removed, as JSON.
+remains = Table(
+    "remains",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant_id", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("content", String, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Index("remains_of", "tenant_id", "kind", "digest"),
+)
+
+# The cards of models that served, also when they are removed; no tenant's.
+bases = Table(
+    "bases",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("content", String, nullable=False),
+)
+
 # Their files are under data/ in the home.
 datasets = Table(
     "datasets",

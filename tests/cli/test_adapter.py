@@ -257,3 +257,28 @@ def test_a_signature_that_nobody_trusts_here_is_not_taken_in(place: Place, tmp_p
     words = ("adapter", "add", str(folder), "--base", "tiny", "--json")
     failed(place.run(*words, "--signature", str(tmp_path / "elsewhere.sig")), "file_refused")
     failed(place.run(*words, "--signature", str(tmp_path / "absent.sig")), "source_not_found")
+
+
+def test_where_an_alias_leads_is_explained_in_a_breath_and_as_a_bom(
+    place: Place, tmp_path: Path
+) -> None:
+    place.said("adapter", "add", str(peft_folder(tmp_path / "brought", 33)), "--base", "tiny")
+    place.said("route", "set", "told", "--base", "tiny", "--adapter", "brought")
+    shown = place.run("lineage", "told")
+    assert shown.exit_code == 0, shown.output
+    assert len(shown.stdout.splitlines()) < 20
+    for words in ("brought sha256:", "signed by", "not known: added from outside", "tiny sha256:"):
+        assert words in shown.stdout
+    file = tmp_path / "bom.json"
+    found = place.said("lineage", "told", "--bom", str(file))
+    assert json.loads(file.read_bytes())["metadata"]["component"]["name"] == "brought"
+    assert found["adapter"]["name"] == "brought"
+    before = file.read_bytes()
+    assert place.run("lineage", "told", "--bom", str(file)).exit_code == 0
+    assert file.read_bytes() == before
+    failed(place.run("lineage", "told", "--at", "2020-01-01", "--json"), "not_found")
+    failed(place.run("lineage", "--json"), "invalid_value")
+    failed(place.run("lineage", "told", "--bom", str(tmp_path), "--json"), "invalid_value")
+    place.said("route", "rm", "told")
+    place.said("adapter", "rm", "brought")
+    failed(place.run("lineage", "told", "--json"), "not_found")

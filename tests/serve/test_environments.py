@@ -47,6 +47,8 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
         "/admin/v1/adapters/of-{env}/signatures", None,
     ),
     ("DELETE", "/admin/v1/adapters/{adapter}"): ("/admin/v1/adapters/spare-{env}", None),
+    ("GET", "/admin/v1/lineage"): ("/admin/v1/lineage?alias=bot-{env}", None),
+    ("GET", "/admin/v1/lineage/bom"): ("/admin/v1/lineage/bom?alias=bot-{env}", None),
     ("GET", "/admin/v1/datasets"): ("/admin/v1/datasets", None),
     ("POST", "/admin/v1/datasets"): (
         "/admin/v1/datasets",

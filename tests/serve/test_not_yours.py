@@ -194,6 +194,14 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
         "adapter": ("/admin/v1/adapters/{}", None), "digest": ("/admin/v1/adapters/{}", None),
         "tenant": ("/admin/v1/adapters/x" + _OWNED, None),
     },
+    ("GET", "/admin/v1/lineage"): {
+        "alias": ("/admin/v1/lineage?alias={}", None),
+        "tenant": ("/admin/v1/lineage?alias=x&tenant={}", None),
+    },
+    ("GET", "/admin/v1/lineage/bom"): {
+        "alias": ("/admin/v1/lineage/bom?alias={}", None),
+        "tenant": ("/admin/v1/lineage/bom?alias=x&tenant={}", None),
+    },
     ("GET", "/admin/v1/datasets"): {
         "dataset": ("/admin/v1/datasets?after={}", None),
         "tenant": ("/admin/v1/datasets" + _OWNED, None),

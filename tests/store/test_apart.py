@@ -14,6 +14,7 @@ from freehold.core.departure import OnDeparture, Restraint
 from freehold.core.errors import UserError
 from freehold.core.job import JobState
 from freehold.core.limit import Window
+from freehold.core.lineage import Remains
 from freehold.core.tenant import IsolationClass
 from freehold.store.holds import Wanted
 from freehold.store.sql import SqlStore
@@ -141,6 +142,11 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "gate": lambda store, tenant: store.gate(tenant, "gat_ten_a"),
     "gates": lambda store, tenant: store.gates(tenant, 9),
     "gate_of": lambda store, tenant: store.gate_of(tenant, "sha256:b", "sha256:a of ten_a"),
+    "led": lambda store, tenant: store.led(tenant, Environment.DEV, "of ten_a", 10**17),
+    "asked": lambda store, tenant: store.asked(tenant, Environment.DEV, "req_ten_a"),
+    "left": lambda store, tenant: store.left(
+        tenant, Remains.ADAPTER, adapter("ten_a").digest
+    ),
     "signatures": lambda store, tenant: store.signatures(tenant, adapter(tenant).digest),
     "add_signature": lambda store, tenant: store.add_signature(
         tenant, adapter(tenant), a_signature(tenant, adapter(tenant).digest)
@@ -186,7 +192,8 @@ _UNSCOPED = {
     "due_deliveries",
     "every_cut_off", "every_event", "every_limit", "every_policy", "every_role_grant",
     "every_subject_key", "fact", "first_fact", "forget_events", "forget_patterns", "grant_role",
-    "is_own", "keep_patterns", "key_by_hash", "known_jobs", "limits_mark", "living_sessions",
+    "base", "is_own", "keep_bases",
+    "keep_patterns", "key_by_hash", "known_jobs", "limits_mark", "living_sessions",
     "open_jobs", "own", "put_back", "put_fact", "put_policy", "refusals", "refused", "revoke_role",
     "routes_changed", "session_by_hash", "settle_orphans", "subject_keys", "sweep", "take_place",
     "tenant_named",
@@ -215,7 +222,8 @@ def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "datasets", "dataset", "usage", "records",
              "tenant", "holdings", "standing", "policies", "audit_records", "limits", "spent",
              "decision", "job", "jobs", "answered", "feedback", "thumbs", "gates", "gate_of",
-             "signatures", "promotion", "promotions", "last_promotion")  # fmt: skip
+             "signatures", "promotion", "promotions", "last_promotion", "led",
+             "asked", "left")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 
 
