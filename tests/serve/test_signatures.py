@@ -124,7 +124,8 @@ async def test_what_one_owner_may_not_use_another_goes_on_with(tmp_path: Path) -
         prod, digest = _prod(world), await _added(world, "a")
         await _led(world, "bot", "a")
         assert (await _add(world, "a", key=prod)).status_code == 201
-        assert (await _set(world, "bot", "a", prod)).status_code == 200
+        body = {"alias": "bot", "base": "fake-model", "adapter": "a", "force": "a test"}
+        assert (await _post(world, "/admin/v1/routes", body, prod)).status_code == 200
     async with running(tmp_path / "home", supply={"require_signature": ["prod"]}) as world:
         await world.replica.ensure_ready(20)
         prod = _prod(world)
