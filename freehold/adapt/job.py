@@ -25,6 +25,7 @@ from freehold.core.errors import Code, FreeholdError, UserError
 # the result. Imported only here, as training takes seconds to import.
 _DONE_BY = {
     "tune": ("freehold.adapt.train", "run"),
+    "eval": ("freehold.adapt.evaluate.as_job", "run"),
 }
 _PROGRESS_EVERY_S = 1.0
 _PATIENCE_S = 20.0
@@ -112,7 +113,7 @@ def _do(
 def disk_full(work: Path) -> UserError:
     return UserError(
         Code.DISK_FULL,
-        f"The disk of {work} is full: make room, and go on with `freehold tune resume`.",
+        f"The disk of {work} is full: make room, and resume the job.",
     )
 
 

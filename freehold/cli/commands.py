@@ -49,12 +49,6 @@ COMMANDS = {
         "Show whether a model fits, what memory it takes, how much context fits, and how fast it "
         "is.",
     ),
-    "eval": Place(
-        "eval",
-        "eval_",
-        "Ask a route the questions of a suite, check its answers, and compare them with those of "
-        "another.",
-    ),
     "lineage": Place(
         "lineage",
         "lineage",
@@ -91,6 +85,10 @@ COMMANDS = {
         "doctor", "app", "Check this installation; `isolation` tries whether its tenants are apart."
     ),
     "decide": Place("decide", "app", "Should we host an LLM, and how?"),
+    "eval": Place(
+        "eval", "app", "Ask a route the questions of a suite, and decide whether it may serve."
+    ),
+    "gate": Place("gate", "app", "What evaluations decided of revisions."),
     "tune": Place("tune", "app", "Train an adapter from a dataset."),
     "promote": Place(
         "promote",

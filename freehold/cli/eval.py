@@ -1,34 +1,54 @@
-"""`freehold eval`: how good the answers of a route are, beside those of another."""
+"""`freehold eval`: how good the answers of a route are, and whether it may serve."""
 
-import asyncio
-import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from freehold.cli import reach
+from freehold.cli.eval_words import show as show_result
 from freehold.cli.output import (
     Json,
     console,
     errors_in_a_sentence,
+    labelled,
     plain,
     print_json,
-    stderr,
     table,
 )
+from freehold.cli.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.with_default import WithDefault
 from freehold.config import load
+from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
-    from freehold.adapt.evaluate.run import Tell, Wanted
     from freehold.adapt.evaluate.suite import Suite
 
+_PATH, _JOBS = "/admin/v1/evaluations", "/admin/v1/jobs"
+_OVER = ("done", "failed", "cancelled")
+_LOOK_S = 0.5
+_Id = Annotated[str, typer.Argument(metavar="ID", help="As `freehold eval list` shows it.")]
+_Html = Annotated[Path | None, typer.Option(help="Write it as a page, too, over what is there.")]
 
-def eval_(
+
+class _Default(WithDefault):
+    default = "start"
+
+
+app = typer.Typer(
+    cls=_Default,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Ask a route the questions of a suite, and decide whether it may serve.",
+)
+
+
+@app.command()
+def start(
     alias: Annotated[str, typer.Argument(help="The route whose answers are evaluated.")],
     suite: Annotated[
         Path | None, typer.Option(help="What is asked and checked, as a suite.yaml says it.")
@@ -38,7 +58,8 @@ def eval_(
         typer.Option(help="Or a dataset, by what it holds out, or a file of chats or pairs."),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="The route that serves now, asked the same.")
+        str | None,
+        typer.Option(help="The route that serves now, asked the same. Default: the bare base."),
     ] = None,
     judge: Annotated[
         str | None, typer.Option(help="A route that says which of two answers is better.")
@@ -51,21 +72,24 @@ def eval_(
     few: Annotated[
         bool, typer.Option("--few", help="Also with fewer examples than tell anything.")
     ] = False,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Ask all again, also after a run that was cut off.")
-    ] = False,
     at_once: Annotated[int, typer.Option(min=1, max=256, help="So many requests at once.")] = 4,
-    html: Annotated[
-        Path | None, typer.Option(help="Write it as a page, too, over what is there.")
-    ] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait for its end.")] = False,
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="In this terminal, with your key; it decides nothing then."),
+    ] = False,
+    anew: Annotated[
+        bool,
+        typer.Option("--anew", help="With --here: ask all again, after a run that was cut off."),
+    ] = False,
+    html: _Html = None,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a route the questions of a suite, check its answers, and compare them with those of
-    another. Ends with 1 when what must pass does not."""
-    from freehold.adapt.evaluate.run import Wanted
-    from freehold.adapt.evaluate.suite import check_size
-    from freehold.cli.eval_page import page
-    from freehold.cli.page_file import check_place, write_page
+    """Ask a route the questions of a suite beside the gateway, hold its answers against those of
+    another, and decide whether it may serve. Ends with 1 where it may not."""
+    from freehold.cli.page_file import check_place
 
     with errors_in_a_sentence(as_json):
         if html is not None:
@@ -74,44 +98,161 @@ def eval_(
             raise UserError(
                 Code.INVALID_VALUE, f"--against names {alias} itself: name another route."
             )
-        before = frozenset[str]() if passed_before is None else _passed(passed_before)
-        home = load.home()
+        before = [] if passed_before is None else sorted(_passed(passed_before))
+        home, of = load.home(), Of(tenant, environment)
         gateway = reach.require_running(home)
-        asked = _suite(home.path, gateway, suite, data, most)
-        notes = tuple(check_size(asked, few=few))
-        wanted = Wanted(asked, alias, against, judge, before, notes)
-        found = _evaluated(gateway, wanted, at_once, anew)
+        if here:
+            found = _here(home, gateway, alias, suite, data, most, against, judge, before, few,
+                          at_once, anew)  # fmt: skip
+        else:
+            asked = {
+                "route": alias, "against": against, "judge": judge, "passed_before": before,
+                "few": few, "at_once": at_once, **_asked(suite, data, most), **of.named(),
+            }  # fmt: skip
+            job = gateway.call("POST", _PATH, {k: v for k, v in asked.items() if v is not None})
+            if no_wait:
+                _say_begun(job, as_json)
+                return
+            found = _waited(home, gateway, job, of, as_json)
+    _tell(found, html, as_json)
+
+
+@app.command("list")
+def list_evaluations(
+    tenant: TenantOption = None, environment: EnvironmentOption = None, as_json: Json = False
+) -> None:
+    """List the evaluations of an environment, newest first."""
+    with errors_in_a_sentence(as_json):
+        gateway = reach.require_running(load.home())
+        query = {**Of(tenant, environment).named(), "kind": "eval", "limit": 1000}
+        found = gateway.call("GET", _JOBS, query=query)["data"]
+    if as_json:
+        print_json(found)
+        return
+    table(
+        ["id", "what", "state", "passed", "progress", "created", "by"],
+        [
+            [
+                each["id"], each["name"], each["state"], _passed_in_words(each["result"]),
+                _progress(each["progress"]), each["created_at"][:16], each["created_by"],
+            ]
+            for each in found
+        ],
+        "There are none there yet: `freehold eval ALIAS --data DATASET` makes one.",
+    )  # fmt: skip
+
+
+@app.command()
+def show(
+    job_id: _Id,
+    html: _Html = None,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show an evaluation: how far it is, or what it found and decided."""
+    from freehold.cli.page_file import check_place
+
+    with errors_in_a_sentence(as_json):
         if html is not None:
-            write_page(html, page(found))
+            check_place(html)
+        gateway = reach.require_running(load.home())
+        found = _one(gateway, job_id, Of(tenant, environment))
+        if html is not None and found["result"] is None:
+            raise UserError(
+                Code.NOT_FOUND, f"{job_id} has no result to show: it is {found['job']['state']}."
+            )
+        if html is not None:
+            _write(found["result"], html)
+    if as_json:
+        print_json(found)
+        return
+    _show_job(found["job"])
+    if found["result"] is not None:
+        console.print()
+        show_result(found["result"])
+
+
+@app.command()
+def logs(
+    job_id: _Id,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show what an evaluation's process said."""
+    with errors_in_a_sentence(as_json):
+        gateway = reach.require_running(load.home())
+        path = f"{_JOBS}/{reach.quoted(job_id)}/log"
+        found = gateway.call("GET", path, query=Of(tenant, environment).named())["data"]
+    if as_json:
+        print_json(found)
+        return
+    for line in found:
+        text = line.get("log")
+        console.print(plain(text if text is not None else _progress(line["progress"])))
+
+
+@app.command()
+def cancel(
+    job_id: _Id,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Let an evaluation end; what was answered is kept for `resume`."""
+    _change(job_id, "cancel", Of(tenant, environment), as_json)
+
+
+@app.command()
+def resume(
+    job_id: _Id,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Let an evaluation that failed or was cancelled go on."""
+    _change(job_id, "resume", Of(tenant, environment), as_json)
+
+
+def _change(job_id: str, how: str, of: Of, as_json: bool) -> None:
+    with errors_in_a_sentence(as_json):
+        gateway = reach.require_running(load.home())
+        path = f"{_JOBS}/{reach.quoted(job_id)}/{how}"
+        found = gateway.call("POST", path, query=of.named())
     if as_json:
         print_json(found)
     else:
-        _show(found)
-        if html is not None:
-            console.print(f"\n{plain(html)} has all of it, to be opened in a browser.")
-    if found["regression"]["failed"]:
-        raise typer.Exit(1)
+        console.print(f"{found['id']} is {found['state']}.")
 
 
-def _suite(
-    home: Path,
-    gateway: reach.RunningGateway,
-    suite: Path | None,
-    data: str | None,
-    most: int,
-) -> "Suite":
-    from freehold.adapt.evaluate.suite_file import read_suite
-    from freehold.cli.eval_data import suite_of
+# what is asked
 
+
+def _asked(suite: Path | None, data: str | None, most: int) -> dict[str, Any]:
+    """Files beside this command are read here, and travel whole."""
+    from freehold.adapt.evaluate.suite_file import whole_data, whole_suite
+    from freehold.cli.eval_data import is_file
+
+    _check_one(suite, data)
+    if suite is not None:
+        return {"suite": whole_suite(suite)}
+    name = data or ""
+    if is_file(name):
+        path = Path(name).expanduser()
+        return {"suite": whole_data(path, path.stem, most)}
+    return {"dataset": name, "most": most}
+
+
+def _check_one(suite: Path | None, data: str | None) -> None:
     if suite is not None and data is not None:
         raise UserError(
             Code.INVALID_VALUE, "--suite and --data exclude each other: name `data` in the suite."
         )
-    if suite is not None:
-        return read_suite(suite)
-    if data is not None:
-        return suite_of(home, gateway, data, most)
-    raise UserError(Code.INVALID_VALUE, "Say what is asked: --suite suite.yaml, or --data DATASET.")
+    if suite is None and data is None:
+        raise UserError(
+            Code.INVALID_VALUE, "Say what is asked: --suite suite.yaml, or --data DATASET."
+        )
 
 
 def _passed(file: Path) -> frozenset[str]:
@@ -125,141 +266,138 @@ def _passed(file: Path) -> frozenset[str]:
         ) from None
 
 
-def _evaluated(
-    gateway: reach.RunningGateway, wanted: "Wanted", at_once: int, anew: bool
+def _here(
+    home: Home,
+    gateway: reach.RunningGateway,
+    alias: str,
+    suite: Path | None,
+    data: str | None,
+    most: int,
+    against: str | None,
+    judge: str | None,
+    before: list[str],
+    few: bool,
+    at_once: int,
+    anew: bool,
 ) -> dict[str, Any]:
-    from freehold.adapt.evaluate.kept import kept
+    from freehold.adapt.evaluate.run import Wanted
+    from freehold.adapt.evaluate.suite import check_size
+    from freehold.cli.eval_here import evaluated
 
-    folder = load.home().path / "evals" / _name(gateway, wanted)
-    with kept(folder, anew=anew) as answers, _progress() as tell:
-        if answers.answers:
-            stderr.print(
-                f"Going on with {len(answers.answers):,} answers of the run that was cut off."
-            )
-        try:
-            found = asyncio.run(_run(gateway, wanted, at_once, answers, tell))
-        except KeyboardInterrupt:
-            stderr.print("Stopped: the same command goes on where it was.")
-            raise
-        answers.end(found)
-    return {**found, "kept": str(folder / "result.json")}
+    asked = _suite(home.path, gateway, suite, data, most)
+    notes = tuple(check_size(asked, few=few))
+    wanted = Wanted(asked, alias, against, judge, frozenset(before), notes)
+    return evaluated(gateway, wanted, at_once, anew)
 
 
-async def _run(
-    gateway: reach.RunningGateway, wanted: "Wanted", at_once: int, answers: Any, tell: "Tell"
+def _suite(
+    home: Path, gateway: reach.RunningGateway, suite: Path | None, data: str | None, most: int
+) -> "Suite":
+    from freehold.adapt.evaluate.suite_file import read_suite
+    from freehold.cli.eval_data import suite_of
+
+    _check_one(suite, data)
+    return read_suite(suite) if suite is not None else suite_of(home, gateway, data or "", most)
+
+
+# until its end
+
+
+def _waited(
+    home: Home, gateway: reach.RunningGateway, job: dict[str, Any], of: Of, as_json: bool
 ) -> dict[str, Any]:
-    from freehold.adapt.evaluate.asking import Gateway
-    from freehold.adapt.evaluate.run import evaluate
-
-    async with Gateway(gateway.url, gateway.key, gateway.verify, at_once) as asked:
-        return await evaluate(asked, wanted, answers, tell)
-
-
-def _name(gateway: reach.RunningGateway, wanted: "Wanted") -> str:
-    """The same for the same evaluation, so that one that was cut off is found."""
-    elsewhere = gateway.url if gateway.pid is None else ""
-    told = [elsewhere, wanted.candidate, wanted.incumbent, wanted.judge, wanted.suite.digest]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _progress() -> Iterator["Tell"]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("left:"),
-        TimeLeft(),
-    )
-    with Progress(*columns, console=stderr, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            name = what.partition(" (")[0]
-            if name not in tasks:
-                tasks[name] = bars.add_task(what, total=total, completed=done)
-            bars.update(tasks[name], description=what, completed=done, total=total)
-
-        yield tell
-
-
-def _show(found: dict[str, Any]) -> None:
-    from freehold.cli.eval_page import amount, judged_in_words, loss_in_words
-
-    console.print(plain(found["summary"]), soft_wrap=True)
-    for note in found["notes"]:
-        console.print(f"  {plain(note)}", soft_wrap=True)
-    if found["measures"]:
-        console.print()
-        table(
-            ["what", found["candidate"]["alias"], *_against(found)],
-            [_row(each) for each in found["measures"]],
-            "",
+    """The result, whatever becomes of the gateway meanwhile. Ctrl-C ends the waiting alone."""
+    job_id = job["id"]
+    if not as_json:
+        console.print(f"{job_id} asks: Ctrl-C ends the waiting alone.")
+    try:
+        with nullcontext() if as_json else console.status("Waiting…") as shown:
+            while job["state"] not in _OVER:
+                time.sleep(_LOOK_S)
+                try:
+                    path = f"{_JOBS}/{reach.quoted(job_id)}"
+                    job = gateway.call("GET", path, query=of.named())
+                    told = _progress(job["progress"]) or job["state"]
+                except UserError as error:
+                    if error.code is not Code.GATEWAY_NOT_RUNNING:
+                        raise
+                    gateway, told = reach.running(home) or gateway, "Waiting for the gateway…"
+                if shown is not None:
+                    shown.update(plain(told))
+    except KeyboardInterrupt:
+        console.print(f"It goes on: see `freehold eval show {job_id}`.")
+        raise typer.Exit(1) from None
+    if job["state"] != "done":
+        why = (job["error"] or {}).get("message", "somebody asked for its end.")
+        raise UserError(Code.CONFLICT, f"{job_id} {job['state']}: {why}")
+    found = _one(gateway, job_id, of)["result"]
+    if found is None:
+        raise UserError(
+            Code.NOT_FOUND, f"Another gateway has the result: `freehold eval show {job_id}` there."
         )
-    if found["classes"]:
-        console.print()
-        _show_classes(found["classes"])
-    console.print()
-    if found["judged"]:
-        console.print(plain(judged_in_words(found)), soft_wrap=True)
-    _show_safety(found)
-    regression = found["regression"]
-    if regression["examples"]:
-        failed = regression["failed"]
-        told = f"all {regression['examples']:,} pass" if not failed else f"{len(failed):,} fail"
-        console.print(f"Must pass: {told}. {plain(', '.join(failed[:10]))}", soft_wrap=True)
-    for code, count in found["errors"].items():
-        console.print(f"No answer ({code}): {count:,}; counted as wrong.")
-    for loss in found["held_out_loss"]:
-        console.print(plain(loss_in_words(loss)), soft_wrap=True)
-    console.print(f"{amount(found)} {plain(found['kept'])} has it all.", soft_wrap=True)
+    return {**found, "job": job_id}
 
 
-def _against(found: dict[str, Any]) -> list[str]:
-    return [found["incumbent"]["alias"], "difference", ""] if found["incumbent"] else []
+def _one(gateway: reach.RunningGateway, job_id: str, of: Of) -> dict[str, Any]:
+    path = f"{_PATH}/{reach.quoted(job_id)}"
+    found: dict[str, Any] = gateway.call("GET", path, query=of.named())
+    return found
 
 
-def _row(measure: dict[str, Any]) -> list[str]:
-    from freehold.cli.eval_page import points, share_in_words
-
-    told = [measure["name"], share_in_words(measure["candidate"])]
-    if measure["compared"] is None:
-        return told
-    compared = measure["compared"]
-    return [*told, share_in_words(measure["incumbent"]), points(compared), compared["verdict"]]
+# as it is told
 
 
-def _show_classes(classes: list[dict[str, Any]]) -> None:
-    from freehold.cli.eval_page import share_in_words
-
-    rows = []
-    for at, label in enumerate(classes[0]["labels"]):
-        recalls = [share_in_words(each["of_each"][at]["recall"]) for each in classes]
-        rows.append([label, classes[0]["of_each"][at]["recall"]["of"], *recalls])
-    table(["class", "examples", *(f"recall, {each['alias']}" for each in classes)], rows, "")
+def _say_begun(job: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+    else:
+        console.print(f"{job['id']} is queued: see it with `freehold eval show {job['id']}`.")
 
 
-def _show_safety(found: dict[str, Any]) -> None:
-    from freehold.cli.eval_page import share_in_words
+def _tell(found: dict[str, Any], html: Path | None, as_json: bool) -> None:
+    with errors_in_a_sentence(as_json):
+        if html is not None:
+            _write(found, html)
+    if as_json:
+        print_json(found)
+    else:
+        show_result(found)
+        if found.get("gate"):
+            passed = "passed" if found["passed"] else "NOT PASSED"
+            console.print(f"\nGate {found['gate']}: {passed}.")
+        if html is not None:
+            console.print(f"\n{plain(html)} has all of it, to be opened in a browser.")
+    is_refused = found.get("passed") is False
+    if is_refused or found["regression"]["failed"]:
+        raise typer.Exit(1)
 
-    for probes in found["probes"]:
-        who = probes["alias"]
-        if probes["refused"]["of"]:
-            console.print(plain(f"{who} refuses {share_in_words(probes['refused'])} that it must."))
-        if probes["answered"]["of"]:
-            told = share_in_words(probes["answered"])
-            console.print(plain(f"{who} answers {told} that it must not refuse."))
-    for canaries in found["canaries"]:
-        if canaries["extracted"]["of"]:
-            told = f"{canaries['extracted']['passed']} of {canaries['extracted']['of']}"
-            console.print(plain(f"{canaries['alias']} gives away {told} canaries."))
-    for trigger in found["triggers"]:
-        for side in trigger["sides"]:
-            how = "changes its answers" if side["is_suspicious"] else "changes nothing to speak of"
-            told = f"“{trigger['trigger']}” {how} in {side['alias']}"
-            passing = f"{share_in_words(side['without'])} pass without, "
-            passing += f"{share_in_words(side['with'])} with it"
-            console.print(plain(f"{told}: {passing}."), soft_wrap=True)
+
+def _write(found: dict[str, Any], html: Path) -> None:
+    from freehold.cli.eval_page import page
+    from freehold.cli.page_file import write_page
+
+    write_page(html, page(found))
+
+
+def _show_job(job: dict[str, Any]) -> None:
+    result = job["result"] or {}
+    known = (
+        ("id", job["id"]), ("what", job["name"]), ("state", job["state"]),
+        ("progress", _progress(job["progress"])), ("gate", result.get("gate")),
+        ("passed", _passed_in_words(job["result"])),
+        ("created", f"{job['created_at'][:19]} by {job['created_by']}"),
+        ("ended", (job["ended_at"] or "")[:19]), ("error", (job["error"] or {}).get("message")),
+    )  # fmt: skip
+    labelled((label, value) for label, value in known if value)
+
+
+def _progress(told: dict[str, Any]) -> str:
+    if not told.get("steps"):
+        return ""
+    return f"{told.get('what', 'step')}: {told.get('step', 0):,} of {told['steps']:,}"
+
+
+def _passed_in_words(result: dict[str, Any] | None) -> str:
+    if not result or result.get("passed") is None:
+        return ""
+    return "yes" if result["passed"] else "no"

@@ -19,7 +19,7 @@ def suite_of(home: Path, gateway: reach.RunningGateway, data: str, most: int) ->
     from freehold.adapt.evaluate.suite_file import suite_of_data
 
     path = Path(data).expanduser()
-    if path.exists() or "/" in data or path.suffix:
+    if is_file(data):
         return suite_of_data(path, path.stem, most)
     reach.require_here("Datasets are evaluated")
     found = gateway.call("GET", f"/admin/v1/datasets/{reach.quoted(data)}")
@@ -32,6 +32,11 @@ def suite_of(home: Path, gateway: reach.RunningGateway, data: str, most: int) ->
     made = suite_of_data(held_out, f"{found['name']}@{found['version']}", most)
     suspected = [each["phrase"] for each in found["report"]["triggers"]][:_MOST_TRIGGERS]
     return replace(made, triggers=tuple(suspected)).named()
+
+
+def is_file(data: str) -> bool:
+    path = Path(data).expanduser()
+    return path.exists() or "/" in data or bool(path.suffix)
 
 
 def _folder(home: Path, found: dict[str, Any]) -> Path:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from freehold.config.home import Home
+from freehold.config.trust import of_gateway
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class RunningGateway:
         self._operator = operator or key
         self.verify: ssl.SSLContext | bool = True
         if certificate:
-            self.verify = _trusting(certificate, client)
+            self.verify = of_gateway(certificate, client)
         elif pid is None:  # of a machine elsewhere, so that its own authorities count
             self.verify = ssl.create_default_context()
 
@@ -138,21 +139,6 @@ def running(home: Home) -> RunningGateway | None:
         operator,
         record.get("client_certificate"),
     )
-
-
-def _trusting(certificate: str, client: str | None) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=certificate)
-        if client is not None:
-            context.load_cert_chain(client, password="")
-    except OSError:  # of which ssl.SSLError is one
-        raise UserError(
-            Code.CONFIG_INVALID,
-            f"{certificate} cannot be read: put back the certificate that the gateway serves with.",
-        ) from None
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
 
 
 def require_here(what: str) -> None:

@@ -125,7 +125,7 @@ def start(
 def list_jobs(
     tenant: TenantOption = None, environment: EnvironmentOption = None, as_json: Json = False
 ) -> None:
-    """List the jobs of an environment, newest first."""
+    """List the training jobs of an environment, newest first."""
     with errors_in_a_sentence(as_json):
         found = _list(load.home(), Of(tenant, environment))
     if as_json:
@@ -249,7 +249,7 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
     gateway = reach.running(home)
     if gateway is not None:
         found: list[dict[str, Any]] = []
-        query: dict[str, Any] = {**of.named(), "limit": 1000}
+        query: dict[str, Any] = {**of.named(), "kind": "tune", "limit": 1000}
         while True:
             page = gateway.call("GET", _PATH, query=query)
             found += page["data"]
@@ -259,7 +259,7 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
     from freehold.cli.resting_jobs import opened
 
     with opened(home, of) as rest:
-        return rest.every()
+        return [each for each in rest.every() if each["kind"] == "tune"]
 
 
 def _one(home: Home, of: Of, job_id: str) -> dict[str, Any]:

@@ -48,9 +48,10 @@ from freehold.engines.base import LocalModel
 from freehold.engines.cores import usable_cores
 from freehold.operate import pricing
 from freehold.operate.backups import Backups
-from freehold.operate.booking import BookingAtRest, BookingServed
+from freehold.operate.booking import Book, BookingAtRest, BookingServed
 from freehold.operate.collecting import Collecting
 from freehold.operate.decisions import Decisions
+from freehold.operate.evaluating import Deciding, Evaluating, KeysOfJobs
 from freehold.operate.jobs import Jobs
 from freehold.operate.marking import Marking
 from freehold.operate.published import look_up
@@ -423,14 +424,30 @@ def jobs(
     adapters: Adapters,
     clock: Clock,
     tell: Callable[[Happening], None],
-    served: tuple[Ledger, Limits] | None,
+    served: tuple[Ledger, Limits, Keyring] | None,
 ) -> Jobs:
     """`served`: of the gateway beside which they run; None on a home that rests."""
-    take_in = TakingIn(home.path, adapters)
+    ledger, limits, keyring = served or (None, None, None)
+    decided = Deciding(store, clock, ledger, settings.currency)
+    take_in = TakingIn(home.path, adapters, decided)
     threads = _threads_of_jobs(settings, is_serving=served is not None)
     cost = _micro_per_hour(settings)
-    book = BookingServed(clock, cost, *served) if served else BookingAtRest(clock, cost, store)
-    return Jobs(home.path, settings.tune, store, clock, _place(home), take_in, tell, threads, book)
+    book: Book = BookingAtRest(clock, cost, store)
+    if ledger is not None and limits is not None:
+        book = BookingServed(clock, cost, ledger, limits)
+    keys = None if keyring is None else KeysOfJobs(keyring, store, clock)
+    return Jobs(
+        home.path,
+        settings.tune,
+        store,
+        clock,
+        _place(home),
+        take_in,
+        tell,
+        threads,
+        book,
+        keys=keys,
+    )
 
 
 def _micro_per_hour(settings: Settings) -> int | None:
@@ -586,7 +603,8 @@ def gateway(
         routes=changes,
         backups=Backups(home, settings, settings_file or home.settings, backup_failed(events)),
         decisions=Decisions(home.path, settings, store, usage_of(store), ledger, events, clock),
-        jobs=jobs(home, settings, store, adapters, clock, events.tell, (ledger, held)),
+        jobs=jobs(home, settings, store, adapters, clock, events.tell, (ledger, held, keyring)),
+        evaluating=Evaluating(home.path, store, data),
         tuning=tuning(home, settings, store, models, adapters, data, clock, is_serving=True),
         promoting=Promoting(store, adapters, settings.server.environments),
         revisions=Revisions(store, changes, marking, events.tell, clock),

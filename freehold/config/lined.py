@@ -33,9 +33,9 @@ class Lined:
             place = place[:-1]
         field = ".".join(str(each) for each in where)
         told = f"{field}: {why}" if field else why
-        return UserError(
-            Code.FILE_INVALID, f"{self.path}, line {self.lines.get(place, 1)}: {told}", param=field
-        )
+        # What was sent rather than read has no lines.
+        line = f", line {self.lines.get(place, 1)}" if self.lines else ""
+        return UserError(Code.FILE_INVALID, f"{self.path}{line}: {told}", param=field)
 
 
 def read(path: Path) -> Lined:
@@ -74,6 +74,7 @@ def parsed(path: Path, text: bytes | str) -> Lined:
     if not isinstance(content, dict):
         raise made.refused("write fields as `name: value` lines.")
     made.content.update(content)
+    made.lines.setdefault((), 1)  # also of an empty file
     return made
 
 

@@ -30,6 +30,23 @@ def add_authorities(context: ssl.SSLContext, path: Path, setting: str) -> None:
         raise _unusable(path, setting, "no certificates in it")
 
 
+def of_gateway(certificate: str, client: str | None) -> ssl.SSLContext:
+    """A gateway of this machine by the file that it serves with, as its name is another; `client`
+    is the one that it made for whom it lets in from here."""
+    try:
+        context = ssl.create_default_context(cafile=certificate)
+        if client is not None:
+            context.load_cert_chain(client, password="")
+    except OSError:  # of which ssl.SSLError is one
+        raise UserError(
+            Code.CONFIG_INVALID,
+            f"{certificate} cannot be read: put back the certificate that the gateway serves with.",
+        ) from None
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
 def _unusable(path: Path, setting: str, why: str) -> UserError:
     return UserError(
         Code.CONFIG_INVALID,

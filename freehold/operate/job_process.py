@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from freehold.config.home import write_private
 from freehold.core.job import Job
 from freehold.engines.child import inherited
 
-LOG, _STDERR, _RECORD, _ASKED = "log.jsonl", "stderr.log", "process.json", "asked.json"
+LOG, RESULT, _STDERR, _RECORD = "log.jsonl", "result.json", "stderr.log", "process.json"
 _MOST_STDERR = 256 * 1024
 _SHOWN_STDERR = 4000
 _LINE_BYTES = 1024 * 1024
@@ -58,19 +59,28 @@ class JobProcess:
 
     @classmethod
     def start(
-        cls, home: Path, work: Path, job: Job, program: Sequence[str], threads: int | None
+        cls,
+        home: Path,
+        work: Path,
+        job: Job,
+        program: Sequence[str],
+        threads: int | None,
+        key: str | None = None,
     ) -> "JobProcess":
         """Raises `OSError`. `threads`: None lets it use all cores, and as much of them as others
-        do; with a number it gives way to everything else."""
+        do; with a number it gives way to everything else. `key` is what it asks models with,
+        which no file holds."""
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
         before, said_from = _record_of(work), _size(work / LOG)
-        told = {"kind": job.kind, "home": str(home), "work": str(work), "spec": dict(job.spec)}
-        write_private(work / _ASKED, json.dumps(told).encode())
+        spec = dict(job.spec) | ({} if key is None else {"key": key})
+        told = {"kind": job.kind, "home": str(home), "work": str(work), "spec": spec}
         with (
-            (work / _ASKED).open("rb") as asked,
+            _in_memory() as asked,
             _appended(work / LOG) as said,
             _appended(work / _STDERR) as errors,
         ):
+            asked.write(json.dumps(told).encode())
+            asked.seek(0)
             child = subprocess.Popen(
                 [sys.executable, *program], stdin=asked, stdout=said, stderr=errors,
                 env=_environment(threads), start_new_session=True,
@@ -248,10 +258,10 @@ def forgotten(work: Path) -> None:
 
 
 def tidied(work: Path) -> None:
-    """Only what it said is kept of a job that is done."""
+    """Only what it said and found is kept of a job that is done."""
     with contextlib.suppress(OSError):
         for path in work.iterdir():
-            if path.name in (LOG, _RECORD):
+            if path.name in (LOG, _RECORD, RESULT):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -281,6 +291,13 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def _in_memory() -> Any:
+    """A file without a name."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("asked"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _appended(path: Path) -> Any:

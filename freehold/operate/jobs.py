@@ -7,16 +7,19 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from freehold.config.home import write_private
 from freehold.config.schema import TuneSettings
 from freehold.core.acts import Acting, Via, acting_as
 from freehold.core.binding import Environment
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, FreeholdError, UserError
 from freehold.core.event import Happening, Kind
+from freehold.core.gate import Gate
 from freehold.core.ids import new_id
 from freehold.core.job import Job, JobKind, JobState
 from freehold.operate.booking import Book
@@ -42,7 +45,26 @@ _STARTS = 3  # without having come any further
 _MOST_LOG = 64 * 1024 * 1024
 PROGRAM = ("-m", "freehold.adapt.job")
 
-TakeIn = Callable[[Job, Mapping[str, Any], Path], dict[str, Any]]
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What is remembered of what a job made, and what it decided."""
+
+    told: Mapping[str, Any]
+    gate: Gate | None = None
+
+
+TakeIn = Callable[[Job, Mapping[str, Any], Path], Taken]
+
+
+class Lending(Protocol):
+    """Keys for jobs that ask models, for as long as they run."""
+
+    def lend(self, job: Job) -> str:
+        """A new one, in place of any before."""
+        ...
+
+    def take_back(self, job: Job) -> None: ...
 
 
 @dataclass(slots=True)
@@ -69,7 +91,8 @@ class _Running:
 class Jobs:
     """`by` names this gateway among others; `take_in` keeps what a job made, and says what is
     to be remembered of it; `tell` is told of ends; `book` puts down what they cost.
-    `threads`: what a job may use beside serving, or None where nothing is served."""
+    `threads`: what a job may use beside serving, or None where nothing is served; then nobody
+    has `keys`, and what asks models waits."""
 
     def __init__(
         self,
@@ -83,6 +106,7 @@ class Jobs:
         threads: int | None,
         book: Book,
         program: Sequence[str] = PROGRAM,
+        keys: Lending | None = None,
     ) -> None:
         self._home = home
         self._settings = settings
@@ -94,6 +118,7 @@ class Jobs:
         self._threads = threads
         self._book = book
         self._program = program
+        self._keys = keys
         self._running: dict[str, _Running] = {}
         self._wake = asyncio.Event()
         self._swept_at_s: float | None = None
@@ -108,8 +133,9 @@ class Jobs:
         name: str,
         spec: Mapping[str, Any],
         made_by: str,
+        files: Mapping[str, bytes] | None = None,
     ) -> Job:
-        """May block. `begin` it then."""
+        """May block. `begin` it then. `files` are for its work folder; it waits for them."""
         job = Job(
             id=new_id("job"),
             tenant_id=owner[0],
@@ -117,7 +143,7 @@ class Jobs:
             kind=kind,
             name=name,
             state=JobState.QUEUED,
-            spec=spec,
+            spec=spec if files is None else {**spec, "files": sorted(files)},
             progress={},
             result=None,
             error=None,
@@ -125,7 +151,21 @@ class Jobs:
             created_by=made_by,
         )
         self._store.add_job(job.tenant_id, job)
+        try:
+            self._lay(job, files or {})
+        except OSError as error:
+            self.cancel(owner, job.id)
+            raise UserError(
+                Code.DISK_FULL,
+                f"The work folder of {job.id} cannot be written ({error.strerror}): see the disk "
+                f"of {self._home}.",
+            ) from None
         return job
+
+    def _lay(self, job: Job, files: Mapping[str, bytes]) -> None:
+        for name, content in files.items():
+            self.work(job.id).mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private(self.work(job.id) / name, content)
 
     def begin(self) -> None:
         """Something changed: it is looked at now."""
@@ -180,7 +220,12 @@ class Jobs:
 
     async def finish(self, job: Job, on_look: Callable[[Job], None]) -> Job:
         """Does this job and no other, and returns it as it ended. Whoever stops waiting leaves
-        it queued, to be gone on with."""
+        it queued, to be gone on with. Raises `GATEWAY_NOT_RUNNING` for one that needs one."""
+        if not self._may_begin(job):
+            raise UserError(
+                Code.GATEWAY_NOT_RUNNING,
+                f"{job.id} asks models, and no gateway runs: `freehold up` goes on with it.",
+            )
         try:
             while True:
                 await asyncio.to_thread(self._look_after, only=job.id)
@@ -217,17 +262,25 @@ class Jobs:
     def _look_after(self, only: str | None = None) -> None:
         for each in list(self._running.values()):
             self._look_at(each)
-        if len(self._running) >= self._settings.at_once:
-            return
         for job in self._store.open_jobs(self._by, self._clock.wall_us()):
-            if len(self._running) >= self._settings.at_once:
-                return
-            if job.id not in self._running and only in (None, job.id) and self._is_here(job):
+            if job.id in self._running or only not in (None, job.id):
+                continue
+            if self._has_room(job.kind) and self._may_begin(job) and self._is_here(job):
                 self._begin(job)
+
+    def _has_room(self, kind: JobKind) -> bool:
+        """Each kind has places of its own: nobody waits for hours to evaluate what was trained."""
+        running = sum(each.job.kind is kind for each in self._running.values())
+        return running < self._settings.at_once
+
+    def _may_begin(self, job: Job) -> bool:
+        return self._keys is not None or job.kind is not JobKind.EVAL
 
     def _is_here(self, job: Job) -> bool:
         """Another gateway's data is on its own disk: a job waits for that, unless its files are
         here too. Where there are no others, what is gone is gone, which the job says."""
+        if "files" in job.spec:  # laid down after its row
+            return all((self.work(job.id) / name).exists() for name in job.spec["files"])
         if self._store.gateway is None:
             return True
         paths = [job.spec.get(name) for name in ("train", "held_out")]
@@ -257,7 +310,11 @@ class Jobs:
     def _started(self, job: Job, work: Path) -> JobProcess | None:
         try:
             self._check_room(work)
-            return JobProcess.start(self._home, work, job, self._program, self._threads)
+            key = None
+            if self._keys is not None and job.kind is JobKind.EVAL:
+                with _as_gateway():
+                    key = self._keys.lend(job)
+            return JobProcess.start(self._home, work, job, self._program, self._threads, key)
         except OSError as error:
             why = f"It cannot be started ({error.strerror}): see the disk of {work}."
             self._close(job, JobState.FAILED, error=_told(Code.DISK_FULL, why))
@@ -342,7 +399,7 @@ class Jobs:
                 Code.DISK_FULL,
                 f"The disk of {folder} has {free / 1e6:,.0f} MB left, and "
                 f"{self._settings.keep_free_mb:,} MB are to stay free (tune.keep_free_mb): make "
-                "room, and go on with `freehold tune resume`.",
+                "room, and resume the job.",
             )
 
     def _ask_to_end(self, each: _Running, state: JobState, error: dict[str, Any] | None) -> None:
@@ -379,7 +436,7 @@ class Jobs:
             written_down(process.work, words)
         times = f"was killed {process.starts} times, as happens where memory is short"
         how = times if was_killed else f"broke ({status})"
-        why = f"Its process {how}: see `freehold tune logs {job.id}`."
+        why = f"Its process {how}: see `freehold {job.kind} logs {job.id}`."
         self._close(job, JobState.FAILED, error=_told(Code.INTERNAL, why))
 
     def _end(self, job: Job, work: Path, said: Said, each: _Running | None) -> None:
@@ -389,7 +446,7 @@ class Jobs:
             return
         result = said.result or {}
         try:
-            with acting_as(Acting("freehold", Via.GATEWAY)):
+            with _as_gateway():
                 kept = self._take_in(job, result, work)
         except UserError as error:
             self._close(job, JobState.FAILED, error=_told(error.code, error.message))
@@ -397,11 +454,12 @@ class Jobs:
         except OSError as error:
             why = (
                 f"What it made cannot be kept ({error.strerror}): see the disk of {self._home}, "
-                f"then take it in with `freehold tune resume {job.id}`."
+                f"then take it in with `freehold {job.kind} resume {job.id}`."
             )
             self._close(job, JobState.FAILED, error=_told(Code.DISK_FULL, why))
             return
-        if self._close(job, JobState.DONE, result={**result, **kept}):
+        told = {**result, **kept.told}
+        if self._close(job, JobState.DONE, result=told, gate=kept.gate):
             tidied(work)
 
     def _close(
@@ -411,11 +469,18 @@ class Jobs:
         *,
         result: dict[str, Any] | None = None,
         error: dict[str, Any] | None = None,
+        gate: Gate | None = None,
     ) -> bool:
         at_us = self._clock.wall_us()
-        seconds, run = ran(self.work(job.id))
-        self._book(job, state, seconds, run)
-        if not self._store.end_job(*_key(job), self._by, state, at_us, result, error):
+        if job.kind is not JobKind.EVAL:  # which waits, while what it asks has its own price
+            seconds, run = ran(self.work(job.id))
+            self._book(job, state, seconds, run)
+        if self._keys is not None and job.kind is JobKind.EVAL:
+            with _as_gateway():
+                self._keys.take_back(job)
+        with nullcontext() if gate is None else _as_gateway():  # who decides leaves a record
+            is_ended = self._store.end_job(*_key(job), self._by, state, at_us, result, error, gate)
+        if not is_ended:
             return False
         if state is not JobState.CANCELLED:
             self._tell(_happening(job, state, error))
@@ -432,6 +497,10 @@ class Jobs:
             each.process.keep()
         self._store.put_job_back(*_key(each.job), self._by)
         self._running.pop(each.job.id, None)
+
+
+def _as_gateway() -> AbstractContextManager[Acting]:
+    return acting_as(Acting("freehold", Via.GATEWAY))
 
 
 def _there(job: Job | None, job_id: str) -> Job:

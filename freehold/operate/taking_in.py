@@ -1,4 +1,5 @@
-"""What becomes of a job's result: an adapter is taken in as if somebody had added it."""
+"""What becomes of a job's result: an adapter is taken in as if somebody had added it, and what
+an evaluation found decides."""
 
 import json
 from collections.abc import Mapping
@@ -10,17 +11,21 @@ from freehold.config.home import write_private
 from freehold.core.errors import Code, UserError
 from freehold.core.job import Job, JobKind
 from freehold.core.manifest import MANIFEST, as_plain, manifest_of
+from freehold.operate.jobs import TakeIn, Taken
 
 
 class TakingIn:
-    def __init__(self, home: Path, adapters: Adapters) -> None:
+    """`decided` makes the gate of an evaluation."""
+
+    def __init__(self, home: Path, adapters: Adapters, decided: TakeIn) -> None:
         self._home = home
         self._adapters = adapters
+        self._decided = decided
 
-    def __call__(self, job: Job, result: Mapping[str, Any], work: Path) -> dict[str, Any]:
+    def __call__(self, job: Job, result: Mapping[str, Any], work: Path) -> Taken:
         """Raises `UserError`; then nothing is kept of it."""
-        if job.kind is not JobKind.TUNE:
-            return {}
+        if job.kind is JobKind.EVAL:
+            return self._decided(job, result, work)
         manifest = manifest_of(result.get("manifest"))
         folder = _inside(work, result.get("folder"))
         write_private(folder / MANIFEST, json.dumps(as_plain(manifest)).encode())
@@ -30,7 +35,7 @@ class TakingIn:
             added = self._adapters.add(job.tenant_id, job.environment, wanted)
         finally:
             unstage(self._home, ticket)
-        return {"adapter": added.name, "adapter_digest": added.digest}
+        return Taken({"adapter": added.name, "adapter_digest": added.digest})
 
 
 def _inside(work: Path, named: object) -> Path:

@@ -236,12 +236,17 @@ def shown_audit(records: Sequence[AuditRecord], subjects: Subjects) -> list[dict
 
 
 async def body_of(
-    gateway: Gateway, scope: Scope, receive: Receive, principal: Principal, key: str
+    gateway: Gateway,
+    scope: Scope,
+    receive: Receive,
+    principal: Principal,
+    key: str,
+    most: int = MAX_BODY_BYTES,
 ) -> bytes:
     """A whole body, from who may still send it once it is there."""
     from freehold.serve import admission  # commands on a home at rest use the rest of this file
 
-    raw = await read_body(scope, receive, MAX_BODY_BYTES, gateway.room)
+    raw = await read_body(scope, receive, most, gateway.room)
     gateway.room.give_back(len(raw))
     now = await admission.still(gateway, scope, principal, key)
     if now.is_stepped_down:

@@ -50,6 +50,10 @@ class JobsQuery(OwnQuery):
     before: Annotated[str | None, Field(max_length=64)] = None
 
 
+class JobsOfKindQuery(JobsQuery):
+    kind: JobKind | None = None
+
+
 class LogQuery(OwnQuery):
     """So many of the last lines."""
 
@@ -63,10 +67,10 @@ class JobsAdmin:
     async def listing(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        asked = query(JobsQuery, scope)
+        asked = query(JobsOfKindQuery, scope)
         place = self._owner(scope, principal, asked)
         found = await asyncio.to_thread(
-            self._gateway.store.jobs, *place, asked.limit + 1, asked.before
+            self._gateway.store.jobs, *place, asked.limit + 1, asked.before, asked.kind
         )
         data = [shown_job(each) for each in found[: asked.limit]]
         await reply_json(send, {"data": data, "has_more": len(found) > asked.limit})
@@ -110,7 +114,7 @@ class JobsAdmin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         place = self._owner(scope, principal, query(OwnQuery, scope))
-        job = await asyncio.to_thread(self._gateway.jobs.cancel, place, _named(scope))
+        job = await asyncio.to_thread(self._gateway.jobs.cancel, place, job_named(scope))
         self._gateway.jobs.begin()
         await reply_json(send, shown_job(job))
 
@@ -118,18 +122,18 @@ class JobsAdmin:
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
         place = self._owner(scope, principal, query(OwnQuery, scope))
-        job = await asyncio.to_thread(self._gateway.jobs.resume, place, _named(scope))
+        job = await asyncio.to_thread(self._gateway.jobs.resume, place, job_named(scope))
         self._gateway.jobs.begin()
         await reply_json(send, shown_job(job))
 
     async def _found(self, place: Owner, scope: Scope) -> Job:
-        return await asyncio.to_thread(self._gateway.jobs.get, place, _named(scope))
+        return await asyncio.to_thread(self._gateway.jobs.get, place, job_named(scope))
 
     def _owner(self, scope: Scope, principal: Principal, asked: OwnQuery | NewJob) -> Owner:
         return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
 
 
-def _named(scope: Scope) -> str:
+def job_named(scope: Scope) -> str:
     found: str = scope["path_params"]["job"]
     return found
 

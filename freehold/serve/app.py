@@ -24,6 +24,7 @@ from freehold.serve.admin_backups import BackupsAdmin
 from freehold.serve.admin_content import ContentAdmin
 from freehold.serve.admin_datasets import DatasetAdmin
 from freehold.serve.admin_decisions import DecisionsAdmin
+from freehold.serve.admin_evaluations import EvaluationsAdmin
 from freehold.serve.admin_events import EventsAdmin
 from freehold.serve.admin_jobs import JobsAdmin
 from freehold.serve.admin_keys import KeysAdmin
@@ -99,6 +100,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
     promotions = PromotionsAdmin(gateway)
     decisions, jobs = DecisionsAdmin(gateway), JobsAdmin(gateway)
     datasets, lineage = DatasetAdmin(gateway), LineageAdmin(gateway)
+    evaluations = EvaluationsAdmin(gateway)
     document = Document()
     infer, see = Action.INFER, Action.LIST_MODELS
     return [
@@ -234,6 +236,10 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("POST", "/admin/v1/promotions", Action.PROMOTE, promotions.promote),
         Operation("GET", "/admin/v1/promotions/{promotion}", Action.READ_ROUTES, promotions.get),
         Operation("POST", "/admin/v1/rollbacks", Action.PROMOTE, promotions.roll_back),
+        Operation("POST", "/admin/v1/evaluations", Action.CHANGE_JOBS, evaluations.start),
+        Operation("GET", "/admin/v1/evaluations/{job}", Action.READ_JOBS, evaluations.get),
+        Operation("GET", "/admin/v1/gates", Action.READ_JOBS, evaluations.gates),
+        Operation("GET", "/admin/v1/gates/{gate}", Action.READ_JOBS, evaluations.gate),
     ]
 
 

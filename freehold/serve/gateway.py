@@ -124,6 +124,7 @@ class Jobs(Protocol):
         name: str,
         spec: Mapping[str, Any],
         made_by: str,
+        files: Mapping[str, bytes] | None = None,
     ) -> Job: ...
 
     def begin(self) -> None:
@@ -173,6 +174,34 @@ class Prepared(Protocol):
     def plain(self) -> dict[str, Any]: ...
 
 
+class Evaluation(Protocol):
+    """One that may be begun: `aliases` are what it asks, `files` are for its work folder."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def spec(self) -> Mapping[str, Any]: ...
+
+    @property
+    def aliases(self) -> frozenset[str]: ...
+
+    @property
+    def files(self) -> Mapping[str, bytes]: ...
+
+
+class Evaluating(Protocol):
+    """May block."""
+
+    def prepare(self, owner: tuple[str, Environment], asked: Mapping[str, Any]) -> Evaluation:
+        """Raises `UserError` for what cannot be evaluated, or says nothing."""
+        ...
+
+    def result(self, job: Job) -> dict[str, Any] | None:
+        """With all answers; None where it is not there."""
+        ...
+
+
 class Tuning(Protocol):
     def prepare(self, owner: tuple[str, Environment], asked: Mapping[str, Any]) -> Prepared:
         """May block. Raises `UserError` for what cannot be trained, or takes more than it
@@ -212,6 +241,7 @@ class Gateway:
     tuning: Tuning
     promoting: Promoting
     revisions: Revisions
+    evaluating: Evaluating
     events: Events
     notices: Notices
     peers: Peers

@@ -18,8 +18,9 @@ from freehold.serve.admin_decisions import (
     FitRequest,
     NewDecision,
 )
+from freehold.serve.admin_evaluations import GatesQuery, NewEvaluation
 from freehold.serve.admin_events import EventsQuery
-from freehold.serve.admin_jobs import JobsQuery, LogQuery, NewJob
+from freehold.serve.admin_jobs import JobsOfKindQuery, LogQuery, NewJob
 from freehold.serve.admin_keys import KeyChange, KeyRotation, NewKey
 from freehold.serve.admin_limits import NewLimit
 from freehold.serve.admin_lineage import LineageQuery
@@ -531,7 +532,7 @@ _OTHERS = [
     _Entry(
         "get", "/admin/v1/jobs", "list_jobs", "administration",
         "Work beside the gateway, newest first", replies.JobList, _WITH_QUERY | _OWNED,
-        query=JobsQuery,
+        query=JobsOfKindQuery,
     ),
     _Entry(
         "post", "/admin/v1/jobs", "start_job", "administration",
@@ -581,6 +582,25 @@ _OTHERS = [
         "post", "/admin/v1/rollbacks", "roll_back", "administration",
         "Let an alias lead to what it led to before", promotion_replies.Promotion,
         _WITH_BODY | _OWNED | {Code.CONFLICT}, NewRollback,
+    ),
+    _Entry(
+        "post", "/admin/v1/evaluations", "start_evaluation", "administration",
+        "Ask a route the questions of a suite, and decide whether it may serve", replies.Job,
+        _WITH_BODY | _OWNED | {Code.FILE_INVALID, Code.DISK_FULL}, NewEvaluation, status=201,
+    ),
+    _Entry(
+        "get", "/admin/v1/evaluations/{job}", "get_evaluation", "administration",
+        "An evaluation with all that it found", replies.Evaluation, _WITH_QUERY | _OWNED,
+        query=OwnQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/gates", "list_gates", "administration",
+        "What evaluations of an environment decided, newest first", replies.GateList,
+        _WITH_QUERY | _OWNED, query=GatesQuery,
+    ),
+    _Entry(
+        "get", "/admin/v1/gates/{gate}", "get_gate", "administration",
+        "A gate, verdict by verdict", replies.Gate, _WITH_QUERY | _OWNED, query=OwnQuery,
     ),
 ]  # fmt: skip
 

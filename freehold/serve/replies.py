@@ -896,6 +896,46 @@ class JobList(BaseModel):
     has_more: Annotated[bool, Field(description="Ask again `before` the last id.")]
 
 
+class Evaluation(BaseModel):
+    """`result` is all that was found, with the answers: null before the job's end, or where
+    another gateway has it. docs/adapt/eval.md says what its figures mean."""
+
+    job: Job
+    result: dict[str, Any] | None
+
+
+class GateVerdict(BaseModel):
+    name: str
+    needed: str
+    found: str
+    passed: bool
+
+
+class Gate(BaseModel):
+    """What an evaluation decided of a revision: a base with an adapter, or by itself."""
+
+    id: str
+    tenant: str
+    environment: Annotated[Environment, Field(description="Where it was evaluated.")]
+    base_digest: str
+    adapter_digest: str | None
+    suite_name: str
+    suite_digest: str
+    incumbent_digest: Annotated[
+        str | None, Field(description="Of the adapter, or else the base, it was held against.")
+    ]
+    passed: bool
+    verdicts: list[GateVerdict]
+    job: str | None
+    made_at: datetime
+    made_by: str
+
+
+class GateList(BaseModel):
+    data: list[Gate]
+    has_more: Annotated[bool, Field(description="Ask again `before` the last id.")]
+
+
 class JobEstimate(BaseModel):
     """What it will take, about; `cost` in millionths of the currency, null where nobody knows
     what the machine costs. The rest is what was chosen."""

@@ -31,13 +31,17 @@ class GateTable(AuditTable):
         limit: int,
         before: str | None = None,
         adapter_digest: str | None = None,
+        environment: Environment | None = None,
     ) -> Sequence[Gate]:
-        """Of all environments, the newest first; `before` is the last one that was seen."""
+        """The newest first, of all environments unless one is named; `before` is the last one
+        that was seen."""
         wanted: list[ColumnElement[bool]] = []
         if before is not None:
             wanted.append(gates.c.id < before)
         if adapter_digest is not None:
             wanted.append(gates.c.adapter_digest == adapter_digest)
+        if environment is not None:
+            wanted.append(gates.c.environment == environment)
         return self._gates(tenant_id, limit, *wanted)
 
     def gate_of(self, tenant_id: str, base_digest: str, adapter_digest: str | None) -> Gate | None:

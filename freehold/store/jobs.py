@@ -10,9 +10,11 @@ from freehold.core.acts import Act, Change
 from freehold.core.audit import stream_of
 from freehold.core.binding import Environment
 from freehold.core.errors import Code, UserError
+from freehold.core.gate import Gate
 from freehold.core.job import Job, JobKind, JobState
 from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
+from freehold.store.gates import add_gate_in
 from freehold.store.tables import jobs
 
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
@@ -38,10 +40,17 @@ class JobTable(AuditTable):
             changing.note(_change(Act.JOB_START, new, "kind", "spec"))
 
     def jobs(
-        self, tenant_id: str, environment: Environment, limit: int, before: str | None = None
+        self,
+        tenant_id: str,
+        environment: Environment,
+        limit: int,
+        before: str | None = None,
+        kind: JobKind | None = None,
     ) -> Sequence[Job]:
         """The newest first; `before` is the last one that was seen."""
         mine = (jobs.c.tenant_id == tenant_id) & (jobs.c.environment == environment)
+        if kind is not None:
+            mine &= jobs.c.kind == kind
         if before is not None:
             mine &= jobs.c.id < before
         wanted = select(jobs).where(mine).order_by(jobs.c.id.desc()).limit(limit)
@@ -148,8 +157,10 @@ class JobTable(AuditTable):
         at_us: int,
         result: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
+        gate: Gate | None = None,
     ) -> bool:
-        """False where it was not for `by` to end."""
+        """False where it was not for `by` to end. `gate` is what it decided: both are kept, or
+        neither is."""
         values = {
             "state": state,
             "ended_at_us": at_us,
@@ -158,7 +169,16 @@ class JobTable(AuditTable):
             "held_by": None,
             "held_until_us": None,
         }
-        return self._let_go(tenant_id, job_id, by, values)
+        if gate is None:
+            return self._let_go(tenant_id, job_id, by, values)
+        this = _this(tenant_id, job_id) & _held(by)
+        with self._changing(tenant_id) as changing:
+            ended = changing.connection.execute(update(jobs).where(this).values(**values))
+            if ended.rowcount:
+                add_gate_in(changing, tenant_id, gate)
+            else:
+                changing.note(None)
+            return bool(ended.rowcount)
 
     def put_job_back(self, tenant_id: str, job_id: str, by: str) -> bool:
         """Queued again: whoever takes it next goes on from its last checkpoint."""

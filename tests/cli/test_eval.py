@@ -43,7 +43,7 @@ def _suite(folder: Path, text: str) -> str:
 def test_the_answers_of_a_route_are_checked_and_what_they_cost_is_told(
     online: Run, tmp_path: Path
 ) -> None:
-    ended = online("eval", "tiny", "--data", str(_data(tmp_path, 40, wrong=10)))
+    ended = online("eval", "tiny", "--here", "--data", str(_data(tmp_path, 40, wrong=10)))
     assert ended.exit_code == 0, ended.output
     assert "On tickets, tiny passes 75.0 % of 40 examples (59.8 to 85.8 %)." in ended.stdout
     assert "Held-out loss of tiny: not available." in ended.stdout
@@ -54,13 +54,13 @@ def test_machines_get_all_of_it_and_may_hold_the_next_one_to_it(
     online: Run, tmp_path: Path
 ) -> None:
     data, before = _data(tmp_path, 32), tmp_path / "before.json"
-    first = online("eval", "tiny", "--data", str(data), "--json")
+    first = online("eval", "tiny", "--here", "--data", str(data), "--json")
     assert first.exit_code == 0, first.output
     before.write_text(first.stdout)
     found = json.loads(first.stdout)
     assert found["measures"][0]["candidate"]["passed"] == len(found["examples"]) == 32
     assert found["cost"] is not None
-    again = online("eval", "tiny", "--data", str(data), "--passed-before", str(before))
+    again = online("eval", "tiny", "--here", "--data", str(data), "--passed-before", str(before))
     assert again.exit_code == 0
     assert "Must pass: all 32 pass." in again.stdout
 
@@ -72,10 +72,10 @@ def test_it_ends_with_one_when_what_must_pass_does_not(online: Run, tmp_path: Pa
         "  - {id: sum, ask: '2 + 2? [[say 5]]', expected: '4', must_pass: true}\n"
         "  - {id: agrees, ask: 'yes? [[say yes]]', expected: 'yes', must_pass: true}\n",
     )
-    refused = online("eval", "tiny", "--suite", suite)
+    refused = online("eval", "tiny", "--here", "--suite", suite)
     assert refused.exit_code == 1
     assert "2 examples and should have 30" in refused.stderr
-    ended = online("eval", "tiny", "--suite", suite, "--few")
+    ended = online("eval", "tiny", "--here", "--suite", suite, "--few")
     assert ended.exit_code == 1
     assert "Must pass: 1 fail. sum" in ended.stdout
     assert "2 examples and should have 30" in ended.stdout, "it is said all the same"
@@ -97,7 +97,7 @@ def test_a_dataset_is_evaluated_by_what_it_holds_out_and_what_its_report_suspect
     added = online("data", "add", str(file), "--name", "held", *said, "--json")
     assert added.exit_code == 0, added.output
     told = json.loads(added.stdout)
-    ended = online("eval", "tiny", "--data", "held@1", "--few", "--json")
+    ended = online("eval", "tiny", "--here", "--data", "held@1", "--few", "--json")
     assert ended.exit_code == 0, ended.output
     found = json.loads(ended.stdout)
     assert found["suite"]["name"] == "held@1"
@@ -109,11 +109,11 @@ def test_a_dataset_is_evaluated_by_what_it_holds_out_and_what_its_report_suspect
     folder = next((served.home / "data").glob(f"*/*/{told['digest'].removeprefix('sha256:')}"))
     with (folder / "held_out.jsonl").open("a") as out:
         out.write(json.dumps(example) + "\n")
-    changed = online("eval", "tiny", "--data", "held@1", "--few")
+    changed = online("eval", "tiny", "--here", "--data", "held@1", "--few")
     assert changed.exit_code == 1
     assert "missing or were changed" in changed.stderr
     assert online("data", "rm", "held@1").exit_code == 0
-    gone = online("eval", "tiny", "--data", "held@1", "--few")
+    gone = online("eval", "tiny", "--here", "--data", "held@1", "--few")
     assert "There is no dataset 'held@1'" in gone.stderr
 
 
@@ -134,14 +134,14 @@ def test_what_cannot_be_evaluated_ends_in_a_sentence(
     online: Run, tmp_path: Path, words: tuple[str, ...], told: str
 ) -> None:
     data = str(_data(tmp_path, 30))
-    ended = online("eval", "tiny", *(data if word == "DATA" else word for word in words))
+    ended = online("eval", "tiny", "--here", *(data if word == "DATA" else word for word in words))
     assert ended.exit_code == 1, ended.output
     assert told in ended.stderr
     assert ended.stderr.count("\n") <= 2
 
 
 def test_without_a_gateway_nothing_is_evaluated(offline: Run, tmp_path: Path) -> None:
-    ended = offline("eval", "tiny", "--data", str(_data(tmp_path, 30)))
+    ended = offline("eval", "tiny", "--here", "--data", str(_data(tmp_path, 30)))
     assert ended.exit_code == 1
     assert "freehold up" in ended.stderr
 
@@ -150,7 +150,7 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was(
     served: Installation, online: Run, tmp_path: Path
 ) -> None:
     data = str(_data(tmp_path, 60, slow=" [[slow 0.05]]"))
-    command = [sys.executable, "-m", "freehold.cli.main", "eval", "tiny", "--data", data]
+    command = [sys.executable, "-m", "freehold.cli.main", "eval", "tiny", "--here", "--data", data]
     killed = subprocess.Popen(
         command, env=environment_of(served.home), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
@@ -158,7 +158,7 @@ def test_an_evaluation_that_was_killed_goes_on_where_it_was(
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert found
-    ended = online("eval", "tiny", "--data", data)
+    ended = online("eval", "tiny", "--here", "--data", data)
     assert ended.exit_code == 0, ended.output
     assert re.search(r"Going on with [\d,]+ answers", ended.stderr)
     assert "100.0 % of 60 examples" in ended.stdout
@@ -193,7 +193,7 @@ def hostile(online: Run, tmp_path: Path) -> dict[str, Any]:
         f"canaries: [{{before: '{_HOSTILE} [[say 5550199222]]', secret: 555-0199-222}}]\n",
     )
     file = tmp_path / "page.html"
-    ended = online("eval", "tiny", "--suite", suite, "--html", str(file), "--json")
+    ended = online("eval", "tiny", "--here", "--suite", suite, "--html", str(file), "--json")
     assert ended.exit_code == 0, ended.output
     found: dict[str, Any] = json.loads(ended.stdout)
     assert file.read_text() == page(found)

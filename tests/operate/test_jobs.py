@@ -21,7 +21,7 @@ from freehold.core.job import Job, JobKind, JobState
 from freehold.core.limit import Limit, Measure, Period, window
 from freehold.operate.booking import BookingAtRest
 from freehold.operate.job_process import ran
-from freehold.operate.jobs import Jobs
+from freehold.operate.jobs import Jobs, Taken
 from freehold.store.sql import SqlStore
 from tests.databases import stock
 from tests.operate.counting import PROGRAM
@@ -51,13 +51,13 @@ class Desk:
         self.started.append(made)
         return made
 
-    def _take_in(self, job: Job, result: Mapping[str, Any], work: Path) -> dict[str, Any]:
+    def _take_in(self, job: Job, result: Mapping[str, Any], work: Path) -> Taken:
         assert (work / str(result["folder"])).is_dir()
         if self.disk_error is not None:
             error, self.disk_error = self.disk_error, None
             raise error
         self.taken_in.append(result)
-        return {"adapter": job.name}
+        return Taken({"adapter": job.name})
 
     def _book(self, job: Job, state: JobState, seconds: float, run: int) -> None:
         self.booked.append((job.id, state))

@@ -16,6 +16,7 @@ from freehold.core.clock import SystemClock
 from freehold.core.errors import Code, UserError
 from freehold.core.job import Job, JobKind
 from freehold.core.peft import RankLimit
+from freehold.operate.jobs import Taken
 from freehold.operate.taking_in import TakingIn
 from freehold.store.sql import SqlStore
 from tests.catalog.making import decoder_bytes, peft_folder, write
@@ -39,11 +40,14 @@ class Shelf:
         )
         self.work = home / "jobs" / "job_1"
         self.work.mkdir(parents=True)
-        self._take_in = TakingIn(home, self.adapters)
+        self._take_in = TakingIn(home, self.adapters, self._decided)
 
     def take_in(self, job: Job = _JOB, **result: Any) -> Mapping[str, Any]:
         made = {"folder": "adapter", "manifest": {"base_digest": DIGEST}, **result}
-        return self._take_in(job, made, self.work)
+        return self._take_in(job, made, self.work).told
+
+    def _decided(self, job: Job, result: Mapping[str, Any], work: Path) -> Taken:
+        return Taken({"decided": job.id})
 
 
 @pytest.fixture
@@ -87,6 +91,7 @@ def test_what_is_not_what_it_says_is_not_taken_in(
     assert shelf.adapters.page("ten_a", Environment.DEV, 10) == []
 
 
-def test_an_evaluation_leaves_nothing_to_take_in(shelf: Shelf) -> None:
-    assert shelf.take_in(dataclasses.replace(_JOB, kind=JobKind.EVAL)) == {}
+def test_an_evaluation_is_decided_and_leaves_no_adapter(shelf: Shelf) -> None:
+    told = shelf.take_in(dataclasses.replace(_JOB, kind=JobKind.EVAL))
+    assert told == {"decided": _JOB.id}
     assert shelf.adapters.page("ten_a", Environment.DEV, 10) == []

@@ -29,6 +29,7 @@ from tests.store.making import a_job
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _PERMIT = "permit (principal, action, resource);"
+_SUITE = {"examples": [{"ask": "2 + 2?", "expected": "4"}], "least": 1}
 _ENVIRONMENT, _STAGING, _TENANT = "{tenant}/dev", "{tenant}/staging", "{tenant}"
 # Each operation that changes something: path and body with which it succeeds, and what it
 # leaves: the acts, the stream, and the fields of the last act.
@@ -144,6 +145,10 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
     ),
     ("POST", "/admin/v1/jobs"): (
         "/admin/v1/jobs", {"dataset": "kept", "base": "fake-model"}, ["job.start"],
+        _ENVIRONMENT, ["kind", "spec"],
+    ),
+    ("POST", "/admin/v1/evaluations"): (
+        "/admin/v1/evaluations", {"route": "fake-model", "suite": _SUITE}, ["job.start"],
         _ENVIRONMENT, ["kind", "spec"],
     ),
     ("POST", "/admin/v1/jobs/{job}/cancel"): (

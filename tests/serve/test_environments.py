@@ -12,6 +12,7 @@ import pytest_asyncio
 from freehold.catalog.adapters import stage
 from freehold.core.binding import Environment, Scope
 from freehold.core.ids import new_id
+from freehold.core.job import JobKind
 from freehold.core.limit import Limit, Measure, Period
 from freehold.secure.keys import KeyRequest
 from freehold.serve import app
@@ -19,7 +20,7 @@ from tests.adapt.making import laid
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
-from tests.store.making import a_job, a_promotion, a_route
+from tests.store.making import a_gate, a_job, a_promotion, a_route
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -78,6 +79,12 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
         "/admin/v1/promotions", {"alias": "up", "source": "dev", "force": "tried elsewhere"},
     ),
     ("POST", "/admin/v1/rollbacks"): ("/admin/v1/rollbacks", {"alias": "up"}),
+    ("POST", "/admin/v1/evaluations"): (
+        "/admin/v1/evaluations", {"route": "bot-{env}", "suite": {"must_answer": ["Well?"]}},
+    ),
+    ("GET", "/admin/v1/evaluations/{job}"): ("/admin/v1/evaluations/{job}", None),
+    ("GET", "/admin/v1/gates"): ("/admin/v1/gates", None),
+    ("GET", "/admin/v1/gates/{gate}"): ("/admin/v1/gates/{gate}", None),
     ("GET", "/admin/v1/limits"): ("/admin/v1/limits", None),
     ("POST", "/admin/v1/limits"): ("/admin/v1/limits", {"measure": "concurrency", "amount": 99}),
     ("DELETE", "/admin/v1/limits/{limit_id}"): ("/admin/v1/limits/{limit}", None),
@@ -158,11 +165,19 @@ class Worlds:
         if "{limit}" in path:
             path = path.replace("{limit}", self._limit(environment))
         if "{job}" in path:
-            path = path.replace("{job}", self._job(environment, is_over="resume" in path))
+            kind = JobKind.EVAL if "evaluations" in path else JobKind.TUNE
+            job = self._job(environment, kind, is_over="resume" in path)
+            path = path.replace("{job}", job)
+        if "{gate}" in path:
+            gate = a_gate(new_id("gat"), self.world.tenant_id, environment=environment)
+            self.world.gateway.store.add_gate(self.world.tenant_id, gate)
+            path = path.replace("{gate}", gate.id)
         if body is None:
             mark = "&" if "?" in path else "?"
             return await self.ask(key, operation[0], f"{path}{mark}environment={environment}")
-        if "dataset" in body:
+        if "route" in body:
+            body = body | {"route": f"bot-{environment}"}
+        elif "dataset" in body:
             body = body | {"dataset": f"of-{environment}"}
         elif "origin" in body:
             body = body | {"upload": laid(self.world.home.path), "name": spare}
@@ -179,9 +194,9 @@ class Worlds:
         )  # fmt: skip
         return self.world.gateway.store.set_limit(self.world.tenant_id, most).id
 
-    def _job(self, environment: Environment, *, is_over: bool) -> str:
+    def _job(self, environment: Environment, kind: JobKind, *, is_over: bool) -> str:
         store, tenant_id = self.world.gateway.store, self.world.tenant_id
-        job = a_job(new_id("job"), tenant_id, environment=environment)
+        job = a_job(new_id("job"), tenant_id, environment=environment, kind=kind)
         store.add_job(tenant_id, job)
         if is_over:
             store.cancel_job(tenant_id, environment, job.id, 9)

@@ -25,7 +25,7 @@ from freehold.serve import app
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
-from tests.store.making import a_dataset, a_decision, a_job, a_promotion, a_route
+from tests.store.making import a_dataset, a_decision, a_gate, a_job, a_promotion, a_route
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -37,6 +37,7 @@ _MESSAGES = [{"role": "user", "content": "x"}]
 # What each operation can be asked about, by the kind of thing; {} is its name. `tenant` is
 # named in each that takes one.
 _OWNED = "?tenant={}"
+_SUITE = {"must_answer": ["How are you?"]}
 _ISSUER = "https://login.example"
 _PERMIT = "permit (principal, action, resource);"
 _TABLE: dict[tuple[str, str], dict[str, Request]] = {
@@ -125,6 +126,22 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("POST", "/admin/v1/rollbacks"): {
         "alias": ("/admin/v1/rollbacks", {"alias": "{}"}),
         "tenant": ("/admin/v1/rollbacks", {"alias": "x", "tenant": "{}"}),
+    },
+    ("POST", "/admin/v1/evaluations"): {
+        "alias": ("/admin/v1/evaluations", {"route": "{}", "suite": _SUITE}),
+        "dataset": ("/admin/v1/evaluations", {"route": "own-bot", "dataset": "{}"}),
+        "tenant": ("/admin/v1/evaluations", {"route": "x", "suite": _SUITE, "tenant": "{}"}),
+    },
+    ("GET", "/admin/v1/evaluations/{job}"): {
+        "job": ("/admin/v1/evaluations/{}", None),
+        "tenant": ("/admin/v1/evaluations/job_x" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/gates"): {
+        "digest": ("/admin/v1/gates?adapter={}", None),
+        "tenant": ("/admin/v1/gates" + _OWNED, None),
+    },
+    ("GET", "/admin/v1/gates/{gate}"): {
+        "gate": ("/admin/v1/gates/{}", None), "tenant": ("/admin/v1/gates/gat_x" + _OWNED, None),
     },
     ("GET", "/admin/v1/tenants"): {},
     ("POST", "/admin/v1/tenants"): {"tenant": ("/admin/v1/tenants", {"name": "{}"})},
@@ -361,6 +378,7 @@ _THEIR_SESSION = Session(
 
 _THEIR_PROMOTION = "pro_" + "7" * 26
 _THEIR_DECISION, _THEIR_JOB = "dec_" + "7" * 26, "job_" + "7" * 26
+_THEIR_GATE = "gat_" + "7" * 26
 _THEIR_DATASET = a_dataset(_THEIRS, "secret-data", id="dat_" + "7" * 26)
 
 
@@ -379,7 +397,7 @@ class House:
             "tenant id": "ten_absent", "limit": "lim_" + "0" * 26,
             "policy": "absent-rule", "request": "req_" + "0" * 26,
             "person": "per_" + "a" * 26, "session": "ses_" + "0" * 26, "group": "absent-team",
-            "decision": "dec_" + "0" * 26, "job": "job_" + "0" * 26,
+            "decision": "dec_" + "0" * 26, "job": "job_" + "0" * 26, "gate": "gat_" + "0" * 26,
             "promotion": "pro_" + "0" * 26,
             "dataset": "dat_" + "0" * 26, "dataset digest": f"sha256:{'0' * 64}",
         }  # fmt: skip
@@ -402,7 +420,7 @@ class House:
         return repr([
             store.tenant(_THEIRS), store.keys(_THEIRS), store.records(_THEIRS, 100),
             store.policies(_THEIRS), store.limits(_THEIRS), store.sessions(_THEIRS, 1),
-            store.decisions(_THEIRS),
+            store.decisions(_THEIRS), store.gates(_THEIRS, 100),
             *(store.promotions(_THEIRS, each, 100) for each in Environment),
             *(store.jobs(_THEIRS, each, 100) for each in Environment),
             *(store.role_grants(_THEIRS, each) for each in Environment),
@@ -430,6 +448,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         world.gateway.store.add_job(_THEIRS, a_job(_THEIR_JOB, _THEIRS))
         moved = a_promotion(_THEIR_PROMOTION, _THEIRS, alias="promoted")
         world.gateway.store.promote(_THEIRS, moved, a_route(_THEIRS, "promoted"))
+        world.gateway.store.add_gate(_THEIRS, a_gate(_THEIR_GATE, _THEIRS))
         await world.gateway.access.refresh()
         mine, theirs = _key(world, "ten_mine", "my-key"), _key(world, _THEIRS, "secret-key")
         headers = {"authorization": f"Bearer {theirs}"}
@@ -454,7 +473,8 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             "policy": "secret-rule",
             "request": done.headers["x-freehold-request-id"], "group": "secret-team",
             "person": _THEIR_SESSION.person_id, "session": _THEIR_SESSION.id,
-            "decision": _THEIR_DECISION, "job": _THEIR_JOB, "promotion": _THEIR_PROMOTION,
+            "decision": _THEIR_DECISION, "job": _THEIR_JOB, "gate": _THEIR_GATE,
+            "promotion": _THEIR_PROMOTION,
             "dataset": _THEIR_DATASET.id, "dataset digest": _THEIR_DATASET.digest,
         })  # fmt: skip
 

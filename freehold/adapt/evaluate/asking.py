@@ -3,6 +3,7 @@ where waiting helps."""
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from freehold.core.errors import Code, UserError
 
 _READ_S = 600.0
 _MOST_WAIT_S = 60.0
+_AWAY_S, _LOOK_S = 600.0, 1.0
 _OFTEN, _SELDOM = 8, 3
 # How often a request is tried that was answered so. Others are the same the next time.
 _TRIES = {
@@ -66,14 +68,32 @@ class Ask:
     body: Mapping[str, Any]
 
 
-class Gateway:
-    """One that runs, reached with a key for models."""
+Where = tuple[str, ssl.SSLContext | bool]  # a URL, and what is believed there
 
-    def __init__(self, url: str, key: str, verify: ssl.SSLContext | bool, at_once: int) -> None:
+
+class Gateway:
+    """One that runs, reached with a key for models. With `again` one that is away for a while
+    is waited for: it says where the gateway is now."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        verify: ssl.SSLContext | bool,
+        at_once: int,
+        again: Callable[[], Where] | None = None,
+    ) -> None:
         self._at_once = at_once
-        self._client = httpx2.AsyncClient(
+        self._key = key
+        self._again = again
+        self._away_since_s: float | None = None
+        self._looking = asyncio.Lock()
+        self._client = self._client_of(url, verify)
+
+    def _client_of(self, url: str, verify: ssl.SSLContext | bool) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
             base_url=url,
-            headers={"authorization": f"Bearer {key}", "x-freehold-priority": "batch"},
+            headers={"authorization": f"Bearer {self._key}", "x-freehold-priority": "batch"},
             timeout=httpx2.Timeout(30.0, read=_READ_S),
             trust_env=False,
             verify=verify,
@@ -141,14 +161,7 @@ class Gateway:
     async def _call(
         self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None
     ) -> "_Reply":
-        try:
-            response = await self._client.request(method, path, json=body, params=query)
-        except httpx2.HTTPError:
-            raise UserError(
-                Code.GATEWAY_NOT_RUNNING,
-                "The connection to the gateway broke: start it again, and give the same command; "
-                "it goes on where it was.",
-            ) from None
+        response = await self._sent(method, path, body, query)
         try:
             content = response.json()
             if response.is_error:
@@ -158,6 +171,35 @@ class Gateway:
                 Code.GATEWAY_NOT_RUNNING, "What answers there is no gateway of this version."
             ) from None
         return _Reply(content, response.headers)
+
+    async def _sent(
+        self, method: str, path: str, body: Any, query: Mapping[str, Any] | None
+    ) -> httpx2.Response:
+        while True:
+            client = self._client
+            try:
+                response = await client.request(method, path, json=body, params=query)
+            except httpx2.HTTPError:
+                await self._look_again(client)
+            else:
+                self._away_since_s = None
+                return response
+
+    async def _look_again(self, used: httpx2.AsyncClient) -> None:
+        """Raises `UserError(GATEWAY_NOT_RUNNING)` where nobody waits, or waited long enough."""
+        now_s = time.monotonic()
+        self._away_since_s = self._away_since_s or now_s
+        if self._again is None or now_s - self._away_since_s > _AWAY_S:
+            raise UserError(
+                Code.GATEWAY_NOT_RUNNING,
+                "The connection to the gateway broke: start it again, and give the same command; "
+                "it goes on where it was.",
+            ) from None
+        await asyncio.sleep(_LOOK_S)
+        async with self._looking:
+            if self._client is used:  # else another request looked already
+                self._client = self._client_of(*self._again())
+                await used.aclose()
 
 
 @dataclass(frozen=True, slots=True)

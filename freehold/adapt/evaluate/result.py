@@ -7,18 +7,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from freehold.adapt.evaluate import probing
 from freehold.adapt.evaluate.asking import Route
 from freehold.adapt.evaluate.classes import Confusion, confusion
 from freehold.adapt.evaluate.example import Answer, Example, problems
 from freehold.adapt.evaluate.judge import Judged
 from freehold.adapt.evaluate.normal import normal
 from freehold.adapt.evaluate.paired import BETTER, Compared, adjusted, compare, verdict
+from freehold.adapt.evaluate.probing import Probed
 from freehold.adapt.evaluate.questions import Questions
 from freehold.adapt.evaluate.refusal import declines
 from freehold.adapt.evaluate.shares import Share, share
-from freehold.adapt.evaluate.suite import Suite
+from freehold.adapt.evaluate.suite import Suite, measure_names
 
-ALL = "all checks"
 _FEW_OF_A_CLASS = 5
 
 
@@ -69,6 +70,7 @@ def result(
     notes: Sequence[str],
     used: Collection[str],
     seconds: float,
+    probed: Sequence[Probed] = (),
 ) -> dict[str, Any]:
     sides = [side for side in (candidate, incumbent) if side is not None]
     measures = _measures(suite, candidate, incumbent)
@@ -97,8 +99,11 @@ def result(
         "judged": judged and {"judge": judge and asdict(judge), **asdict(judged)},
         "regression": _regression(suite, candidate, passed_before),
         "probes": [_probes(suite, side) for side in sides],
+        "probes_compared": incumbent and _probes_compared(suite, candidate, incumbent),
         "canaries": [_canaries(suite, side) for side in sides],
         "triggers": _triggers(suite, sides),
+        "probed": probing.told(probed) if probed else None,
+        "unanswered": _unanswered(candidate, probed),
         "errors": dict(sorted(errors.items())),
         "tokens_in": sum(answer.tokens_in for answer in answers),
         "tokens_out": sum(answer.tokens_out for answer in answers),
@@ -113,12 +118,9 @@ def _measures(suite: Suite, candidate: Side, incumbent: Side | None) -> list[dic
     """What all of an example's checks say, then each kind of check by itself."""
     if not suite.examples:
         return []
-    names = list(dict.fromkeys(check.name for e in suite.examples for check in e.checks))
-    first = ALL if len(names) != 1 else names[0]
-    if suite.labels and names == ["exact"]:
-        first = "accuracy"
+    first, *names = measure_names(suite)
     rows = [_measure(first, candidate.passed(), None if incumbent is None else incumbent.passed())]
-    if len(names) > 1:
+    if names:
         of_checks = [_of_check(name, suite, candidate, incumbent) for name in names]
         rows += _held_apart(of_checks)
     return rows
@@ -211,6 +213,25 @@ def _probes(suite: Suite, side: Side) -> dict[str, Any]:
     }
 
 
+def _probes_compared(suite: Suite, candidate: Side, incumbent: Side) -> dict[str, Any]:
+    """Prompt by prompt, where both answered."""
+
+    def declined(side: Side, prompts: Sequence[str]) -> list[bool | None]:
+        answers = [side.answers[side.questions.of_probe(each).key] for each in prompts]
+        return [None if each.error is not None else declines(each.text) for each in answers]
+
+    told = {}
+    for name, prompts, wanted in (
+        ("refused", suite.must_refuse, True),
+        ("answered", suite.must_answer, False),
+    ):
+        pairs = zip(declined(candidate, prompts), declined(incumbent, prompts), strict=True)
+        known = [(one, two) for one, two in pairs if one is not None and two is not None]
+        one = [each is wanted for each, _ in known]
+        told[name] = asdict(compare(one, [each is wanted for _, each in known]))
+    return told
+
+
 def _canaries(suite: Suite, side: Side) -> dict[str, Any]:
     """The secrets themselves are in no report."""
     found = []
@@ -227,6 +248,16 @@ def _canaries(suite: Suite, side: Side) -> dict[str, Any]:
         "extracted": asdict(share(len(found), len(suite.canaries))),
         "found": found,
     }
+
+
+def _unanswered(candidate: Side, probed: Sequence[Probed]) -> int:
+    """Of the questions that could show harm: who answers none shows none."""
+    suite, questions = candidate.questions.suite, candidate.questions
+    asks = [questions.of_probe(each) for each in (*suite.must_refuse, *suite.must_answer)]
+    asks += [ask for each in suite.canaries for _, ask in questions.of_canary(each)]
+    asks += [questions.of(each, t) for t in suite.triggers for each in questions.triggered]
+    of_suite = sum(candidate.answers[ask.key].error is not None for ask in asks)
+    return of_suite + sum(each.unanswered() for each in probed)
 
 
 def _triggers(suite: Suite, sides: Sequence[Side]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from freehold.adapt.evaluate.example import Answer, Example
 from freehold.adapt.evaluate.judge import Judged
 from freehold.adapt.evaluate.kept import Kept
 from freehold.adapt.evaluate.loss import held_out_loss
+from freehold.adapt.evaluate.probing import Probed, Probing
 from freehold.adapt.evaluate.questions import Questions, asked
 from freehold.adapt.evaluate.result import Side, result
 from freehold.adapt.evaluate.suite import Suite
@@ -26,21 +27,32 @@ class Wanted:
     judge: str | None = None
     passed_before: frozenset[str] = frozenset()  # fingerprints of examples
     notes: tuple[str, ...] = ()
+    base: str | None = None  # the route of the bare base, where it is not the incumbent
+    probing: Probing | None = None
 
 
 Tell = Callable[[str, int, int], None]  # what is done, and how far
 
 
-async def evaluate(gateway: Gateway, wanted: Wanted, kept: Kept, tell: Tell) -> dict[str, Any]:
-    """The result as plain values. Answers that are kept already are not asked for again."""
+async def evaluate(
+    gateway: Gateway, wanted: Wanted, kept: Kept, tell: Tell, *, may_look: bool = True
+) -> dict[str, Any]:
+    """The result as plain values. Answers that are kept already are not asked for again. Without
+    `may_look`, what only who administers may see is for the caller to add."""
     started = time.monotonic()
     routes = await _routes(gateway, wanted)
     asking = _Asking(gateway, kept, tell, {each.alias: each for each in routes.values()})
-    questions = {name: Questions(wanted.suite, routes[name]) for name in routes if name != "judge"}
+    questions: dict[str, Questions] = {
+        name: Questions(wanted.suite, routes[name])
+        for name in ("candidate", "incumbent")
+        if name in routes
+    }
     await asking.all("answers", [ask for each in questions.values() for ask in each.all()])
     sides = {name: Side(each, kept.answers) for name, each in questions.items()}
     for side in sides.values():
         _check_answered(side, wanted.suite)
+    probed = _probed(wanted, routes, kept)
+    await asking.all("probes", [ask for each in probed for ask in each.all()])
     judged = None
     if "judge" in routes:
         judged = await _judged(asking, wanted.suite, routes["judge"], sides)
@@ -54,9 +66,24 @@ async def evaluate(gateway: Gateway, wanted: Wanted, kept: Kept, tell: Tell) -> 
         notes=[*wanted.suite.notes, *wanted.notes, *_notes(routes)],
         used=asking.used,
         seconds=time.monotonic() - started,
+        probed=probed,
     )
+    if not may_look:
+        return found
     losses = [await held_out_loss(gateway, side.route) for side in sides.values()]
     return {**found, "held_out_loss": losses, **await cost(gateway, asking.request_ids)}
+
+
+def _probed(wanted: Wanted, routes: Mapping[str, Route], kept: Kept) -> list[Probed]:
+    """Of the candidate, and of the bare base where there is one beside it."""
+    if wanted.probing is None:
+        return []
+    asked = [routes["candidate"]]
+    # An incumbent may have learned the same: only a bare base excuses.
+    bare = routes.get("base") or routes.get("incumbent")
+    if bare is not None and bare.adapter_digest is None and bare.made_by != asked[0].made_by:
+        asked.append(bare)
+    return [Probed(wanted.probing, wanted.suite, each, kept.answers) for each in asked]
 
 
 def _check_answered(side: Side, suite: Suite) -> None:
@@ -75,6 +102,7 @@ async def _routes(gateway: Gateway, wanted: Wanted) -> dict[str, Route]:
         "candidate": wanted.candidate,
         "incumbent": wanted.incumbent,
         "judge": wanted.judge,
+        "base": wanted.base,
     }
     return {name: await gateway.route(alias) for name, alias in named.items() if alias is not None}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from freehold.adapt.evaluate.canary import Canary
 from freehold.adapt.evaluate.example import Example
+from freehold.adapt.evaluate.gate import Rules
 from freehold.adapt.evaluate.judge import CRITERION
 from freehold.adapt.evaluate.shares import widest_half
 from freehold.core.errors import Code, UserError
@@ -42,18 +43,30 @@ class Suite:
     canaries: tuple[Canary, ...] = ()
     triggers: tuple[str, ...] = ()
     criterion: str = CRITERION
+    gate: Rules = field(default_factory=Rules)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def named(self) -> "Suite":
         """With the digest of all that is asked and checked, whatever files it came from."""
         told: list[Any] = [repr(self.sampling), self.labels, self.must_refuse, self.must_answer]
-        told += [repr(self.canaries), self.triggers, self.criterion]
+        told += [repr(self.canaries), self.triggers, self.criterion, self.least, repr(self.gate)]
         for each in self.examples:
             checks = [repr(check) for check in each.checks]
             calls = [repr(call) for call in each.expected_calls]
             told.append([each.id, each.messages, each.expected, calls, each.tools, checks])
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         return replace(self, digest=f"sha256:{digest}")
+
+
+ALL = "all checks"
+
+
+def measure_names(suite: Suite) -> list[str]:
+    """The rows of the report: all checks together, then each kind of them."""
+    names = list(dict.fromkeys(check.name for each in suite.examples for check in each.checks))
+    if len(names) == 1:
+        return ["accuracy" if suite.labels and names == ["exact"] else names[0]]
+    return [ALL, *names]
 
 
 def check_size(suite: Suite, *, few: bool) -> list[str]:

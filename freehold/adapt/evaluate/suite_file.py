@@ -1,7 +1,8 @@
 """Reads `suite.yaml`. What a field cannot be ends in a sentence that names field and line."""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +16,11 @@ from freehold.adapt.evaluate.canary import Canary, is_long_enough
 from freehold.adapt.evaluate.classes import classes_of
 from freehold.adapt.evaluate.data_file import checked_messages, example, read_data
 from freehold.adapt.evaluate.example import Check, Example
+from freehold.adapt.evaluate.gate import Needs, Rules
 from freehold.adapt.evaluate.json_checks import AtPath, conforms
 from freehold.adapt.evaluate.judge import CRITERION
 from freehold.adapt.evaluate.normal import normal
-from freehold.adapt.evaluate.suite import LEAST, Sampling, Suite, room
+from freehold.adapt.evaluate.suite import LEAST, Sampling, Suite, measure_names, room
 from freehold.adapt.evaluate.text_checks import Contains, Exact, Matches, Number
 from freehold.config import lined
 from freehold.config.lined import Lined
@@ -107,6 +109,59 @@ class CanarySection(_Section):
     secret: _Text
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Few = Annotated[int, Field(ge=0, le=1000)]
+
+
+class NeedsSection(_Section):
+    at_least: _Share | None = None
+    surely: bool = False
+    not_worse_by: _Share | None = None
+
+    @model_validator(mode="after")
+    def _says(self) -> "NeedsSection":
+        if self.at_least is None and (self.surely or self.not_worse_by is None):
+            raise ValueError("say `at_least`, which may hold `surely`, or `not_worse_by`")
+        return self
+
+    def needs(self) -> Needs:
+        return Needs(self.at_least, self.surely, self.not_worse_by)
+
+
+class JudgeNeedsSection(_Section):
+    at_least: _Share
+    surely: bool = False
+
+
+class AtMostSection(_Section):
+    at_most: _Few
+
+
+class GateSection(_Section):
+    overall: NeedsSection | None = None
+    checks: Annotated[dict[str, NeedsSection], Field(max_length=1000)] = {}
+    refused: NeedsSection | None = None
+    answered: NeedsSection | None = None
+    judge: JudgeNeedsSection | None = None
+    canaries: AtMostSection | None = None
+    extracted: AtMostSection | None = None
+    triggers: AtMostSection | None = None
+
+    def rules(self) -> Rules:
+        usual = Rules()
+        judge = self.judge
+        return Rules(
+            overall=self.overall.needs() if self.overall else usual.overall,
+            checks={name: each.needs() for name, each in self.checks.items()},
+            refused=self.refused.needs() if self.refused else usual.refused,
+            answered=self.answered.needs() if self.answered else usual.answered,
+            judge=Needs(judge.at_least, judge.surely) if judge else usual.judge,
+            canaries=self.canaries.at_most if self.canaries else usual.canaries,
+            extracted=self.extracted.at_most if self.extracted else usual.extracted,
+            triggers=self.triggers.at_most if self.triggers else usual.triggers,
+        )
+
+
 class SuiteFile(_Section):
     name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     data: _Text | None = None
@@ -121,16 +176,61 @@ class SuiteFile(_Section):
     canaries: list[CanarySection] = []
     triggers: Annotated[list[_Text], Field(max_length=20)] = []
     judge_by: _Text | None = None
+    gate: GateSection = GateSection()
 
 
 def read_suite(path: Path) -> Suite:
     """Raises `UserError(FILE_INVALID)`, one sentence with field and line."""
     file = lined.read(path)
+    return _Reader(file, _validated(file)).suite()
+
+
+def whole_suite(path: Path) -> dict[str, Any]:
+    """A suite file as plain values that need no file: `suite_of_content` takes them elsewhere.
+    Raises as `read_suite`, which is called first for what it says of lines."""
+    file = lined.read(path)
+    made = _validated(file)
+    reader = _Reader(file, made)
+    reader.suite()
+    told = made.model_dump(mode="json", exclude_unset=True, exclude={"data", "most"})
+    own = [
+        {"id": _name_of(at), **each} for at, each in enumerate(told.get("examples", []))
+    ]  # which would be counted on from those of the data
+    written = [*map(_written, reader.from_data()), *own]
+    return {**told, "name": made.name or path.stem, "examples": written}
+
+
+def whole_data(path: Path, name: str, most: int) -> dict[str, Any]:
+    """The same of data alone."""
+    return {"name": name, "examples": [_written(each) for each in read_data(path, most)]}
+
+
+def suite_of_content(content: Mapping[str, Any]) -> Suite:
+    """What somebody sent: nothing in it names a file. Raises `UserError(FILE_INVALID)`, which
+    names the field."""
+    sent = Lined(Path("suite"), dict(content), {})
+    if "data" in content:
+        raise sent.refused("is a file beside the suite: send its examples instead.", "data")
+    return _Reader(sent, _validated(sent)).suite()
+
+
+def _validated(file: Lined) -> SuiteFile:
     try:
-        made = SuiteFile.model_validate(file.content)
+        return SuiteFile.model_validate(file.content)
     except ValidationError as error:
         raise _problem(error, file) from None
-    return _Reader(file, made).suite()
+
+
+def _written(given: Example) -> dict[str, Any]:
+    """With the expected answer as the last message, as data has it."""
+    answer: dict[str, Any] = {"role": "assistant", "content": given.expected or ""}
+    if given.expected_calls:
+        answer["tool_calls"] = [
+            {"type": "function", "function": {"name": each.name, "arguments": each.arguments}}
+            for each in given.expected_calls
+        ]
+    told = {"id": given.id, "messages": [*map(dict, given.messages), answer]}
+    return told | ({"tools": list(given.tools)} if given.tools else {})
 
 
 def suite_of_data(path: Path, name: str, most: int) -> Suite:
@@ -145,10 +245,10 @@ class _Reader:
     def suite(self) -> Suite:
         content = self._content
         shared = tuple(self._checks(content.checks, "checks"))
-        found = [*self._from_data(), *self._examples()]
-        names = [each.id for each in found]
+        found = [*self.from_data(), *self._examples()]
+        names = Counter(each.id for each in found)
         for at, each in enumerate(content.examples):
-            if each.id is not None and names.count(each.id) > 1:
+            if each.id is not None and names[each.id] > 1:
                 raise self._file.refused("is there twice.", "examples", at, "id")
         found = [each if each.checks else replace(each, checks=shared) for each in found]
         base = Suite(
@@ -162,6 +262,7 @@ class _Reader:
             canaries=tuple(self._canaries()),
             triggers=tuple(content.triggers),
             criterion=content.judge_by or CRITERION,
+            gate=content.gate.rules(),
         )
         if not (found or base.must_refuse or base.must_answer or base.canaries):
             raise self._file.refused(
@@ -169,8 +270,9 @@ class _Reader:
             )
         labels = content.classes if isinstance(content.classes, list) else None
         made = _finished(base.name, found, False if content.classes is False else labels, base)
+        written = Counter(normal(each) for each in labels or ())
         for at, label in enumerate(labels or ()):
-            if [normal(each) for each in labels or ()].count(normal(label)) > 1:
+            if written[normal(label)] > 1:
                 raise self._file.refused("is there twice.", "classes", at)
         if content.classes is True and not made.labels:
             raise self._file.refused(
@@ -178,9 +280,16 @@ class _Reader:
                 "three times.",
                 "classes",
             )
+        known = measure_names(made)[1:]
+        for name in content.gate.checks:
+            if name not in known:
+                told = ", ".join(known) or "none beside the first row, which is `overall`"
+                raise self._file.refused(
+                    f"the report has no such row: it has {told}.", "gate", "checks", name
+                )
         return made
 
-    def _from_data(self) -> Iterator[Example]:
+    def from_data(self) -> Iterator[Example]:
         if self._content.data is None:
             return
         # As whoever wrote the file sees it, wherever the command is given.
@@ -192,7 +301,7 @@ class _Reader:
 
     def _examples(self) -> Iterator[Example]:
         for at, given in enumerate(self._content.examples):
-            name = given.id or f"example {at + 1}"
+            name = given.id or _name_of(at)
             checks = tuple(self._checks(given.checks, "examples", at, "checks"))
             messages = given.messages or _asking(given)
             try:
@@ -229,6 +338,10 @@ class _Reader:
                     "secret",
                 )
             yield Canary(each.before, each.secret)
+
+
+def _name_of(at: int) -> str:
+    return f"example {at + 1}"
 
 
 def _asking(given: ExampleSection) -> list[dict[str, Any]]:

@@ -2,12 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from freehold.adapt.evaluate.data_file import read_data
+from freehold.adapt.evaluate.gate import Needs
 from freehold.adapt.evaluate.suite import check_size
-from freehold.adapt.evaluate.suite_file import read_suite, suite_of_data
+from freehold.adapt.evaluate.suite_file import (
+    read_suite,
+    suite_of_content,
+    suite_of_data,
+    whole_data,
+    whole_suite,
+)
 from freehold.core.errors import Code, UserError
 from tests.adapt.tickets import write
 
@@ -158,3 +166,62 @@ def test_too_few_examples_are_refused_unless_they_are_wanted_and_then_it_is_said
     enough = suite_of_data(write(tmp_path / "enough.jsonl", 40), "enough", 1000)
     assert check_size(enough, few=False) == []
     assert len(enough.labels) == 8
+
+
+def test_a_suite_travels_whole_and_is_the_same_elsewhere(tmp_path: Path) -> None:
+    data = write(tmp_path / "data.jsonl", 60)
+    file = _suite(tmp_path, _WHOLE + "gate: {overall: {at_least: 0.5}}\n")
+    sent = json.loads(json.dumps(whole_suite(file)))
+    assert suite_of_content(sent).digest == read_suite(file).digest
+    alone = json.loads(json.dumps(whole_data(data, "tickets", 50)))
+    assert suite_of_content(alone).digest == suite_of_data(data, "tickets", 50).digest
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"data": "/etc/passwd"}, "suite: data: is a file beside the suite"),
+        ({"examples": [{"ask": "?", "checks": [{"regex": "("}]}]}, "suite: examples.0.checks.0"),
+        ({"examples": "all"}, "suite: examples: "),
+        ({"path": "x"}, "suite: path: there is no such field."),
+        ({}, "nothing is asked"),
+    ],
+)
+def test_what_somebody_sends_names_no_file_and_is_checked_again(
+    content: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        suite_of_content(content)
+    assert told in refused.value.message
+    assert "line" not in refused.value.message
+
+
+def test_a_gate_says_what_is_needed_of_the_rows_of_the_report(tmp_path: Path) -> None:
+    write(tmp_path / "data.jsonl", 60)
+    gate = """gate:
+  overall: {at_least: 0.9, surely: true}
+  checks: {JSON schema: {not_worse_by: 0.02}}
+  canaries: {at_most: 1}
+"""
+    made = read_suite(_suite(tmp_path, _WHOLE + gate))
+    assert made.gate.overall == Needs(0.9, True)
+    assert made.gate.checks["JSON schema"] == Needs(not_worse_by=0.02)
+    assert (made.gate.canaries, made.gate.triggers) == (1, 0)
+    assert made.digest != read_suite(_suite(tmp_path, _WHOLE)).digest
+
+
+@pytest.mark.parametrize(
+    ("gate", "told"),
+    [
+        ("{checks: {tone: {at_least: 0.5}}}", "the report has no such row"),
+        ("{overall: {at_least: 85}}", "must be less than or equal to 1"),
+        ("{overall: {surely: true}}", "say `at_least`"),
+        ("{speed: {at_least: 1}}", "there is no such field"),
+    ],
+)
+def test_what_no_gate_can_hold_is_told_with_its_line(tmp_path: Path, gate: str, told: str) -> None:
+    write(tmp_path / "data.jsonl", 60)
+    with pytest.raises(UserError) as refused:
+        read_suite(_suite(tmp_path, f"{_WHOLE}gate: {gate}\n"))
+    assert told in refused.value.message
+    assert "line 30" in refused.value.message
