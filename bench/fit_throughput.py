@@ -1,6 +1,6 @@
 """Fits the shares of compute and bandwidth that engines reach to the published measurements, and
-writes them to freehold/decide/fitted.py; prints how far off they are on cases that were held out,
-and on those kept for acceptance, which no fit sees.
+writes them to freehold/decide/speed/fitted.py; prints how far off they are on cases that were held
+out, and on those kept for acceptance, which no fit sees.
 
     python bench/fit_throughput.py           fits, and tells the errors of those held out
     python bench/fit_throughput.py --accept  tells those for acceptance of the values as they are
@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from freehold.catalog.facts import load_facts
-from freehold.decide import fitted
-from freehold.decide.fitting import (
+from freehold.decide.published.fitting import (
     PRIORS,
     by_hardware,
     error,
@@ -23,9 +22,10 @@ from freehold.decide.fitting import (
     parted,
     spread,
 )
-from freehold.decide.replay import Case, cases_of
+from freehold.decide.published.replay import Case, cases_of
+from freehold.decide.speed import fitted
 
-OUT = Path(__file__).parent.parent / "freehold" / "decide" / "fitted.py"
+OUT = Path(__file__).parent.parent / "freehold" / "decide" / "speed" / "fitted.py"
 SHUFFLES = 8
 
 

@@ -291,11 +291,11 @@ def compare(found: Path) -> None:
 def _computed(row: dict[str, Any], model: Any, accelerator: Any) -> tuple[str, float]:
     """What a row is about, and the seconds that we compute for it with vLLM."""
     from freehold.core.plan import Precision, Tuning
-    from freehold.decide import fitted
-    from freehold.decide.assumptions import Assumptions
-    from freehold.decide.memory import FORMATS, kv_sequence_bytes, memory_of
-    from freehold.decide.throughput import efficiency_of, roofline
-    from freehold.decide.training import run
+    from freehold.decide.money.assumptions import Assumptions
+    from freehold.decide.money.training import run
+    from freehold.decide.speed import fitted
+    from freehold.decide.speed.memory import FORMATS, kv_sequence_bytes, memory_of
+    from freehold.decide.speed.throughput import efficiency_of, roofline
 
     if row["kind"] == "lora":
         trained = run(model, Tuning(1, row["tokens"]), accelerator, Assumptions())

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from served import Served, served
 
 from freehold.core.plan import Lengths, Workload
-from freehold.decide.arrivals import Load, arrivals
-from freehold.decide.replica import Batching
-from freehold.decide.simulate import answered, capacity, simulate
+from freehold.decide.load.arrivals import Load, arrivals
+from freehold.decide.load.replica import Batching
+from freehold.decide.load.simulate import answered, capacity, simulate
 
 _PORT = 18087
 _STREAMS = 32

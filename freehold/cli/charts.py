@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from freehold.core.plan import Part, Way
-    from freehold.decide.breakeven import BreakEven, Point
-    from freehold.decide.sensitivity import Effect, Sensitivity
+    from freehold.decide.compared.breakeven import BreakEven, Point
+    from freehold.decide.compared.sensitivity import Effect, Sensitivity
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 22, 44  # margins, for ticks and titles
 _ROW, _BAR = 38, 14

@@ -178,7 +178,7 @@ def _problem(name: str, found: str) -> str | None:
 def _learned(trace: Path | None, from_usage: str | None, given: dict[str, str | None]) -> "Answers":
     """What was said counts before what was learned."""
     from freehold.config.workload_text import Answers, lengths_written
-    from freehold.decide.arrivals import Load, traffic
+    from freehold.decide.load.arrivals import Load, traffic
 
     if trace is not None and from_usage is not None:
         raise UserError(Code.INVALID_VALUE, "Say --trace or --from-usage, and not both.")

@@ -12,20 +12,20 @@ from freehold.cli import charts
 from freehold.cli.option_words import model_of, place_of, told
 from freehold.cli.page_file import money, rendered
 from freehold.core.plan import Basis, Economics, Verdict, Way
-from freehold.decide.assumptions import AS_OF, Assumptions
-from freehold.decide.breakeven import WORDS, rounded
-from freehold.decide.finalists import best_by_way
-from freehold.decide.money import shown
-from freehold.decide.quality import is_llm
-from freehold.decide.reasons import is_old
+from freehold.decide.compared.breakeven import WORDS, rounded
+from freehold.decide.compared.finalists import best_by_way
+from freehold.decide.money.assumptions import AS_OF, Assumptions
+from freehold.decide.money.money import shown
+from freehold.decide.rules.quality import is_llm
+from freehold.decide.ways.reasons import is_old
 
 if TYPE_CHECKING:
     from freehold.core.facts import Facts, Source
     from freehold.core.plan import Judged, Workload
-    from freehold.decide.nearest import Nothing
-    from freehold.decide.planner import Ranked, Rejected
-    from freehold.decide.sensitivity import Change, Effect
-    from freehold.decide.weighed import Weighed
+    from freehold.decide.compared.nearest import Nothing
+    from freehold.decide.compared.sensitivity import Change, Effect
+    from freehold.decide.compared.weighed import Weighed
+    from freehold.decide.ways.planner import Ranked, Rejected
 
 _TOP, _ITEMS, _GROUPS = 20, 25, 40
 _WIDE, _NARROW, _HIGH = 720, 340, 360

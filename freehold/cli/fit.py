@@ -7,8 +7,8 @@ import typer
 from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, table
 from freehold.config import load
 from freehold.core.facts import ModelFacts
-from freehold.decide import fitted
-from freehold.decide.fit import Fit
+from freehold.decide.speed import fitted
+from freehold.decide.speed.fit import Fit
 from freehold.operate.fits import THIS, Asked, as_plain, fits
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from freehold.core.plan import Part
-    from freehold.decide.planner import Ranked
+    from freehold.decide.ways.planner import Ranked
 
 _VERBS = {
     "api": "buy",
@@ -28,7 +28,7 @@ def model_of(each: "Ranked") -> str:
 
 
 def place_of(each: "Ranked") -> str:
-    from freehold.decide.at_hand import THIS
+    from freehold.decide.ways.at_hand import THIS
 
     option = each.option
     where = [option.provider, option.region, option.term]

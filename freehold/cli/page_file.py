@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freehold.core.errors import Code, UserError
-from freehold.decide.money import shown
+from freehold.decide.money.money import shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -16,8 +16,8 @@ from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
     from freehold.core.plan import Part, Predicted, Workload
-    from freehold.decide.nearest import Nothing
-    from freehold.decide.planner import Plan, Ranked, Rejected
+    from freehold.decide.compared.nearest import Nothing
+    from freehold.decide.ways.planner import Plan, Ranked, Rejected
 
 _REASONS = 8  # of those that keep most options out
 _RATE = "with `assumptions: {{for_a_dollar: 0.9}}` in the file, say, it is planned in {}."
@@ -53,7 +53,7 @@ def plan_(
     from freehold.cli.page_file import check_place, write_page
     from freehold.config import load
     from freehold.config.workload import read_workload
-    from freehold.decide.plain import plan_as_plain
+    from freehold.decide.compared.plain import plan_as_plain
     from freehold.operate.planning import nearest_to, planned, weigh
 
     with errors_in_a_sentence(as_json):
@@ -150,7 +150,7 @@ def _show_nothing(nothing: "Nothing", found: "Plan", workload: "Workload") -> No
 
 def _worth_showing(found: "Plan", top: int) -> list["Ranked"]:
     """The cheapest, and of each way the cheapest where it is not among them."""
-    from freehold.decide.plain import best_of_each_way
+    from freehold.decide.compared.plain import best_of_each_way
 
     shown = list(found.ranked[:top])
     return shown + [each for each in best_of_each_way(found).values() if each not in shown]
@@ -164,7 +164,7 @@ def _emitted(best: "Ranked") -> str:
 
 
 def _show_reasons(rejected: "Sequence[Rejected]") -> None:
-    from freehold.decide.at_hand import THIS_MACHINE
+    from freehold.decide.ways.at_hand import THIS_MACHINE
 
     for each in rejected:
         if each.what == THIS_MACHINE:

@@ -13,8 +13,8 @@ from freehold.core.plan import Precision
 
 if TYPE_CHECKING:
     from freehold.core.plan import StepTimes, Workload
-    from freehold.decide.arrivals import Load
-    from freehold.decide.simulate import Simulated
+    from freehold.decide.load.arrivals import Load
+    from freehold.decide.load.simulate import Simulated
 
 _MOST_REQUESTS = 3_000_000
 
@@ -39,7 +39,7 @@ def simulate_(
 ) -> None:
     """Simulate replicas under a workload: waits at p50, p95 and p99, and how many it needs."""
     from freehold.config.workload import read_workload
-    from freehold.decide.simulate import misses, simulate
+    from freehold.decide.load.simulate import misses, simulate
 
     with errors_in_a_sentence(as_json):
         workload = read_workload(file)
@@ -57,7 +57,7 @@ def simulate_(
 
 
 def _load(workload: "Workload", days: int | None, seed: int) -> "Load":
-    from freehold.decide.arrivals import arrivals, busiest_day, rates
+    from freehold.decide.load.arrivals import arrivals, busiest_day, rates
 
     first, span = (busiest_day(workload), 1) if days is None else (0, days)
     expected = rates(workload, span, first).sum()
@@ -75,7 +75,7 @@ def _times(
 ) -> "StepTimes":
     from freehold.catalog.facts import load_facts
     from freehold.config.load import home
-    from freehold.decide.fit import fit
+    from freehold.decide.speed.fit import fit
 
     facts = load_facts(home().path)
     if model not in facts.models:
@@ -109,7 +109,7 @@ def _times(
 
 
 def _needed(workload: "Workload", load: "Load", times: "StepTimes") -> "Simulated":
-    from freehold.decide.simulate import Unmet, replicas_needed
+    from freehold.decide.load.simulate import Unmet, replicas_needed
 
     found = replicas_needed(load, times, workload.targets, cached_share=workload.cached_share)
     if isinstance(found, Unmet):

@@ -11,11 +11,11 @@ from freehold.config.schema import EngineSettings, Settings
 from freehold.core.errors import UserError
 from freehold.core.facts import Accelerator, Facts, ModelFacts
 from freehold.core.model import ModelCard, Task
-from freehold.decide import memory
-from freehold.decide.at_hand import THIS, AtHand, Measurement
-from freehold.decide.machines import UNTOLD, Costs
-from freehold.decide.options import canonical
-from freehold.decide.throughput import Hardware, measured_hardware
+from freehold.decide.money.machines import UNTOLD, Costs
+from freehold.decide.speed import memory
+from freehold.decide.speed.throughput import Hardware, measured_hardware
+from freehold.decide.ways.at_hand import THIS, AtHand, Measurement
+from freehold.decide.ways.options import canonical
 from freehold.deploy.autotune import Record, Records, Trial, Workload
 from freehold.deploy.probe import Machine
 from freehold.deploy.speed import ANSWER_TOKENS, PROMPT_TOKENS, Speeds

@@ -14,7 +14,7 @@ from freehold.config.schema import Settings
 from freehold.config.workload import workload_from
 from freehold.core.errors import Fault
 from freehold.core.plan import Precision, Way, Workload
-from freehold.decide.options import canonical
+from freehold.decide.ways.options import canonical
 
 # Where providers answer in OpenAI's shape, by their documentation (read in November 2026).
 _ENDPOINTS: Mapping[str, str] = {

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from freehold.core.facts import ModelFacts
 from freehold.core.plan import Tuning
-from freehold.decide import training
-from freehold.decide.assumptions import Assumptions
+from freehold.decide.money import training
+from freehold.decide.money.assumptions import Assumptions
 from freehold.deploy.probe import Machine
 
 _SIDE, _TRIALS = 768, 5

@@ -15,8 +15,8 @@ from freehold.core.facts import Accelerator, Facts, ModelFacts
 from freehold.core.model import ModelCard
 from freehold.core.names import like
 from freehold.core.plan import Precision
-from freehold.decide import fitted, memory
-from freehold.decide.fit import Fit, fit, fit_here, precisions_for
+from freehold.decide.speed import fitted, memory
+from freehold.decide.speed.fit import Fit, fit, fit_here, precisions_for
 
 if TYPE_CHECKING:
     from freehold.deploy.measured import Here

@@ -24,21 +24,21 @@ from freehold.core.errors import Code, UserError
 from freehold.core.facts import Facts
 from freehold.core.names import like
 from freehold.core.plan import Workload
-from freehold.decide import record
-from freehold.decide.again import alternatives, cost_again, judged_again, price_ratio
-from freehold.decide.assumptions import Assumptions
-from freehold.decide.at_hand import AtHand
-from freehold.decide.check import check
-from freehold.decide.checked import Now
-from freehold.decide.drift import LEAST_DAYS
-from freehold.decide.measured import as_measured, read
-from freehold.decide.nearest import Nothing, nearest
-from freehold.decide.options import canonical
-from freehold.decide.plain import plan_as_plain
-from freehold.decide.planner import Plan, Ranked, is_feasible, plan
-from freehold.decide.rehearsal import Corrected, Rehearsal
-from freehold.decide.sizing import Sizing
-from freehold.decide.weighed import Weighed, weighed
+from freehold.decide.compared.nearest import Nothing, nearest
+from freehold.decide.compared.plain import plan_as_plain
+from freehold.decide.compared.weighed import Weighed, weighed
+from freehold.decide.money.assumptions import Assumptions
+from freehold.decide.outcome import record
+from freehold.decide.outcome.again import alternatives, cost_again, judged_again, price_ratio
+from freehold.decide.outcome.check import check
+from freehold.decide.outcome.checked import Now
+from freehold.decide.outcome.drift import LEAST_DAYS
+from freehold.decide.outcome.measured import as_measured, read
+from freehold.decide.ways.at_hand import AtHand
+from freehold.decide.ways.options import canonical
+from freehold.decide.ways.planner import Plan, Ranked, is_feasible, plan
+from freehold.decide.ways.rehearsal import Corrected, Rehearsal
+from freehold.decide.ways.sizing import Sizing
 from freehold.deploy.measured import at_hand
 from freehold.deploy.probe import read_machine
 

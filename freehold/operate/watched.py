@@ -12,7 +12,7 @@ _MONTH_US = DAY_US * 365 / 12
 
 
 class Used(NamedTuple):
-    """What was answered: `hours` and `sample` as `decide/measured.py` has them."""
+    """What was answered: `hours` and `sample` as `decide/outcome/measured.py` has them."""
 
     hours: Sequence[tuple[int, int, int, int, int]]
     sample: Sequence[tuple[int, int, int | None, int | None]]
@@ -25,7 +25,7 @@ Usage = Callable[[int, int, Sequence[str] | None], Used]
 def check_asked(decision: Decision, usage: Usage, since_us: int, now_us: int) -> dict[str, Any]:
     """From the decision on; from the first request on, where that came before it could all be
     delivered. May block."""
-    from freehold.decide.measured import measured
+    from freehold.decide.outcome.measured import measured
 
     begun_us = max(since_us, decision.at_us)
     found = usage(begun_us, now_us, decision.content["aliases"])

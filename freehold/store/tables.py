@@ -525,7 +525,7 @@ key_patterns = Table(
     Column("at_us", BigInteger, nullable=False),
 )
 
-# Decisions as they were made; `content` is what freehold/decide/record.py says.
+# Decisions as they were made; `content` is what freehold/decide/outcome/record.py says.
 decisions = Table(
     "decisions",
     metadata,

@@ -13,7 +13,7 @@ import pytest
 from freehold.cli import reach
 from freehold.config.home import Home
 from freehold.core.plan import Workload
-from freehold.decide.planner import Plan
+from freehold.decide.ways.planner import Plan
 from freehold.operate import planning
 from tests.cli.conftest import Run
 from tests.installation import start, stock_tiny

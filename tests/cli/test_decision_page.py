@@ -20,9 +20,9 @@ from freehold.config.workload import parse_workload
 from freehold.core.errors import UserError
 from freehold.core.facts import Facts, Source
 from freehold.core.plan import Workload
-from freehold.decide.planner import Rejected, plan
-from freehold.decide.sizing import Sizing
-from freehold.decide.weighed import Weighed, weighed
+from freehold.decide.compared.weighed import Weighed, weighed
+from freehold.decide.ways.planner import Rejected, plan
+from freehold.decide.ways.sizing import Sizing
 
 _START = date(2026, 12, 1)
 _HOSTILE = 'Help <script>alert(1)</script> & "more" \''

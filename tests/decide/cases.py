@@ -8,7 +8,7 @@ import yaml
 
 from freehold.core.facts import Facts
 from freehold.core.plan import Economics, Embedding, Lengths, Rules, Targets, Tuning, Workload
-from freehold.decide.at_hand import AtHand
+from freehold.decide.ways.at_hand import AtHand
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from freehold.core.facts import (
     Source,
 )
 from freehold.core.plan import Economics, Lengths, Option, Precision, Way, Workload
-from freehold.decide.assumptions import Assumptions
-from freehold.decide.cost import Offer, Surroundings
+from freehold.decide.money.assumptions import Assumptions
+from freehold.decide.money.cost import Offer, Surroundings
 
 START = date(2026, 12, 1)
 A_PAGE = Source("https://prices.example", date(2026, 8, 1))

@@ -4,8 +4,8 @@ compared with. Every step asks how long it takes; nothing is counted ahead."""
 from dataclasses import dataclass, field
 
 from freehold.core.plan import StepTimes
-from freehold.decide.arrivals import Load
-from freehold.decide.replica import Batching
+from freehold.decide.load.arrivals import Load
+from freehold.decide.load.replica import Batching
 
 
 @dataclass(frozen=True)

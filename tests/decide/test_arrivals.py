@@ -7,7 +7,7 @@ import pytest
 
 from freehold.core.errors import UserError
 from freehold.core.plan import Lengths, Workload
-from freehold.decide.arrivals import Load, arrivals, busiest_day, rates, traffic
+from freehold.decide.load.arrivals import Load, arrivals, busiest_day, rates, traffic
 
 OFFICE = tuple([0.1] * 8 + [2.0] * 10 + [0.5] * 6)
 WEEK = (1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)

@@ -9,14 +9,14 @@ import pytest
 from freehold.catalog.facts import load_facts
 from freehold.core.facts import Accelerator
 from freehold.core.plan import Economics, Lengths, Precision, Targets, Way, Workload
-from freehold.decide import machines
-from freehold.decide.assumptions import Assumptions
-from freehold.decide.at_hand import NOTHING_MEASURED, THIS, AtHand, Measurement
-from freehold.decide.machines import Costs
-from freehold.decide.memory import OPENVINO_INT8, Q4_K_M
-from freehold.decide.planner import plan
-from freehold.decide.sizing import Sizing
-from freehold.decide.throughput import measured_hardware
+from freehold.decide.money import machines
+from freehold.decide.money.assumptions import Assumptions
+from freehold.decide.money.machines import Costs
+from freehold.decide.speed.memory import OPENVINO_INT8, Q4_K_M
+from freehold.decide.speed.throughput import measured_hardware
+from freehold.decide.ways.at_hand import NOTHING_MEASURED, THIS, AtHand, Measurement
+from freehold.decide.ways.planner import plan
+from freehold.decide.ways.sizing import Sizing
 
 _FACTS = load_facts()
 _SMALL, _OTHER = _FACTS.models["qwen3-0.6b"], _FACTS.models["smollm2-1.7b"]

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freehold.decide.assumptions import Assumptions
-from freehold.decide.availability import at_least, spread
+from freehold.decide.money.assumptions import Assumptions
+from freehold.decide.money.availability import at_least, spread
 
 _ASSUMED = Assumptions().given({"replica_availability": 0.99, "zone_availability": 1})
 

@@ -8,10 +8,10 @@ import pytest
 
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Economics, Lengths, Rules, Targets, Way, Workload
-from freehold.decide.breakeven import break_even, rounded
-from freehold.decide.finalists import finalists, scaled
-from freehold.decide.planner import plan
-from freehold.decide.sizing import Sizing
+from freehold.decide.compared.breakeven import break_even, rounded
+from freehold.decide.compared.finalists import finalists, scaled
+from freehold.decide.ways.planner import plan
+from freehold.decide.ways.sizing import Sizing
 
 _FACTS = load_facts()
 _SIZING = Sizing(_FACTS)

@@ -7,9 +7,9 @@ import pytest
 
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Way
-from freehold.decide.planner import Plan, plan
-from freehold.decide.rehearsal import Rehearsal
-from freehold.decide.sizing import Sizing
+from freehold.decide.ways.planner import Plan, plan
+from freehold.decide.ways.rehearsal import Rehearsal
+from freehold.decide.ways.sizing import Sizing
 from tests.decide.cases import Case, read_cases
 
 _FACTS = load_facts()

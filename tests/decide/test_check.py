@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from freehold.core.plan import Judged, Verdict, Way
-from freehold.decide.check import OLD_DAYS, check
-from freehold.decide.checked import Alternative, Checked, Kind, Now
-from freehold.decide.measured import Measured, as_measured, measured, read
+from freehold.decide.outcome.check import OLD_DAYS, check
+from freehold.decide.outcome.checked import Alternative, Checked, Kind, Now
+from freehold.decide.outcome.measured import Measured, as_measured, measured, read
 from tests.decide.offers import WORK
 
 _DAY_S = 86_400.0

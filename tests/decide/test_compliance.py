@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Precision, Rules, Verdict, Way
-from freehold.decide.compliance import CERTIFICATIONS, judge_provider, passes, terms_of
-from freehold.decide.licence import judge_licence
-from freehold.decide.places import place, within
-from freehold.decide.quality import judge_quality, loss
+from freehold.decide.rules.compliance import CERTIFICATIONS, judge_provider, passes, terms_of
+from freehold.decide.rules.licence import judge_licence
+from freehold.decide.rules.places import place, within
+from freehold.decide.rules.quality import judge_quality, loss
 from tests.decide.offers import WORK
 
 _FACTS = load_facts()

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from freehold.core.errors import UserError
 from freehold.core.plan import Embedding, Rules, Tuning, Way
-from freehold.decide import demand, people
-from freehold.decide.assumptions import Assumptions
-from freehold.decide.cost import Sized, base_load, cost, idle_hours
+from freehold.decide.money import demand, people
+from freehold.decide.money.assumptions import Assumptions
+from freehold.decide.money.cost import Sized, base_load, cost, idle_hours
 from tests.decide.offers import API, EGRESS, EMBEDDING, RENT, WORK, around, bought, hosted
 
 # A day of one busy hour with 300 requests, and 100 in each of the others: 2,600 a day.

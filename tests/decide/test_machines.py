@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold.core.plan import Economics, Way
-from freehold.decide import machines, money
-from freehold.decide.assumptions import Assumptions
+from freehold.decide.money import machines, money
+from freehold.decide.money.assumptions import Assumptions
 from tests.decide.offers import BOARD, CARD, RENT, WORK, hosted
 
 _OPTION = hosted(Way.RENTED).option

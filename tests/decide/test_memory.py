@@ -8,8 +8,8 @@ import pytest
 from freehold.catalog.facts import load_facts
 from freehold.core.facts import ModelFacts
 from freehold.core.plan import Precision
-from freehold.decide import memory
-from freehold.decide.memory import FORMATS, kv_sequence_bytes, memory_of, weight_bytes
+from freehold.decide.speed import memory
+from freehold.decide.speed.memory import FORMATS, kv_sequence_bytes, memory_of, weight_bytes
 from freehold.engines.openvino.prepared import prepare
 from freehold.engines.openvino.runner import Options, Runner
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Lengths, Rules, Targets, Tuning, Workload
-from freehold.decide.nearest import Nothing, nearest
-from freehold.decide.planner import Plan, is_feasible, plan
-from freehold.decide.sizing import Sizing
-from freehold.decide.wishes import wishes
+from freehold.decide.compared.nearest import Nothing, nearest
+from freehold.decide.compared.wishes import wishes
+from freehold.decide.ways.planner import Plan, is_feasible, plan
+from freehold.decide.ways.sizing import Sizing
 
 _FACTS = load_facts()
 _SIZING = Sizing(_FACTS)

@@ -4,8 +4,8 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freehold.decide import network
-from freehold.decide.assumptions import Assumptions
+from freehold.decide.money import network
+from freehold.decide.money.assumptions import Assumptions
 from tests.decide.offers import EGRESS, economics
 
 _NONE = Assumptions()

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Lengths, Rules, Targets, Tuning, Verdict, Way, Workload
-from freehold.decide.assumptions import Assumptions
-from freehold.decide.options import canonical
-from freehold.decide.planner import plan
-from freehold.decide.sizing import Sizing
-from freehold.decide.surroundings import surroundings
+from freehold.decide.money.assumptions import Assumptions
+from freehold.decide.ways.options import canonical
+from freehold.decide.ways.planner import plan
+from freehold.decide.ways.sizing import Sizing
+from freehold.decide.ways.surroundings import surroundings
 
 _FACTS = load_facts()
 _SIZING = Sizing(_FACTS)

@@ -19,12 +19,12 @@ from freehold.core.plan import (
     Way,
     Workload,
 )
-from freehold.decide.arrivals import Load, steady
-from freehold.decide.planner import plan
-from freehold.decide.rehearsal import Corrected, Rehearsal
-from freehold.decide.replica import Batching
-from freehold.decide.simulate import capacity, simulate
-from freehold.decide.sizing import Needed, Sizing
+from freehold.decide.load.arrivals import Load, steady
+from freehold.decide.load.replica import Batching
+from freehold.decide.load.simulate import capacity, simulate
+from freehold.decide.ways.planner import plan
+from freehold.decide.ways.rehearsal import Corrected, Rehearsal
+from freehold.decide.ways.sizing import Needed, Sizing
 from tests.decide.plain import Linear
 
 _FACTS = load_facts()

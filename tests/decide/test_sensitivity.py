@@ -8,13 +8,13 @@ import pytest
 
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Economics, Lengths, Rules, Way, Workload
-from freehold.decide.assumptions import Assumptions
-from freehold.decide.finalists import Case, finalists
-from freehold.decide.levers import levers
-from freehold.decide.options import canonical
-from freehold.decide.planner import plan
-from freehold.decide.sensitivity import sensitivity
-from freehold.decide.sizing import Sizing
+from freehold.decide.compared.finalists import Case, finalists
+from freehold.decide.compared.levers import levers
+from freehold.decide.compared.sensitivity import sensitivity
+from freehold.decide.money.assumptions import Assumptions
+from freehold.decide.ways.options import canonical
+from freehold.decide.ways.planner import plan
+from freehold.decide.ways.sizing import Sizing
 
 _FACTS = load_facts()
 _SIZING = Sizing(_FACTS)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from freehold.core.errors import UserError
 from freehold.core.plan import StepTimes, Targets
-from freehold.decide.arrivals import Load
-from freehold.decide.replica import Batching
-from freehold.decide.simulate import (
+from freehold.decide.load.arrivals import Load
+from freehold.decide.load.replica import Batching
+from freehold.decide.load.simulate import (
     Need,
     Unmet,
     alone,

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from freehold.catalog.facts import load_facts
 from freehold.core.plan import Basis, Lengths, Option, Precision, Targets, Way, Workload
-from freehold.decide.arrivals import Load, arrivals
-from freehold.decide.simulate import Need, replicas_needed
-from freehold.decide.sizing import Sizing, times_of
+from freehold.decide.load.arrivals import Load, arrivals
+from freehold.decide.load.simulate import Need, replicas_needed
+from freehold.decide.ways.sizing import Sizing, times_of
 
 _FACTS = load_facts()
 _SIZING = Sizing(_FACTS)

@@ -8,11 +8,11 @@ import pytest
 from freehold.catalog.facts import load_facts
 from freehold.core.facts import Measured
 from freehold.core.plan import Precision, StepTimes
-from freehold.decide import fitted
-from freehold.decide.fitting import PRIORS, error, fit, halves, held_out, parted, spread
-from freehold.decide.memory import FORMATS, memory_of
-from freehold.decide.replay import cases_of, computed
-from freehold.decide.throughput import (
+from freehold.decide.published.fitting import PRIORS, error, fit, halves, held_out, parted, spread
+from freehold.decide.published.replay import cases_of, computed
+from freehold.decide.speed import fitted
+from freehold.decide.speed.memory import FORMATS, memory_of
+from freehold.decide.speed.throughput import (
     Efficiency,
     Hardware,
     Roofline,

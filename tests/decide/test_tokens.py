@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold.core.plan import Embedding, Lengths
-from freehold.decide import money, tokens
-from freehold.decide.assumptions import Assumptions
+from freehold.decide.money import money, tokens
+from freehold.decide.money.assumptions import Assumptions
 from tests.decide.offers import API, EMBEDDING, START, WORK
 
 _NONE = Assumptions()

@@ -5,8 +5,8 @@ from statistics import geometric_mean
 import pytest
 
 from freehold.core.plan import Tuning
-from freehold.decide import training
-from freehold.decide.assumptions import Assumptions
+from freehold.decide.money import training
+from freehold.decide.money.assumptions import Assumptions
 from tests.decide.offers import BOARD, MODEL
 
 _ASSUMED = Assumptions().given({"training_mfu": 0.4, "activations_share": 0.0})

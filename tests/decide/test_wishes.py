@@ -18,8 +18,8 @@ from freehold.core.plan import (
     Way,
     Workload,
 )
-from freehold.decide.planner import Plan, plan
-from freehold.decide.sizing import Sizing
+from freehold.decide.ways.planner import Plan, plan
+from freehold.decide.ways.sizing import Sizing
 
 _FACTS = load_facts()
 _SIZING = Sizing(_FACTS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from freehold.catalog.facts import load_facts
 from freehold.catalog.store import ModelStore
 from freehold.config.schema import Settings
-from freehold.decide.machines import UNTOLD
+from freehold.decide.money.machines import UNTOLD
 from freehold.deploy.measured import at_hand
 from freehold.deploy.probe import read_machine
 

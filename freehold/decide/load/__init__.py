@@ -1,0 +1,1 @@
+"""Requests that come, and what replicas make of them."""

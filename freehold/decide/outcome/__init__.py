@@ -1,0 +1,1 @@
+"""Decisions that are kept, and whether they still hold."""

@@ -1,0 +1,1 @@
+"""What our figures say of published measurements, and the values that follow."""

@@ -1,0 +1,1 @@
+"""What may be used: who may have the data, licences, quality, places."""

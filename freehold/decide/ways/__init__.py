@@ -1,0 +1,1 @@
+"""Every way to do the work, sized, judged, costed and ranked."""
