@@ -23,7 +23,7 @@ from freehold.catalog.store import ModelStore
 from freehold.cli import at_rest
 from freehold.config.home import Home
 from freehold.config.schema import EventSettings, ModelPrice, Settings
-from freehold.config.trust import outgoing
+from freehold.config.trust import gateway_here, outgoing
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
 from freehold.core.clock import Clock, SystemClock
@@ -558,7 +558,7 @@ def gateway(
         people,
         store,
     )
-    marking = Marking(store, subjects, keyring, clock, lambda: (url, True))
+    marking = Marking(store, subjects, keyring, clock, lambda: gateway_here(home))
     sender = Sender(webhooks(settings.events), store, clock)
     events = Events(store, sender, clock, settings.events.keep_days)
     process = psutil.Process()

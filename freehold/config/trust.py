@@ -1,10 +1,13 @@
 """Whom Freehold believes when it calls others: the system's authorities, and a company's own."""
 
+import json
 import ssl
 from pathlib import Path
 
+from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 
+Where = tuple[str, ssl.SSLContext | bool]  # a URL, and what is believed there
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})  # what never leaves this machine
 
 
@@ -53,3 +56,16 @@ def _unusable(path: Path, setting: str, why: str) -> UserError:
         f"{path} cannot be used as {setting} ({why}): put the certificates of the authorities "
         "there, as PEM.",
     )
+
+
+def gateway_here(home: Home) -> Where:
+    """The gateway of this home as it says itself, which may be another one the next time; where
+    nobody listens, if there is none."""
+    try:
+        record = json.loads(home.gateway_record.read_bytes())
+        url, certificate = str(record["url"]), record.get("certificate")
+    except (OSError, ValueError, KeyError, TypeError):
+        return "http://127.0.0.1:1", True
+    if not certificate:
+        return url, True
+    return url, of_gateway(certificate, record.get("client_certificate"))

@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import ssl
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from freehold.adapt.evaluate.asking import Gateway, Where
+from freehold.adapt.evaluate.asking import Gateway
 from freehold.adapt.evaluate.gate import verdicts
 from freehold.adapt.evaluate.kept import Kept, kept
 from freehold.adapt.evaluate.located import located
@@ -18,7 +17,7 @@ from freehold.adapt.evaluate.suite import check_size
 from freehold.adapt.evaluate.suite_file import suite_of_content
 from freehold.adapt.job import Tell
 from freehold.config.home import Home, write_private
-from freehold.config.trust import of_gateway
+from freehold.config.trust import Where, gateway_here
 from freehold.core.errors import Code, UserError
 
 # What the row of the job has of the result: all that holds no answer.
@@ -67,7 +66,7 @@ async def _evaluated(
         tell.progress(what=what, step=done, steps=total)
 
     def where() -> Where:
-        return _where(Home(home))
+        return gateway_here(Home(home))
 
     url, verify = where()
     async with Gateway(url, spec["key"], verify, spec["at_once"], where) as gateway:
@@ -79,16 +78,3 @@ async def _evaluated(
                 return None
             await asyncio.wait({doing}, timeout=_LOOK_S)
         return doing.result()
-
-
-def _where(home: Home) -> Where:
-    """As the gateway of this home says it, which may be another one since."""
-    try:
-        record = json.loads(home.gateway_record.read_bytes())
-        url, certificate = str(record["url"]), record.get("certificate")
-    except (OSError, ValueError, KeyError, TypeError):
-        return "http://127.0.0.1:1", True  # nobody is there, and it is looked again
-    verify: ssl.SSLContext | bool = True
-    if certificate:
-        verify = of_gateway(certificate, record.get("client_certificate"))
-    return url, verify

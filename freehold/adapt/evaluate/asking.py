@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx2
 
 from freehold.adapt.evaluate.example import Answer, Call
+from freehold.config.trust import Where
 from freehold.core.errors import Code, UserError
 
 _READ_S = 600.0
@@ -66,9 +67,6 @@ class Ask:
     key: str
     alias: str
     body: Mapping[str, Any]
-
-
-Where = tuple[str, ssl.SSLContext | bool]  # a URL, and what is believed there
 
 
 class Gateway:
