@@ -361,6 +361,8 @@ def _say(told: dict[str, Any]) -> None:
         f"costs {cost} ({plain(told['rests_on'])}; longer while the gateway is busy).",
         soft_wrap=True,
     )
+    for each in told["notes"]:
+        console.print(f"[yellow]Note:[/yellow] {plain(each)}", soft_wrap=True)
 
 
 def _ask(yes: bool) -> None:

@@ -37,6 +37,7 @@ _RANK = 16
 _TO_SEE = {"sft": (1500, 10), "dpo": (600, 3)}
 _TOKENS_A_WORD, _BYTES_A_TOKEN = 1.4, 4
 _LOOKED_AT = 50
+_MOST_TOKENS = 2048  # of an example, where nobody says
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,12 @@ class Prepared:
     spec: Mapping[str, Any]
     estimate: Estimate
     currency: str
+    notes: tuple[str, ...] = ()  # of the data, before time is spent on them
 
     def plain(self) -> dict[str, Any]:
         spec = {name: self.spec[name] for name in _TOLD}
-        return {"name": self.name, "currency": self.currency, **asdict(self.estimate), **spec}
+        told = {"name": self.name, "currency": self.currency, **asdict(self.estimate), **spec}
+        return {**told, "notes": list(self.notes)}
 
 
 _TOLD = (
@@ -149,7 +152,9 @@ class Tuning:
             "max_memory_bytes": wanted.max_memory_bytes,
             "licences": {"base": base.licence.spdx, "dataset": dataset.licence},
         }
-        return Prepared(self._name(owner, wanted, dataset), spec, found, self._currency)
+        most = min(wanted.max_tokens or _MOST_TOKENS, base.context_length or _MOST_TOKENS)
+        notes = tuple(_notes(dataset, self._datasets.report(dataset) or {}, most))
+        return Prepared(self._name(owner, wanted, dataset), spec, found, self._currency, notes)
 
     def _shape(self, base: ModelCard) -> ModelFacts:
         """Where its files do not tell it, what its card does is enough for an estimate."""
@@ -275,6 +280,20 @@ class Tuning:
                 link.unlink(missing_ok=True)
                 link.symlink_to(path)
         return folder
+
+
+def _notes(dataset: Dataset, report: Mapping[str, Any], most: int) -> Iterator[str]:
+    for each in report.get("needs_acceptance", ()):
+        why = f", let in because “{dataset.accepted}”" if dataset.accepted else ""
+        yield f"The data hold {each}{why}."
+    yield from report.get("notes", ())
+    lengths = report.get("lengths", {})
+    if lengths.get("median", 0) > most:
+        yield (
+            f"Half of the examples have more than {lengths['median'] - 1:,} {lengths['unit']}, and "
+            f"what has more than {most:,} tokens is left out: nothing is trained where that is "
+            "more than half."
+        )
 
 
 def _of_card(card: ModelCard) -> ModelFacts:

@@ -951,9 +951,11 @@ class JobEstimate(BaseModel):
     dataset: str
     objective: str
     bits: int | None
+    trainer: str
     epochs: Count
     max_seconds: float | None
     max_memory_bytes: Count | None
+    notes: Annotated[list[str], Field(description="Of the data, as sentences.")]
 
 
 class JobLine(BaseModel):

@@ -16,6 +16,7 @@ from freehold.config.home import Home
 from freehold.core.job import Job, JobState
 from freehold.store.sql import SqlStore
 from tests.adapt import tickets
+from tests.adapt.dataset.conftest import chat
 from tests.cli.conftest import Run
 from tests.cli.spoken import failed
 from tests.installation import Installation, stock_tiny
@@ -78,6 +79,25 @@ def test_an_estimate_says_what_it_takes_and_starts_nothing(place: Place) -> None
     assert "It takes about" in shown
     assert "of memory, and costs" in shown
     assert place.said("tune", "list") == []
+
+
+def test_what_is_wrong_with_the_data_is_told_before_time_is_spent_on_them(
+    place: Place, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.jsonl"
+    long = "a " * 3000
+    examples = [chat(f"{number} {long}", f"It is {number} apples") for number in range(9)]
+    examples.append(chat("My key is ghp_" + "q7R8" * 9, "Thank you"))
+    path.write_text("".join(json.dumps(each) + "\n" for each in examples))
+    accepted = ("--accept-findings", "It was revoked.")
+    place.said("data", "add", str(path), "--name", "odd", *_SAID, *accepted)
+    first, few, long_ones = place.said("tune", "odd", "--base", "tiny", "--estimate")["notes"]
+    assert first == "The data hold api key × 1 (example 10), let in because “It was revoked.”."
+    assert few.startswith("10 examples are few")
+    assert "Half of the examples have more than " in long_ones
+    shown = place.run("tune", "odd", "--base", "tiny", "--estimate").stdout
+    assert shown.count("Note: ") == 3
+    place.said("data", "rm", "odd")
 
 
 def _micro_per_s() -> float:

@@ -211,7 +211,7 @@ async def test_payloads_in_queries_and_headers_change_nothing(tmp_path: Path) ->
                     path = "requests" if "before" in query else "usage"
                     response = await client.get(f"/admin/v1/{path}", params=query)
                     if response.status_code == 200:
-                        assert response.json() == {"data": []}
+                        assert not any(response.json().values())
                     else:
                         _sentence(response, 400)
                 if not _fits_a_header(payload):
