@@ -282,10 +282,10 @@ def query(shape: type[_Shape], scope: Scope) -> _Shape:
     try:
         return shape.model_validate(given)
     except ValidationError as error:
-        raise _refused(error) from None
+        raise _refused(error, "query") from None
 
 
-def _refused(error: ValidationError) -> UserError:
+def _refused(error: ValidationError, whole: str = "body") -> UserError:
     problem = error.errors(include_url=False, include_input=False)[0]
     if problem["type"] == "json_invalid":
         return UserError(Code.INVALID_JSON, "The body is not valid JSON: correct it.")
@@ -295,4 +295,4 @@ def _refused(error: ValidationError) -> UserError:
             Code.UNKNOWN_PARAMETER, f"There is no parameter {param[:60]!r}: remove it.", param=param
         )
     said = problem["msg"].removeprefix("Value error, ")
-    return UserError(Code.INVALID_VALUE, f"{param or 'body'}: {said}.", param=param)
+    return UserError(Code.INVALID_VALUE, f"{param or whole}: {said}.", param=param)

@@ -14,6 +14,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from freehold.core.errors import Code, UserError
+from freehold.core.ids import new_id
 from freehold.secure import certificates
 from freehold.serve import errors
 
@@ -203,7 +204,8 @@ class Connection(HttpToolsProtocol):
             return
         self.transport.write(
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n\r\n%b" % (status, len(body), body)
+            b"x-freehold-request-id: %b\r\nconnection: close\r\n\r\n%b"
+            % (status, len(body), new_id("req").encode(), body)
         )
         self.transport.close()
 

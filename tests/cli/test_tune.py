@@ -3,7 +3,7 @@ and on a resting home."""
 
 import contextvars
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,16 @@ def resting(tmp_path: Path, commands: Callable[[Path], Run]) -> Place:
 
 
 @pytest.fixture(params=["online", "offline"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, commands: Callable[[Path], Run]) -> Place:
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, commands: Callable[[Path], Run]
+) -> Iterator[Place]:
     if request.param == "offline":
-        found: Place = request.getfixturevalue("resting")
-        return found
+        yield request.getfixturevalue("resting")
+        return
     served: Installation = request.getfixturevalue("served")
-    return _with_data(Place(commands(served.home), served.home), tmp_path)
+    online = _with_data(Place(commands(served.home), served.home), tmp_path)
+    yield online
+    online.said("data", "rm", "help")
 
 
 _TUNE = ("tune", "help", "--base", "tiny")

@@ -442,6 +442,7 @@ async def test_what_is_no_http_is_refused_and_ends_its_connection_only(tmp_path:
             answer = await asyncio.wait_for(reader.read(), 10)
             assert answer.startswith(b"HTTP/1.1 400 "), what
             assert answer.count(b"HTTP/1.1 ") == 1, what
+            assert b"\r\nx-freehold-request-id: req_" in answer, what
             error = orjson.loads(answer.partition(b"\r\n\r\n")[2])["error"]
             assert error["message"] == "The request is not valid HTTP/1.1: correct it.", what
             writer.close()
