@@ -97,6 +97,9 @@ def test_tickets_become_an_adapter_in_production_beside_others_and_it_goes_back(
 
     found = _said(house, "eval", "support", "--data", "tickets", "--against", "plain")
     assert found["passed"], found["verdicts"]
+    accuracy = found["measures"][0]
+    assert accuracy["candidate"]["share"] >= 0.85
+    assert accuracy["incumbent"]["share"] < 0.2
     _said(house, "route", "set", "support", "--base", _BASE, *_OF_PROD)
     _said(house, "promote", "support", "--to", "staging")
     _said(house, "promote", "support", "--to", "prod")
