@@ -82,6 +82,16 @@ def start(
         bool,
         typer.Option("--anew", help="With --here: ask all again, after a run that was cut off."),
     ] = False,
+    harness: Annotated[
+        str | None,
+        typer.Option(help="Or tasks of lm-evaluation-harness, as TASK,TASK; in this terminal."),
+    ] = None,
+    harness_tasks: Annotated[
+        Path | None, typer.Option(help="With --harness: a folder with tasks of your own.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --harness: so many examples of each task.")
+    ] = None,
     html: _Html = None,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
@@ -89,9 +99,20 @@ def start(
 ) -> None:
     """Ask a route the questions of a suite beside the gateway, hold its answers against those of
     another, and decide whether it may serve. Ends with 1 where it may not."""
+    from freehold.cli.eval_harness import check_alone, measured_here
+    from freehold.cli.eval_harness import show as show_measured
     from freehold.cli.page_file import check_place
 
     with errors_in_a_sentence(as_json):
+        check_alone(
+            harness,
+            {
+                "--suite": suite, "--data": data, "--against": against, "--judge": judge,
+                "--passed-before": passed_before, "--few": few, "--no-wait": no_wait,
+                "--anew": anew, "--html": html, "--tenant": tenant, "--env": environment,
+            },
+            {"--harness-tasks": harness_tasks, "--limit": limit},
+        )  # fmt: skip
         if html is not None:
             check_place(html)
         if against == alias:
@@ -101,6 +122,12 @@ def start(
         before = [] if passed_before is None else sorted(_passed(passed_before))
         home, of = load.home(), Of(tenant, environment)
         gateway = reach.require_running(home)
+        if harness is not None:
+            measured = measured_here(
+                home, gateway, alias, harness, harness_tasks, limit, at_once, as_json
+            )
+            print_json(measured) if as_json else show_measured(measured)
+            return
         if here:
             found = _here(home, gateway, alias, suite, data, most, against, judge, before, few,
                           at_once, anew)  # fmt: skip
