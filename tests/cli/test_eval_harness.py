@@ -13,6 +13,9 @@ import pytest
 
 from freehold.adapt.evaluate.asking import Gateway, Route
 from freehold.adapt.evaluate.harness import Harness, measured
+from freehold.cli import reach
+from freehold.cli.eval_harness import measured_here
+from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 from tests.cli.conftest import Run
 from tests.installation import Installation, environment_of
@@ -136,6 +139,12 @@ def test_whatever_ends_the_command_ends_the_library_too_and_keeps_nothing(
     assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_gateway_whose_certificate_has_another_name_is_not_asked(tmp_path: Path) -> None:
+    gateway = reach.RunningGateway("https://127.0.0.1:1", "key", os.getpid())
+    with pytest.raises(UserError, match="--url https://NAME"):
+        measured_here(Home(tmp_path), gateway, "tiny", "local_sums", None, None, 1, True)
 
 
 async def test_a_route_that_moves_meanwhile_has_no_result(
