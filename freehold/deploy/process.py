@@ -28,18 +28,27 @@ class Process:
 
     @classmethod
     async def start(cls, spec: LaunchSpec, log: Path) -> "Process":
-        """Raises `OSError` when the program cannot be started."""
+        """Raises `OSError` when the program cannot be started. One that is cancelled meanwhile
+        leaves no child."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(spec.socket_path)
         with _output(log) as output:
-            child = await asyncio.create_subprocess_exec(
-                *spec.argv,
-                env=dict(spec.env),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
+            starting = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    *spec.argv,
+                    env=dict(spec.env),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
             )
+            try:
+                child = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                # A child that nobody waits for any more would go on, and nobody know its number.
+                await cls(await starting, log).kill()
+                raise
         return cls(child, log)
 
     @property

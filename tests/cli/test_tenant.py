@@ -74,7 +74,8 @@ def test_a_tenant_with_something_left_goes_only_by_force_and_says_what_goes(
     mine = ("--tenant", name, "--env", "prod")
     folder = str(peft_folder(tmp_path / "adapter", 31))
     place.said("adapter", "add", folder, "--base", "tiny", "--name", "own", *mine)
-    place.said("route", "set", "bot", "--base", "tiny", "--adapter", "own", *mine)
+    forced = ("--force", "a test", "--accept-licence", "made for it")
+    place.said("route", "set", "bot", "--base", "tiny", "--adapter", "own", *forced, *mine)
     key = place.said("key", "create", "a key", *mine)
     assert [each["name"] for each in place.said("adapter", "list", *mine)] == ["own"]
     assert place.said("route", "show", "bot", *mine)["adapter"] == "own"

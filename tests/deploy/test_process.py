@@ -164,3 +164,19 @@ async def test_an_engine_serves_though_its_log_cannot_be_written(tmp_path: Path)
     started = await Process.start(spec, tmp_path)  # a folder is no file
     assert await started.wait() == 5
     started.bound_log()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_start_that_is_cancelled_leaves_no_child(tmp_path: Path, turns: int) -> None:
+    """Wherever in its start that comes."""
+    before = set(psutil.Process().children())
+    starting = asyncio.ensure_future(
+        Process.start(_spec(tmp_path, "sleep 600"), tmp_path / "engine.log")
+    )
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    left = set(psutil.Process().children()) - before
+    assert not [child for child in left if child.status() != psutil.STATUS_ZOMBIE]

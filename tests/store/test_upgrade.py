@@ -7,7 +7,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Boolean, Engine, Integer, LargeBinary, MetaData, Table, insert, select
+from sqlalchemy import Boolean, Engine, Float, Integer, LargeBinary, MetaData, Table, insert, select
 
 from freehold.core.audit import BEGINNING, link, stream_of
 from freehold.store.base import Entries
@@ -59,6 +59,8 @@ def _row(table: Table, number: int) -> dict[str, Any]:
             made[column.name] = False
         elif isinstance(column.type, Integer):
             made[column.name] = number
+        elif isinstance(column.type, Float):
+            made[column.name] = number / 8
         elif isinstance(column.type, LargeBinary):
             made[column.name] = b"%d" % number
         else:
