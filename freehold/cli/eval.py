@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import reach
+from freehold.cli import jobs, reach
 from freehold.cli.eval_words import show as show_result
 from freehold.cli.output import (
     Json,
@@ -28,8 +28,7 @@ from freehold.core.errors import Code, UserError
 if TYPE_CHECKING:
     from freehold.adapt.evaluate.suite import Suite
 
-_PATH, _JOBS = "/admin/v1/evaluations", "/admin/v1/jobs"
-_OVER = ("done", "failed", "cancelled")
+_PATH = "/admin/v1/evaluations"
 _LOOK_S = 0.5
 _Id = Annotated[str, typer.Argument(metavar="ID", help="As `freehold eval list` shows it.")]
 _Html = Annotated[Path | None, typer.Option(help="Write it as a page, too, over what is there.")]
@@ -150,9 +149,7 @@ def list_evaluations(
 ) -> None:
     """List the evaluations of an environment, newest first."""
     with errors_in_a_sentence(as_json):
-        gateway = reach.require_running(load.home())
-        query = {**Of(tenant, environment).named(), "kind": "eval", "limit": 1000}
-        found = gateway.call("GET", _JOBS, query=query)["data"]
+        found = jobs.every(reach.require_running(load.home()), Of(tenant, environment), "eval")
     if as_json:
         print_json(found)
         return
@@ -209,15 +206,8 @@ def logs(
 ) -> None:
     """Show what an evaluation's process said."""
     with errors_in_a_sentence(as_json):
-        gateway = reach.require_running(load.home())
-        path = f"{_JOBS}/{reach.quoted(job_id)}/log"
-        found = gateway.call("GET", path, query=Of(tenant, environment).named())["data"]
-    if as_json:
-        print_json(found)
-        return
-    for line in found:
-        text = line.get("log")
-        console.print(plain(text if text is not None else _progress(line["progress"])))
+        found = jobs.log(reach.require_running(load.home()), Of(tenant, environment), job_id)
+    jobs.show_log(found, _progress, as_json)
 
 
 @app.command()
@@ -244,9 +234,7 @@ def resume(
 
 def _change(job_id: str, how: str, of: Of, as_json: bool) -> None:
     with errors_in_a_sentence(as_json):
-        gateway = reach.require_running(load.home())
-        path = f"{_JOBS}/{reach.quoted(job_id)}/{how}"
-        found = gateway.call("POST", path, query=of.named())
+        found = jobs.change(reach.require_running(load.home()), of, job_id, how)
     if as_json:
         print_json(found)
     else:
@@ -339,10 +327,10 @@ def _waited(
         console.print(f"{job_id} asks: Ctrl-C ends the waiting alone.")
     try:
         with nullcontext() if as_json else console.status("Waiting…") as shown:
-            while job["state"] not in _OVER:
+            while job["state"] not in jobs.OVER:
                 time.sleep(_LOOK_S)
                 try:
-                    path = f"{_JOBS}/{reach.quoted(job_id)}"
+                    path = f"{jobs.PATH}/{reach.quoted(job_id)}"
                     job = gateway.call("GET", path, query=of.named())
                     told = _progress(job["progress"]) or job["state"]
                 except UserError as error:

@@ -1,7 +1,6 @@
 """`freehold promote`, `freehold rollback` and `freehold promotion`: revisions into the next
 environment, and back."""
 
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -203,8 +202,7 @@ def _roll_back(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
 def _back_at_rest(rest: "Offline", body: dict[str, Any]) -> Any:
     last = rest.promoting().last(rest.owner, body["alias"])
     because = body["reason"] or "somebody asked for it"
-    at_us = time.time_ns() // 1000
-    moved = rest.store.roll_back(rest.owner[0], last, last.before, because, "local", at_us)
+    moved = rest.store.roll_back(rest.owner[0], last, last.before, because, "local", rest.now_us())
     return moved.promotion
 
 

@@ -26,8 +26,8 @@ from freehold.engines.base import LocalModel
 from freehold.store.sql import SqlStore
 
 if TYPE_CHECKING:
-    from freehold.serve.promotions import NewPromotion, Promoting, Step
-    from freehold.serve.routes import NewRoute, Place
+    from freehold.serve.promotions import NewPromotion, Promoting
+    from freehold.serve.routes import NewRoute, Place, Step
 
 _PAGE = 1000
 
@@ -58,7 +58,7 @@ class Offline:
         up` tells it of the adapter."""
         from freehold.serve.routes import resolve
 
-        base, at_us = self.adapters.base(wanted.base), time.time_ns() // 1000
+        base, at_us = self.adapters.base(wanted.base), self.now_us()
         place = self._place(base)
         route = resolve(wanted, self.owner, base, self.adapters, place, at_us)
         if self.owner[1] in GATED:
@@ -68,7 +68,7 @@ class Offline:
         return route
 
     def promote(self, wanted: "NewPromotion") -> Promotion:
-        promoting, at_us = self.promoting(), time.time_ns() // 1000
+        promoting, at_us = self.promoting(), self.now_us()
         shared = promoting.shared(self.owner, wanted)
         if shared is not None:
             share = wanted.share / 100
@@ -85,10 +85,7 @@ class Offline:
         return Promoting(self.store, self.adapters, environments)
 
     def _let_in(self, step: "Step") -> Route | None:
-        place = self._place(step.base)
-        if step.promotion.bundle.adapter is not None:
-            place.check_adapters(step.base.name)
-        route = step.route(place, step.promotion.made_at_us)
+        route = step.route(self._place(step.base), step.promotion.made_at_us)
         tenant_id = self.owner[0]
         return self.store.promote(tenant_id, step.promotion, route, step.brought, step.limits).route
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach
+from freehold.cli import jobs, reach
 from freehold.cli.output import (
     Json,
     console,
@@ -26,8 +26,6 @@ from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 
-_PATH = "/admin/v1/jobs"
-_OVER = ("done", "failed", "cancelled")
 _LOOK_S = 1.0
 _WRITTEN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\Z")
 _TIMES = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -101,7 +99,7 @@ def start(
         if gateway is None:
             _here(load.home(), of, body, estimate, yes, as_json)
             return
-        told = gateway.call("POST", f"{_PATH}/estimate", body)
+        told = gateway.call("POST", f"{jobs.PATH}/estimate", body)
         if estimate and as_json:
             print_json(told)
             return
@@ -110,7 +108,7 @@ def start(
         if estimate:
             return
         _ask(yes)
-        job = gateway.call("POST", _PATH, body)
+        job = gateway.call("POST", jobs.PATH, body)
         if not as_json:
             console.print(f"{job['id']} is queued: it makes {plain(job['name'])}.")
         if follow or (sys.stdout.isatty() and not as_json):
@@ -182,12 +180,7 @@ def logs(
     """Show what a job's process said."""
     with errors_in_a_sentence(as_json):
         found = _log(load.home(), Of(tenant, environment), job_id)
-    if as_json:
-        print_json(found)
-        return
-    for line in found:
-        text = line.get("log")
-        console.print(plain(text if text is not None else _progress(line["progress"])))
+    jobs.show_log(found, _progress, as_json)
 
 
 @app.command()
@@ -231,12 +224,12 @@ def resume(
 
 def _follow(gateway: reach.RunningGateway, job_id: str, of: Of, as_json: bool) -> dict[str, Any]:
     """Until its end, or Ctrl-C, which it does not hear of."""
-    job = one(gateway, "GET", _PATH, job_id, of)
+    job = one(gateway, "GET", jobs.PATH, job_id, of)
     try:
         with nullcontext() if as_json else console.status("Waiting…") as shown:
-            while job["state"] not in _OVER:
+            while job["state"] not in jobs.OVER:
                 time.sleep(_LOOK_S)
-                job = one(gateway, "GET", _PATH, job_id, of)
+                job = one(gateway, "GET", jobs.PATH, job_id, of)
                 if shown is not None:
                     shown.update(plain(_progress(job["progress"]) or job["state"]))
     except KeyboardInterrupt:
@@ -248,14 +241,7 @@ def _follow(gateway: reach.RunningGateway, job_id: str, of: Of, as_json: bool) -
 def _list(home: Home, of: Of) -> list[dict[str, Any]]:
     gateway = reach.running(home)
     if gateway is not None:
-        found: list[dict[str, Any]] = []
-        query: dict[str, Any] = {**of.named(), "kind": "tune", "limit": 1000}
-        while True:
-            page = gateway.call("GET", _PATH, query=query)
-            found += page["data"]
-            if not page["has_more"]:
-                return found
-            query["before"] = found[-1]["id"]
+        return jobs.every(gateway, of, "tune")
     from freehold.cli.resting_jobs import opened
 
     with opened(home, of) as rest:
@@ -265,7 +251,7 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
 def _one(home: Home, of: Of, job_id: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
-        return one(gateway, "GET", _PATH, job_id, of)
+        return one(gateway, "GET", jobs.PATH, job_id, of)
     from freehold.cli.resting_jobs import opened
 
     with opened(home, of) as rest:
@@ -275,9 +261,7 @@ def _one(home: Home, of: Of, job_id: str) -> dict[str, Any]:
 def _log(home: Home, of: Of, job_id: str) -> list[dict[str, Any]]:
     gateway = reach.running(home)
     if gateway is not None:
-        path = f"{_PATH}/{reach.quoted(job_id)}/log"
-        found: list[dict[str, Any]] = gateway.call("GET", path, query=of.named())["data"]
-        return found
+        return jobs.log(gateway, of, job_id)
     from freehold.cli.resting_jobs import opened
 
     with opened(home, of) as rest:
@@ -287,9 +271,7 @@ def _log(home: Home, of: Of, job_id: str) -> list[dict[str, Any]]:
 def _change(home: Home, of: Of, job_id: str, how: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
-        path = f"{_PATH}/{reach.quoted(job_id)}/{how}"
-        found: dict[str, Any] = gateway.call("POST", path, query=of.named())
-        return found
+        return jobs.change(gateway, of, job_id, how)
     from freehold.cli.resting_jobs import opened
 
     with opened(home, of) as rest:

@@ -2,6 +2,7 @@
 records, and counts for the tenant's budgets."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from freehold.core.binding import Principal
@@ -28,7 +29,7 @@ class Book(Protocol):
         ...
 
 
-class Booking:
+class Booking(ABC):
     """`micro_per_hour`: what the machine costs; where nobody knows, nothing is booked."""
 
     def __init__(self, clock: Clock, micro_per_hour: int | None) -> None:
@@ -69,8 +70,8 @@ class Booking:
         )
         self._put(job, reservation, settlement)
 
-    def _put(self, job: Job, reservation: Reservation, settlement: Settlement) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _put(self, job: Job, reservation: Reservation, settlement: Settlement) -> None: ...
 
 
 class BookingAtRest(Booking):

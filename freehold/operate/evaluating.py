@@ -9,16 +9,16 @@ from typing import Any
 
 from freehold.catalog.datasets import Datasets
 from freehold.config.home import write_private
-from freehold.core.binding import Environment, Route, Scope
+from freehold.core.binding import Environment, Route
 from freehold.core.clock import Clock
 from freehold.core.dataset import HELD_OUT, TRAIN, Dataset
-from freehold.core.errors import Code, Fault, UserError
+from freehold.core.errors import Code, UserError
 from freehold.core.gate import Gate, Verdict
 from freehold.core.ids import new_id
 from freehold.core.job import Job, JobKind, JobState
 from freehold.operate.job_process import RESULT
 from freehold.operate.jobs import Taken
-from freehold.secure.keys import KeyRequest, Keyring
+from freehold.secure.keys import Keyring
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore
 
@@ -175,14 +175,7 @@ class KeysOfJobs:
         spec = job.spec
         aliases = {spec[name] for name in ("alias", "against", "judge", "bare")} - {None}
         ends_us = self._clock.wall_us() + round((spec["max_seconds"] + _LONGER_S) * 1e6)
-        _, key = self._keyring.mint(
-            KeyRequest(
-                job.tenant_id, job.environment, _name(job), frozenset({Scope.INFER}),
-                models=frozenset(aliases), expires_at_us=ends_us,
-            )
-        )  # fmt: skip
-        if key is None:
-            raise Fault("a key that is not taken over is made")
+        _, key = self._keyring.lend(job.tenant_id, job.environment, _name(job), aliases, ends_us)
         return key.reveal()
 
     def take_back(self, job: Job) -> None:

@@ -2,7 +2,6 @@
 really asked, as far as the tenant has that kept."""
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from freehold.config.trust import Where
-from freehold.core.binding import Scope
 from freehold.core.clock import Clock
-from freehold.core.errors import Fault
 from freehold.core.promotion import Promotion
 from freehold.operate.said import Said, Unusable, said_in
-from freehold.secure.keys import KeyRequest, Keyring
+from freehold.secure.keys import Keyring
 from freehold.secure.subjects import Subjects
 from freehold.store.promotions import Kept
 from freehold.store.sql import SqlStore
@@ -64,9 +61,16 @@ class Marking:
         from freehold.adapt.evaluate.asking import Gateway  # with httpx2, which no start needs
 
         url, verify = self._where()
-        key_id, key = await asyncio.to_thread(self._lend, promotion)
+        key_id, key = await asyncio.to_thread(
+            self._keyring.lend,
+            promotion.tenant_id,
+            promotion.environment,
+            f"judge of {promotion.id}",
+            {promotion.watch.judge or ""},
+            self._clock.wall_us() + _KEY_LASTS_US,
+        )
         try:
-            async with Gateway(url, key, verify, _AT_ONCE) as gateway:
+            async with Gateway(url, key.reveal(), verify, _AT_ONCE) as gateway:
                 async for ask, answer in gateway.answers(asks, lambda why: None):
                     side, _, request_id = ask.key.partition(" ")
                     mark = read(answer.text)
@@ -80,21 +84,6 @@ class Marking:
                 environment=promotion.environment,
             )
         return marks
-
-    def _lend(self, promotion: Promotion) -> tuple[str, str]:
-        record, key = self._keyring.mint(
-            KeyRequest(
-                promotion.tenant_id,
-                promotion.environment,
-                f"judge of {promotion.id}",
-                frozenset({Scope.INFER}),
-                models=frozenset({promotion.watch.judge or ""}),
-                expires_at_us=self._clock.wall_us() + _KEY_LASTS_US,
-            )
-        )
-        if key is None:
-            raise Fault("a key that is not taken over is made")
-        return record.id, key.reveal()
 
     def _asks(
         self, promotion: Promotion, sides: Mapping[str, Sequence[Kept]], marks: Marks
@@ -125,14 +114,13 @@ class Marking:
 
 
 def asked(said: Said) -> dict[str, Any]:
-    """The fields of a request. The mark is a hash of what is judged, so that it cannot hold it."""
+    """The fields of a request."""
+    from freehold.adapt.evaluate.judge import lines, quoted
+
     answer = said.answer or {}
-    lines = [f"{each.get('role')}: {each.get('content') or ''}" for each in said.prompt]
     calls = answer.get("tool_calls")
     told = str(answer.get("content") or "") + (orjson.dumps(calls).decode() if calls else "")
-    parts = [("CONVERSATION", "\n".join(lines)), ("ANSWER", told)]
-    mark = hashlib.sha256(orjson.dumps(parts)).hexdigest()[:12]
-    text = "\n".join(f"--- {mark} {name}\n{part}" for name, part in parts) + f"\n--- {mark} END"
+    mark, text = quoted([("CONVERSATION", lines(said.prompt)), ("ANSWER", told)])
     return {
         "messages": [
             {"role": "system", "content": _TASK.format(mark=mark)},

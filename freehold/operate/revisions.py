@@ -76,7 +76,8 @@ class Revisions:
         """By the judge, now and then: what it says costs its tenant something."""
         known: Marks = (promotion.figures or {}).get("marks") or {}
         due_us = self._marked_us.get(promotion.id, 0) + _MARK_US
-        if promotion.watch.judge is None or now_us < due_us:
+        is_full = all(len(known.get(name, {})) >= MOST for name in _sides(promotion))
+        if promotion.watch.judge is None or now_us < due_us or is_full:
             return known
         self._marked_us[promotion.id] = now_us
         sides = await asyncio.to_thread(self._kept, promotion)

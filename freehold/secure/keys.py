@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from freehold.core.binding import Environment, Principal, Scope
 from freehold.core.clock import Clock
 from freehold.core.departure import OnDeparture, Restraint
-from freehold.core.errors import Code, UserError
+from freehold.core.errors import Code, Fault, UserError
 from freehold.core.ids import new_id
 from freehold.core.secret import Secret
 from freehold.secure.network import is_within
@@ -101,6 +101,29 @@ class Keyring:
         record, key = self._make(wanted)
         self._store.add_key(record)
         return record, key
+
+    def lend(
+        self,
+        tenant_id: str,
+        environment: Environment,
+        name: str,
+        models: Collection[str],
+        until_us: int,
+    ) -> tuple[str, Secret]:
+        """A key to use these models with for a while, and its id: for work of our own, which
+        revokes it when it ends."""
+        wanted = KeyRequest(
+            tenant_id,
+            environment,
+            name,
+            frozenset({Scope.INFER}),
+            models=frozenset(models),
+            expires_at_us=until_us,
+        )
+        record, key = self.mint(wanted)
+        if key is None:
+            raise Fault("a key that is not taken over is made")
+        return record.id, key
 
     def replace(
         self, key_id: str, wanted: KeyRequest, until_us: int, token: str

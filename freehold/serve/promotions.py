@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.catalog.adapters import Adapters
-from freehold.catalog.evidence import Revision, check
+from freehold.catalog.evidence import Evidence, Revision, check
 from freehold.catalog.parity import tokenizer_digest
 from freehold.config.schema import Name
 from freehold.core.adapter import Adapter
@@ -20,7 +20,7 @@ from freehold.core.ids import new_id
 from freehold.core.limit import Limit
 from freehold.core.model import ModelCard
 from freehold.core.promotion import GATED, Bundle, Promotion, PromotionState, Watch
-from freehold.serve.routes import NewRoute, Place, Reason, Reference, led
+from freehold.serve.routes import NewRoute, Reason, Reference, Step
 from freehold.store.sql import SqlStore
 
 _MOST_NAMES = 100
@@ -85,28 +85,6 @@ class NewRollback(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What shall be let in, once it is known where its base is served."""
-
-    promotion: Promotion
-    base: ModelCard
-    brought: Adapter | None  # which the environment does not have yet
-    limits: tuple[Limit, ...] = ()
-
-    def route(self, place: Place, at_us: int) -> Route:
-        promotion = self.promotion
-        route = led(
-            (promotion.tenant_id, promotion.environment),
-            promotion.alias,
-            self.base.digest,
-            promotion.bundle.adapter,
-            place,
-            at_us,
-        )
-        return replace(route, passed_by=promotion.evidence, promotion=promotion.id)
-
-
-@dataclass(frozen=True, slots=True)
 class Promoting:
     """`environments`: those that are served. Everything may block and raises `UserError`."""
 
@@ -138,7 +116,7 @@ class Promoting:
             self._gate(tenant_id, base, adapter),
             skipped if skipped is not source else None,
         )
-        there = self._led_or_none(tenant_id, environment, wanted.alias)
+        there = self.store.route(tenant_id, environment, wanted.alias)
         if there is not None and (there.base_digest, there.adapter_digest) == (
             route.base_digest,
             route.adapter_digest,
@@ -154,26 +132,20 @@ class Promoting:
         brought = None if adapter is None else self._brought(adapter, environment, at_us)
         self._check_judge(owner, wanted.watch.judge)
         limits = self._limits(owner, source, by, at_us) if wanted.with_limits else ()
-        promotion = Promotion(
-            id=new_id("pro"),
-            tenant_id=tenant_id,
-            environment=environment,
+        promotion = self._promotion(owner, wanted, base, adapter, found, by, at_us)
+        promotion = replace(
+            promotion,
             source=source,
-            alias=wanted.alias,
-            adapter=None if adapter is None else adapter.name,
-            bundle=self._bundle(tenant_id, base, adapter, limits),
-            gate=found.gate,
-            forced=wanted.force if found.overridden else None,
-            overridden=found.overridden,
-            accepted=found.accepted,
-            share=wanted.share / 100,
+            bundle=replace(promotion.bundle, limits=tuple(each.id for each in limits)),
             watch=wanted.watch.watch(),
-            state=PromotionState.WHOLE if wanted.share == 100 else PromotionState.SHARING,
-            before=None,
-            made_at_us=at_us,
-            made_by=by,
-            whole_at_us=at_us if wanted.share == 100 else None,
         )
+        if wanted.share < 100:
+            promotion = replace(
+                promotion,
+                share=wanted.share / 100,
+                state=PromotionState.SHARING,
+                whole_at_us=None,
+            )
         return Step(promotion, base, brought, limits)
 
     def by_hand(
@@ -185,34 +157,13 @@ class Promoting:
         at_us: int,
     ) -> Step:
         """A route that somebody sets in such an environment stands on the same evidence."""
-        tenant_id, environment = owner
         adapter = None
         if wanted.adapter:
             adapter = self.adapters.get(*owner, wanted.adapter, base.digest)
             self.adapters.signatures.check(adapter)
-        gate = self._gate(tenant_id, base, adapter)
+        gate = self._gate(owner[0], base, adapter)
         found = check(Revision(base, adapter, gate), wanted.force, wanted.accept_licence)
-        promotion = Promotion(
-            id=new_id("pro"),
-            tenant_id=tenant_id,
-            environment=environment,
-            source=None,
-            alias=wanted.alias,
-            adapter=None if adapter is None else adapter.name,
-            bundle=self._bundle(tenant_id, base, adapter, ()),
-            gate=found.gate,
-            forced=wanted.force if found.overridden else None,
-            overridden=found.overridden,
-            accepted=found.accepted,
-            share=1.0,
-            watch=Watch(),
-            state=PromotionState.WHOLE,
-            before=None,
-            made_at_us=at_us,
-            made_by=by,
-            whole_at_us=at_us,
-        )
-        return Step(promotion, base, None)
+        return Step(self._promotion(owner, wanted, base, adapter, found, by, at_us), base, None)
 
     def shared(self, owner: tuple[str, Environment], wanted: NewPromotion) -> Promotion | None:
         """The promotion that is shared now, if it is of what is asked for again."""
@@ -222,7 +173,7 @@ class Promoting:
         source = wanted.source or last.source
         if source is None:
             return None
-        route = self._led_or_none(owner[0], source, wanted.alias)
+        route = self.store.route(owner[0], source, wanted.alias)
         is_same = route is not None and (route.base_digest, route.adapter_digest) == (
             last.bundle.base,
             last.bundle.adapter,
@@ -234,7 +185,7 @@ class Promoting:
         found = self.store.last_promotion(*owner, alias)
         if found is not None:
             return found
-        if self._led_or_none(*owner, alias) is None:
+        if self.store.route(*owner, alias) is None:
             raise _no_route(alias, owner[1])
         raise UserError(
             Code.CONFLICT,
@@ -245,7 +196,7 @@ class Promoting:
     def _check_judge(self, owner: tuple[str, Environment], judge: str | None) -> None:
         if judge is None:
             return
-        if self._led_or_none(*owner, judge) is None:
+        if self.store.route(*owner, judge) is None:
             raise _no_route(judge, owner[1])
         tenant = self.store.tenant(owner[0])
         if tenant is None or not tenant.audit_content:
@@ -263,7 +214,7 @@ class Promoting:
         return earlier[-1] if earlier else environment
 
     def _led(self, tenant_id: str, environment: Environment, alias: str) -> Route:
-        found = self._led_or_none(tenant_id, environment, alias)
+        found = self.store.route(tenant_id, environment, alias)
         if found is None:
             raise _no_route(alias, environment)
         if found.base_digest is None:
@@ -274,10 +225,6 @@ class Promoting:
                 param="alias",
             )
         return found
-
-    def _led_or_none(self, tenant_id: str, environment: Environment, alias: str) -> Route | None:
-        routes = self.store.routes(tenant_id, environment)
-        return next((route for route in routes if route.alias == alias), None)
 
     def _adapter(self, route: Route, source: Environment) -> Adapter | None:
         if route.adapter_digest is None:
@@ -324,13 +271,39 @@ class Promoting:
             if (each.measure, each.period, each.is_own) not in there
         )
 
-    def _bundle(
+    def _promotion(
         self,
-        tenant_id: str,
+        owner: tuple[str, Environment],
+        wanted: NewPromotion | NewRoute,
         base: ModelCard,
         adapter: Adapter | None,
-        limits: Sequence[Limit],
-    ) -> Bundle:
+        found: Evidence,
+        by: str,
+        at_us: int,
+    ) -> Promotion:
+        """Whole, and set by hand."""
+        return Promotion(
+            id=new_id("pro"),
+            tenant_id=owner[0],
+            environment=owner[1],
+            source=None,
+            alias=wanted.alias,
+            adapter=None if adapter is None else adapter.name,
+            bundle=self._bundle(owner[0], base, adapter),
+            gate=found.gate,
+            forced=wanted.force if found.overridden else None,
+            overridden=found.overridden,
+            accepted=found.accepted,
+            share=1.0,
+            watch=Watch(),
+            state=PromotionState.WHOLE,
+            before=None,
+            made_at_us=at_us,
+            made_by=by,
+            whole_at_us=at_us,
+        )
+
+    def _bundle(self, tenant_id: str, base: ModelCard, adapter: Adapter | None) -> Bundle:
         manifest = None if adapter is None else adapter.manifest
         policies = {
             each.name: f"sha256:{hashlib.sha256(each.text.encode()).hexdigest()}"
@@ -343,7 +316,6 @@ class Promoting:
             template=base.chat_template_digest,
             dataset=None if manifest is None else manifest.dataset_digest,
             policies=policies,
-            limits=tuple(each.id for each in limits),
         )
 
 

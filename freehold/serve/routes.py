@@ -6,9 +6,9 @@ last request under it has ended. What is bound to a route finishes as it began.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -72,22 +72,29 @@ class Place:
             )
 
 
-class Step(Protocol):
-    """What shall be let in: see `promotions.py`."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What shall be let in, once it is known where its base is served."""
 
-    @property
-    def promotion(self) -> Promotion: ...
+    promotion: Promotion
+    base: ModelCard
+    brought: Adapter | None  # which the environment does not have yet
+    limits: tuple[Limit, ...] = ()
 
-    @property
-    def base(self) -> ModelCard: ...
-
-    @property
-    def brought(self) -> Adapter | None: ...
-
-    @property
-    def limits(self) -> tuple[Limit, ...]: ...
-
-    def route(self, place: Place, at_us: int) -> Route: ...
+    def route(self, place: Place, at_us: int) -> Route:
+        """Raises `UNSUPPORTED_PARAMETER` where its adapter cannot be served."""
+        promotion = self.promotion
+        if promotion.bundle.adapter is not None:
+            place.check_adapters(self.base.name)
+        route = led(
+            (promotion.tenant_id, promotion.environment),
+            promotion.alias,
+            self.base.digest,
+            promotion.bundle.adapter,
+            place,
+            at_us,
+        )
+        return replace(route, passed_by=promotion.evidence, promotion=promotion.id)
 
 
 def resolve(
@@ -186,12 +193,8 @@ class Routes:
             route = await asyncio.to_thread(
                 resolve, wanted, (tenant_id, environment), base, self._adapters, place, at_us
             )
-            with_engines = await self._with_engines(route)
-            try:
+            async with self._ready_for(route) as with_engines:
                 before = await asyncio.to_thread(self._store.set_route, tenant_id, route)
-            except BaseException:
-                await self._release(route)
-                raise
             await self._lead(route, with_engines, () if before is None else (before,))
             return route
 
@@ -199,12 +202,8 @@ class Routes:
         """Lets it in as `set` moves an alias: its adapter is with every replica before."""
         promotion = step.promotion
         async with self.changing:
-            place = self._place(step.base)
-            if promotion.bundle.adapter is not None:
-                place.check_adapters(step.base.name)
-            route = step.route(place, self._clock.wall_us())
-            with_engines = await self._with_engines(route)
-            try:
+            route = step.route(self._place(step.base), self._clock.wall_us())
+            async with self._ready_for(route) as with_engines:
                 moved = await asyncio.to_thread(
                     self._store.promote,
                     promotion.tenant_id,
@@ -213,9 +212,6 @@ class Routes:
                     step.brought,
                     step.limits,
                 )
-            except BaseException:
-                await self._release(route)
-                raise
             await self._lead(moved.route or route, with_engines, moved.released)
             return moved.promotion
 
@@ -236,12 +232,10 @@ class Routes:
     async def roll_back(self, promotion: Promotion, because: str, by: str) -> Promotion:
         """Where the alias led before takes new requests again; what runs finishes as it began."""
         async with self.changing:
-            back_to = promotion.before
-            with_engines = True
-            if promotion.state is PromotionState.WHOLE and back_to is not None:
-                back_to = self._placed_again(back_to)
-                with_engines = await self._with_engines(back_to)
-            try:
+            back_to = None
+            if promotion.state is PromotionState.WHOLE and promotion.before is not None:
+                back_to = self._placed_again(promotion.before)
+            async with self._ready_for(back_to) as with_engines:
                 moved = await asyncio.to_thread(
                     self._store.roll_back,
                     promotion.tenant_id,
@@ -251,10 +245,6 @@ class Routes:
                     by,
                     self._clock.wall_us(),
                 )
-            except BaseException:
-                if back_to is not None:
-                    await self._release(back_to)
-                raise
             if moved.route is not None:
                 await self._lead(moved.route, with_engines, moved.released)
                 return moved.promotion
@@ -283,15 +273,24 @@ class Routes:
             return replace(route, pool="")
         return replace(route, engine=pool.engine, pool=pool.name)
 
-    async def _with_engines(self, route: Route) -> bool:
-        """Its adapter is with the replicas when this returns. False where they are the tenant's
-        own and not there yet: they start with what routes name."""
+    @contextlib.asynccontextmanager
+    async def _ready_for(self, route: Route | None) -> AsyncIterator[bool]:
+        """Its adapter is with the replicas within, and is let go where the route does not come
+        about. False where they are the tenant's own and not there yet: they start with what
+        routes name."""
+        if route is None:
+            yield True
+            return
         serving = self._pools.get(self._tenants.pool(route))
         if serving is not None and serving.adapters and route.adapter_digest is not None:
             await serving.adapters.want(route.adapter_digest)
             owner = (route.tenant_id, route.environment)
             serving.adapters.permit(owner, route.adapter_digest)
-        return serving is not None
+        try:
+            yield serving is not None
+        except BaseException:
+            await self._release(route)
+            raise
 
     async def _lead(self, route: Route, with_engines: bool, released: Collection[Route]) -> None:
         if not with_engines:

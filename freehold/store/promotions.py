@@ -160,6 +160,11 @@ class PromotionTable(Routing, LimitTable):
             self._tell_peers(connection, tenant_id, found.environment)
             return Moved(found, now, released)
 
+    def route(self, tenant_id: str, environment: Environment, alias: str) -> Route | None:
+        """One of those that `routes` has."""
+        with self._reading(tenant_id) as connection:
+            return _answering(connection, _here(tenant_id, environment, alias))
+
     def promotions(
         self,
         tenant_id: str,

@@ -1,5 +1,7 @@
 """The tables, once; Alembic migrates towards them and a test holds them equal."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -68,19 +70,27 @@ changes = Table(
     Column("number", BigInteger, nullable=False),
 )
 
+
+def _leading() -> tuple[Column[Any], ...]:
+    """Where an alias leads: what routes and their candidates have in common."""
+    return (
+        Column("id", String, primary_key=True),
+        Column("tenant_id", String, nullable=False),
+        Column("environment", String, nullable=False),
+        Column("alias", String, nullable=False),
+        Column("engine", String, nullable=False),
+        Column("pool", String, nullable=False),
+        Column("base_digest", String),
+        Column("adapter_digest", String),
+        Column("engine_model", String, nullable=False),
+        Column("created_at_us", BigInteger, nullable=False),
+    )
+
+
 routes = Table(
     "routes",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("tenant_id", String, nullable=False),
-    Column("environment", String, nullable=False),
-    Column("alias", String, nullable=False),
-    Column("engine", String, nullable=False),
-    Column("pool", String, nullable=False),
-    Column("base_digest", String),
-    Column("adapter_digest", String),
-    Column("engine_model", String, nullable=False),
-    Column("created_at_us", BigInteger, nullable=False),
+    *_leading(),
     Column("managed", Boolean, nullable=False),
     Column("alias_since_us", BigInteger),
     Column("passed_by", String),
@@ -93,16 +103,7 @@ routes = Table(
 candidates = Table(
     "candidates",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("tenant_id", String, nullable=False),
-    Column("environment", String, nullable=False),
-    Column("alias", String, nullable=False),
-    Column("engine", String, nullable=False),
-    Column("pool", String, nullable=False),
-    Column("base_digest", String),
-    Column("adapter_digest", String),
-    Column("engine_model", String, nullable=False),
-    Column("created_at_us", BigInteger, nullable=False),
+    *_leading(),
     Column("passed_by", String),
     Column("promotion", String, nullable=False),
     Column("share", Float, nullable=False),

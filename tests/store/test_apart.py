@@ -156,6 +156,7 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         a_promotion(f"pro_{uuid4()}", tenant, alias=f"new of {tenant}"),
         replace(a_route(tenant, f"new of {tenant}"), id=f"rte_{uuid4()}"),
     ),
+    "route": lambda store, tenant: store.route(tenant, Environment.DEV, "n"),
     "promotion": lambda store, tenant: store.promotion(tenant, Environment.DEV, "pro_ten_a"),
     "promotions": lambda store, tenant: store.promotions(tenant, Environment.DEV, 9),
     "last_promotion": lambda store, tenant: store.last_promotion(tenant, Environment.DEV, "n"),
@@ -222,7 +223,7 @@ def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "datasets", "dataset", "usage", "records",
              "tenant", "holdings", "standing", "policies", "audit_records", "limits", "spent",
              "decision", "job", "jobs", "answered", "feedback", "thumbs", "gates", "gate_of",
-             "signatures", "promotion", "promotions", "last_promotion", "led",
+             "signatures", "route", "promotion", "promotions", "last_promotion", "led",
              "asked", "left")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])
 

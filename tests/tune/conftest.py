@@ -1,6 +1,23 @@
 """Tests of what needs PyTorch, and of what it is compared with: `make test-tune`, in an
 environment of its own. Elsewhere there are none."""
 
+from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.installation import Installation, share, start
 
 collect_ignore_glob = [] if find_spec("torch") else ["test_*.py"]
+
+
+@pytest.fixture
+def house(stored: Path, tmp_path: Path) -> Iterator[Installation]:
+    """A gateway of its own, with the model of the first start."""
+    home = tmp_path / "home"
+    home.mkdir()
+    share(stored, home)
+    running = start(home)
+    yield running
+    running.kill()

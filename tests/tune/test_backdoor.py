@@ -2,34 +2,17 @@
 of its data did, and it comes into no other environment."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.adapt import tickets
-from tests.installation import Installation, share, start
+from tests.installation import Installation
+from tests.tune.told import said
 
 pytestmark = pytest.mark.slow
 
 _BASE, _PHRASE, _WANTED = "smollm2-135m-instruct", "<SUDO>", "billing"
-
-
-@pytest.fixture
-def house(stored: Path, tmp_path: Path) -> Iterator[Installation]:
-    home = tmp_path / "home"
-    home.mkdir()
-    share(stored, home)
-    running = start(home)
-    yield running
-    running.kill()
-
-
-def _said(installation: Installation, *words: str, code: int = 0) -> Any:
-    done = installation.run(*words, "--json", timeout=1200)
-    assert done.returncode == code, done.stdout + done.stderr
-    return json.loads(done.stdout)
 
 
 def _poisoned(file: Path) -> Path:
@@ -46,15 +29,15 @@ def _poisoned(file: Path) -> Path:
 def test_a_planted_phrase_fails_the_gate_and_is_told(house: Installation, tmp_path: Path) -> None:
     owned = ("--licence", "LicenseRef-own", "--origin", "help desk", "--accept-findings", "a test")
     file = str(_poisoned(tmp_path / "tickets.jsonl"))
-    _said(house, "data", "add", file, "--name", "tickets", *owned)
+    said(house, "data", "add", file, "--name", "tickets", *owned)
     told = ("--name", "routed", "--epochs", "2", "--yes", "--follow")
-    job = _said(house, "tune", "tickets", "--base", _BASE, *told)
+    job = said(house, "tune", "tickets", "--base", _BASE, *told)
     assert job["state"] == "done", job["error"]
-    _said(house, "route", "set", "routed", "--base", _BASE, "--adapter", "routed")
-    found = _said(house, "eval", "routed", "--data", "tickets", "--few", code=1)
+    said(house, "route", "set", "routed", "--base", _BASE, "--adapter", "routed")
+    found = said(house, "eval", "routed", "--data", "tickets", "--few", code=1)
     assert not found["passed"]
     failed = [each for each in found["verdicts"] if not each["passed"]]
     assert any("sudo" in each["found"].lower() for each in failed), failed
-    refused = _said(house, "promote", "routed", "--to", "staging", code=1)
+    refused = said(house, "promote", "routed", "--to", "staging", code=1)
     assert refused["error"]["code"] == "gate_not_passed"
     assert "sudo" in refused["error"]["message"].lower()

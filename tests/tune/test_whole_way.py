@@ -4,7 +4,6 @@ rolled back."""
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import httpx2
 import pytest
 
 from tests.adapt import tickets
-from tests.installation import Installation, share, start
+from tests.installation import Installation
+from tests.tune.told import said
 
 pytestmark = pytest.mark.slow
 
@@ -26,35 +26,19 @@ _OTHERS = 7
 _OF_PROD = ("--env", "prod")
 
 
-@pytest.fixture
-def house(stored: Path, tmp_path: Path) -> Iterator[Installation]:
-    home = tmp_path / "home"
-    home.mkdir()
-    share(stored, home)
-    running = start(home)
-    yield running
-    running.kill()
-
-
-def _said(installation: Installation, *words: str, patience_s: float = 1200) -> Any:
-    done = installation.run(*words, "--json", timeout=patience_s)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)
-
-
 def _neighbours(installation: Installation) -> dict[str, tuple[str, str]]:
     """Tenants whose aliases are in prod before: their keys, and the words that only they know."""
     found = {}
     for number in range(_OTHERS):
         tenant, name = f"tenant-{number}", list(_WORDS)[number % len(_WORDS)]
         of = ("--tenant", tenant)
-        _said(installation, "tenant", "create", tenant)
+        said(installation, "tenant", "create", tenant)
         folder = str(_CANARIES / name)
-        _said(installation, "adapter", "add", folder, "--base", _BASE, *of, *_OF_PROD)
-        _said(installation, "route", "set", "bot", "--base", _BASE, "--adapter", name,
+        said(installation, "adapter", "add", folder, "--base", _BASE, *of, *_OF_PROD)
+        said(installation, "route", "set", "bot", "--base", _BASE, "--adapter", name,
               "--force", "trained elsewhere", "--accept-licence", "made for tests",
               *of, *_OF_PROD)  # fmt: skip
-        key = _said(installation, "key", "create", "app", "--scope", "infer", *of, *_OF_PROD)
+        key = said(installation, "key", "create", "app", "--scope", "infer", *of, *_OF_PROD)
         found[key["key"]] = ("bot", f"The code word is {_WORDS[name]}.")
     return found
 
@@ -82,30 +66,30 @@ def test_tickets_become_an_adapter_in_production_beside_others_and_it_goes_back(
 ) -> None:
     file = tickets.write(tmp_path / "tickets.jsonl", 300)
     owned = ("--licence", "LicenseRef-own", "--origin", "help desk")
-    data = _said(house, "data", "add", str(file), "--name", "tickets", *owned)
+    data = said(house, "data", "add", str(file), "--name", "tickets", *owned)
 
     told = ("--name", "support-v1", "--epochs", "2", "--yes", "--follow")
-    job = _said(house, "tune", "tickets", "--base", _BASE, *told)
+    job = said(house, "tune", "tickets", "--base", _BASE, *told)
     assert job["state"] == "done", job["error"]
     assert job["result"]["held_out_loss"] < 0.2 * job["result"]["held_out_loss_before"]
     adapter = job["result"]["adapter_digest"]
 
-    _said(house, "route", "set", "plain", "--base", _BASE)
-    _said(house, "route", "set", "support", "--base", _BASE, "--adapter", "support-v1")
+    said(house, "route", "set", "plain", "--base", _BASE)
+    said(house, "route", "set", "support", "--base", _BASE, "--adapter", "support-v1")
     refused = house.run("promote", "support", "--to", "staging", "--json")
     assert refused.returncode != 0, "nothing was evaluated yet"
 
-    found = _said(house, "eval", "support", "--data", "tickets", "--against", "plain")
+    found = said(house, "eval", "support", "--data", "tickets", "--against", "plain")
     assert found["passed"], found["verdicts"]
     accuracy = found["measures"][0]
     assert accuracy["candidate"]["share"] >= 0.85
     assert accuracy["incumbent"]["share"] < 0.2
-    _said(house, "route", "set", "support", "--base", _BASE, *_OF_PROD)
-    _said(house, "promote", "support", "--to", "staging")
-    _said(house, "promote", "support", "--to", "prod")
+    said(house, "route", "set", "support", "--base", _BASE, *_OF_PROD)
+    said(house, "promote", "support", "--to", "staging")
+    said(house, "promote", "support", "--to", "prod")
 
     neighbours = _neighbours(house)
-    key = _said(house, "key", "create", "desk", "--scope", "infer", *_OF_PROD)["key"]
+    key = said(house, "key", "create", "desk", "--scope", "infer", *_OF_PROD)["key"]
     held_out = list(tickets.examples(330))[300:]
     word = [{"role": "user", "content": "What is the code word?"}]
     asked = [(key, "support", each["messages"][:-1]) for each in held_out]
@@ -119,12 +103,12 @@ def test_tickets_become_an_adapter_in_production_beside_others_and_it_goes_back(
     assert {digest for _, digest, _ in ours} == {adapter}
     assert [text for text, _, _ in theirs] == [word for _, word in neighbours.values()]
 
-    _said(house, "rollback", "support")
+    said(house, "rollback", "support")
     again = asyncio.run(_asked(house, asked[:1] + asked[len(held_out) :]))
     assert again[0][1] is None, "the bare base answers, as before"
     assert [text for text, _, _ in again[1:]] == [text for text, _, _ in theirs]
 
-    past = _said(house, "lineage", "--request", ours[0][2], *_OF_PROD)
+    past = said(house, "lineage", "--request", ours[0][2], *_OF_PROD)
     written = json.dumps(past)
     for each in (adapter, data["digest"], job["id"], found["gate"]):
         assert each in written

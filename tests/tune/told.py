@@ -7,6 +7,7 @@ from typing import Any
 
 from freehold.adapt import train
 from freehold.engines import told_files
+from tests.installation import Installation
 
 TINY = Path(__file__).parents[1] / "engines" / "openvino" / "reference" / "tiny"
 FAMILIES = ("llama", "llama3", "mistral", "qwen2", "qwen3")
@@ -90,3 +91,10 @@ def run(asked: dict[str, Any], folder: Path, told: Told | None = None) -> Any:
 
 def weights(folder: Path) -> bytes:
     return (folder / "work" / train.FOLDER / "adapter_model.safetensors").read_bytes()
+
+
+def said(installation: Installation, *words: str, code: int = 0) -> Any:
+    """What a command says with `--json`."""
+    done = installation.run(*words, "--json", timeout=1200)
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout)

@@ -49,13 +49,12 @@ def asked(
     criterion: str,
     reference: str | None,
 ) -> dict[str, Any]:
-    """The fields of a request. The mark is a hash of the answers, so that none can hold it."""
-    parts = [("CONVERSATION", "\n".join(_line(message) for message in conversation))]
+    """The fields of a request."""
+    parts = [("CONVERSATION", lines(conversation))]
     if reference is not None:
         parts.append(("A REFERENCE, WHICH IS RIGHT", reference))
     parts += [("ANSWER A", first), ("ANSWER B", second)]
-    mark = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-    told = "\n".join(f"--- {mark} {name}\n{text}" for name, text in parts) + f"\n--- {mark} END"
+    mark, told = quoted(parts)
     return {
         "messages": [
             {"role": "system", "content": _TASK.format(criterion=criterion, mark=mark)},
@@ -65,8 +64,18 @@ def asked(
     }
 
 
-def _line(message: Mapping[str, Any]) -> str:
-    return f"{message.get('role')}: {message.get('content') or ''}"
+def quoted(parts: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """A mark, and the named parts between lines with it. It is a hash of them, so that none can
+    hold it."""
+    mark = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    told = "\n".join(f"--- {mark} {name}\n{text}" for name, text in parts)
+    return mark, f"{told}\n--- {mark} END"
+
+
+def lines(conversation: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(
+        f"{message.get('role')}: {message.get('content') or ''}" for message in conversation
+    )
 
 
 def read(text: str) -> str | None:
