@@ -13,7 +13,10 @@ import httpx2
 import uvicorn
 
 from freehold.catalog.store import ModelStore
-from freehold.cli import at_rest, wiring
+from freehold.cli import at_rest
+from freehold.cli.wiring.gateway import build_gateway
+from freehold.cli.wiring.pools import adapters_of, build_pools, signatures
+from freehold.cli.wiring.routes import managed_routes
 from freehold.config.home import Home
 from freehold.config.schema import LimitSettings, Settings, UpstreamSettings
 from freehold.core.binding import Environment, Scope
@@ -164,23 +167,23 @@ async def running(
     cards = [served, *(card(name, task, context) for name in others or {})]
     engines = {served.name: engine or Fake(flags, streams), **(others or {})}
     models = ModelStore(folder)
-    serving = wiring.pools(home, settings, store, models, [])  # the upstreams'
+    serving = build_pools(home, settings, store, models, [])  # the upstreams'
     replicas: dict[str, Replica] = {}
-    signed = wiring.signatures(home, settings, store)
+    signed = signatures(home, settings, store)
     for each in cards:
         local = LocalModel(each, model.path if model and each is served else folder / "none")
         used = engines[each.name]
         replica = replicas[each.name] = Replica(f"{each.name}-0", used, local, home.logs)
         able = used.capabilities(local)
-        told = wiring.adapters_of(each, store, models, signed) if able.adapters else None
+        told = adapters_of(each, store, models, signed) if able.adapters else None
         serving[each.name] = Pool(each.name, "fake", [replica], able, settings.limits, told)
-    routes = wiring.routes(tenant_id, settings, cards, serving, 1)
+    routes = managed_routes(tenant_id, settings, cards, serving, 1)
     store.put_routes(tenant_id, Environment.DEV, routes)
     # asyncio sets this only on sockets of a named protocol, unlike uvloop; without it
     # each answer on a kept connection waits 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.bound_unsent(listener)
-    gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url)
+    gateway = build_gateway(home, settings, store, keyring, serving, cards, url)
     gateway.watch.start()
     gateway.access.start()
     gateway.events.start()

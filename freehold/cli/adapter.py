@@ -249,8 +249,8 @@ def _add(home: Home, of: Of, folder: _Folder, body: dict[str, Any]) -> dict[str,
                 "POST", _PATH, body | of.named() | {"upload": ticket}
             )
             return found
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_routing import NewAdapter
+    from freehold.serve.admin.adapters import NewAdapter
+    from freehold.serve.reading import validated
 
     with offline(home, of) as rest, _staged(home, folder) as ticket:
         wanted = validated(NewAdapter, {**body, "upload": ticket})

@@ -266,7 +266,8 @@ def _page(
         found = gateway.call("GET", _PATH, query=asked)
         return found
     from freehold.cli.at_rest import open_subjects
-    from freehold.serve.admin import AuditQuery, audit_page, validated
+    from freehold.serve.admin.audit import AuditQuery, audit_page
+    from freehold.serve.reading import validated
 
     with reach.offline(home, to_look=True) as (store, _, _):
         stream = stream_at(level, *of.resting(store))
@@ -283,7 +284,7 @@ def _content(home: Home, of: Of, request: str, is_deleted: bool) -> dict[str, An
         found: dict[str, Any] = gateway.call(method, path, query=of.named())
         return found
     from freehold.cli.at_rest import open_subjects
-    from freehold.serve.admin_content import content_of, no_content
+    from freehold.serve.admin.content import content_of, no_content
 
     with reach.offline(home) as (store, _, _):
         place = of.resting(store)

@@ -304,8 +304,8 @@ def _add(home: Home, of: Of, path: Path, wanted: "Wanted", body: dict[str, Any])
     """The row as it is now, with the report."""
     from freehold.adapt.dataset.prepare import prepare
     from freehold.catalog import datasets
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_datasets import NewDataset, shown_dataset
+    from freehold.serve.admin.datasets import NewDataset, shown_dataset
+    from freehold.serve.reading import validated
 
     with datasets.staged(home.path) as (ticket, folder):
         # Before minutes are spent on the file.
@@ -327,7 +327,7 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
     gateway = reach.running(home)
     if gateway is not None:
         return every_page(gateway, _PATH, of, "id")
-    from freehold.serve.admin_datasets import shown_dataset
+    from freehold.serve.admin.datasets import shown_dataset
 
     found, after = [], ""
     with _resting(home, of) as (there, owner):
@@ -341,7 +341,7 @@ def _show(home: Home, of: Of, dataset: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
         return one(gateway, "GET", _PATH, dataset, of)
-    from freehold.serve.admin_datasets import shown_dataset
+    from freehold.serve.admin.datasets import shown_dataset
 
     with _resting(home, of) as (there, owner):
         found = there.get(*owner, dataset)
@@ -352,7 +352,7 @@ def _remove(home: Home, of: Of, dataset: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
         return one(gateway, "DELETE", _PATH, dataset, of)
-    from freehold.serve.admin_datasets import shown_dataset
+    from freehold.serve.admin.datasets import shown_dataset
 
     with _resting(home, of) as (there, owner):
         return shown_dataset(there.remove(*owner, dataset))
@@ -376,8 +376,8 @@ def _from_feedback(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
     from freehold.catalog.datasets import Datasets
     from freehold.cli.at_rest import open_subjects
     from freehold.operate.collecting import Collecting
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_datasets import FeedbackDataset, shown_dataset
+    from freehold.serve.admin.datasets import FeedbackDataset, shown_dataset
+    from freehold.serve.reading import validated
 
     wanted = validated(FeedbackDataset, body).wanted()
     with reach.offline(home) as (store, keyring, _):

@@ -50,13 +50,13 @@ def recorded(home: Home, wanted: Wanted, found: "Planned | None" = None) -> dict
     if gateway is not None:
         answer: dict[str, Any] = gateway.call("POST", _PATH, body)
         return answer
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_decisions import (
+    from freehold.serve.admin.decisions import (
         NewDecision,
         new_decision,
         record_asked,
         shown_decision,
     )
+    from freehold.serve.reading import validated
 
     asked = validated(NewDecision, body)
     with reach.offline(home) as (store, keyring, _):
@@ -229,7 +229,7 @@ def _list(home: Home, tenant: str | None) -> list[dict[str, Any]]:
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=_of(tenant))["data"]
         return found
-    from freehold.serve.admin_decisions import decision_in_short
+    from freehold.serve.admin.decisions import decision_in_short
 
     with reach.offline(home) as (store, _, _):
         mine = chosen_tenant(store, tenant).id
@@ -242,7 +242,7 @@ def one(home: Home, decision_id: str, tenant: str | None) -> dict[str, Any]:
         path = f"{_PATH}/{reach.quoted(decision_id)}"
         found: dict[str, Any] = gateway.call("GET", path, query=_of(tenant))
         return found
-    from freehold.serve.admin_decisions import shown_decision
+    from freehold.serve.admin.decisions import shown_decision
     from freehold.store.decisions import no_decision
 
     with reach.offline(home) as (store, _, _):
@@ -288,7 +288,7 @@ def _checked(
             gateway.call("POST", f"{_PATH}/{reach.quoted(each)}/check", query=asked)
             for each in ([decision_id] if decision_id else _current(_list(home, tenant)))
         ]
-    from freehold.cli.wiring import usage_of
+    from freehold.cli.wiring.decisions import usage_of
     from freehold.operate.planning import JOBS
     from freehold.operate.watched import DAY_US, check_asked, shown_check
     from freehold.store.decisions import no_decision

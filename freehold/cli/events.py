@@ -81,7 +81,7 @@ def _page(
         query = {**whose, **asked, "limit": _PAGE}
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=query)["data"]
         return found
-    from freehold.serve.webhooks import shown_event
+    from freehold.serve.events.webhooks import shown_event
 
     bounds: dict[str, Any] = {"since_us": int(since.timestamp() * 1e6), "least": severity}
     with reach.offline(home) as (store, _, _):

@@ -75,11 +75,12 @@ def _explained(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, {**body, **of.named()})
         return found
-    from freehold.cli import wiring
-    from freehold.serve.admin import validated
+    from freehold.cli.wiring.people import build_explainer
     from freehold.serve.explain import Question
+    from freehold.serve.reading import validated
 
     asked = validated(Question, body)
     settings = load.settings(home.settings)
     with reach.offline(home) as (store, keyring, _):
-        return wiring.explainer(settings, store, keyring.clock).explain(asked, of.resting(store))
+        explainer = build_explainer(settings, store, keyring.clock)
+        return explainer.explain(asked, of.resting(store))

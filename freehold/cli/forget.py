@@ -39,7 +39,7 @@ def _forget(home: Home, subject: str, tenant: str | None) -> dict[str, Any]:
         path = f"{_PATH}/{reach.quoted(subject)}"
         found: dict[str, Any] = gateway.call("DELETE", path, query=query)
         return found
-    from freehold.serve.admin_subjects import forget
+    from freehold.serve.admin.subjects import forget
 
     with reach.offline(home) as (store, keyring, _):
         return forget(store, keyring, chosen_tenant(store, tenant).id, subject)

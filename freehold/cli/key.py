@@ -221,12 +221,13 @@ def _create(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
         return found
-    from freehold.serve import admin, admin_keys
+    from freehold.serve.admin.keys import NewKey, key_request, shown_key
+    from freehold.serve.reading import validated
 
     with reach.offline(home) as (store, keyring, _):
-        wanted = admin.validated(admin_keys.NewKey, body)
-        request = admin_keys.key_request(wanted, of.resting(store), keyring.clock)
-        return admin_keys.shown_key(*keyring.mint(request))
+        wanted = validated(NewKey, body)
+        request = key_request(wanted, of.resting(store), keyring.clock)
+        return shown_key(*keyring.mint(request))
 
 
 def _keys(home: Home, of: Of) -> list[dict[str, Any]]:
@@ -234,7 +235,7 @@ def _keys(home: Home, of: Of) -> list[dict[str, Any]]:
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of.named())["data"]
         return found
-    from freehold.serve.admin_keys import shown_key
+    from freehold.serve.admin.keys import shown_key
 
     with reach.offline(home) as (store, _, _):
         tenant_id, environment = of.resting(store)
@@ -248,7 +249,7 @@ def _change(home: Home, of: Of, key_id: str, body: dict[str, Any]) -> dict[str, 
         found: dict[str, Any] = gateway.call("PATCH", path, body | of.named())
         return found
     from freehold.secure.rotation import no_key
-    from freehold.serve.admin_keys import shown_key
+    from freehold.serve.admin.keys import shown_key
 
     with reach.offline(home) as (store, _, _):
         chosen = OnDeparture(body["on_departure"])
@@ -265,11 +266,12 @@ def _rotate(home: Home, of: Of, key_id: str, body: dict[str, Any]) -> dict[str, 
         found: dict[str, Any] = gateway.call("POST", path, body | of.named())
         return found
     from freehold.secure.rotation import rotate
-    from freehold.serve import admin, admin_keys
+    from freehold.serve.admin.keys import KeyRotation, shown_key
+    from freehold.serve.reading import validated
 
     with reach.offline(home) as (store, keyring, _):
-        asked = admin.validated(admin_keys.KeyRotation, body).of(of.resting(store), key_id)
-        return admin_keys.shown_key(*rotate(keyring, asked, None))
+        asked = validated(KeyRotation, body).of(of.resting(store), key_id)
+        return shown_key(*rotate(keyring, asked, None))
 
 
 def _revoke(home: Home, of: Of, key_id: str) -> dict[str, Any]:
@@ -279,7 +281,7 @@ def _revoke(home: Home, of: Of, key_id: str) -> dict[str, Any]:
         found: dict[str, Any] = gateway.call("DELETE", path, query=of.named())
         return found
     from freehold.secure.rotation import no_key
-    from freehold.serve.admin_keys import shown_key
+    from freehold.serve.admin.keys import shown_key
 
     with reach.offline(home) as (store, keyring, _):
         tenant_id, environment = of.resting(store)

@@ -114,8 +114,8 @@ def _set(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
         return found
     from freehold.secure.quota import Standing
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_limits import NewLimit, limit_of, shown_limit
+    from freehold.serve.admin.limits import NewLimit, limit_of, shown_limit
+    from freehold.serve.reading import validated
 
     with reach.offline(home) as (store, keyring, _):
         limit = limit_of(
@@ -136,7 +136,7 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of.named())["data"]
         return found
     from freehold.secure.quota import resting
-    from freehold.serve.admin_limits import shown_limit
+    from freehold.serve.admin.limits import shown_limit
 
     with reach.offline(home) as (store, keyring, _):
         tenant_id, environment = of.resting(store)
@@ -154,7 +154,7 @@ def _remove(home: Home, of: Of, limit_id: str) -> dict[str, Any]:
         path = f"{_PATH}/{reach.quoted(limit_id)}"
         found: dict[str, Any] = gateway.call("DELETE", path, query=of.named())
         return found
-    from freehold.serve.admin_limits import no_limit
+    from freehold.serve.admin.limits import no_limit
 
     with reach.offline(home) as (store, _, _):
         if store.remove_limit(*of.resting(store), limit_id) is None:

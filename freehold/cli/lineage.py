@@ -66,8 +66,8 @@ def _found(home: Home, of: Of, query: dict[str, Any]) -> tuple[dict[str, Any], d
     if gateway is not None:
         found: dict[str, Any] = gateway.call("GET", _PATH, query=of.named() | query)
         return found, bom(found)
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_lineage import LineageQuery
+    from freehold.serve.admin.lineage import LineageQuery
+    from freehold.serve.reading import validated
 
     asked = validated(LineageQuery, query)
     with offline(home, of) as rest:

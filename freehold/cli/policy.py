@@ -201,7 +201,7 @@ def _one(found: list[dict[str, Any]], name: str) -> dict[str, Any]:
     for each in found:
         if each["name"] == name:
             return each
-    from freehold.serve.admin_policies import no_policy
+    from freehold.serve.admin.policies import no_policy
 
     raise no_policy(name)
 
@@ -211,7 +211,7 @@ def _list(home: Home, of: dict[str, Any]) -> list[dict[str, Any]]:
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of)["data"]
         return found
-    from freehold.serve.admin_policies import shown_policy
+    from freehold.serve.admin.policies import shown_policy
 
     with reach.offline(home) as (store, _, _):
         return [shown_policy(each) for each in store.policies(_owner(store, of))]
@@ -224,8 +224,8 @@ def _put(home: Home, name: str, text: str, of: dict[str, Any]) -> dict[str, Any]
         found: dict[str, Any] = gateway.call("POST", _PATH, body)
         return found
     from freehold.secure import policy
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_policies import NewPolicy, shown_policy
+    from freehold.serve.admin.policies import NewPolicy, shown_policy
+    from freehold.serve.reading import validated
 
     with reach.offline(home) as (store, keyring, _):
         wanted = validated(NewPolicy, body)
@@ -241,7 +241,7 @@ def _remove(home: Home, name: str, of: dict[str, Any]) -> dict[str, Any]:
     if gateway is not None:
         found: dict[str, Any] = gateway.call("DELETE", f"{_PATH}/{reach.quoted(name)}", query=of)
         return found
-    from freehold.serve.admin_policies import no_policy
+    from freehold.serve.admin.policies import no_policy
 
     with reach.offline(home) as (store, _, _):
         if not store.remove_policy(_owner(store, of), name):

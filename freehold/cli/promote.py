@@ -179,9 +179,9 @@ def _promote(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
         return found
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_promotions import shown_promotion
+    from freehold.serve.admin.promotions import shown_promotion
     from freehold.serve.promotions import NewPromotion
+    from freehold.serve.reading import validated
 
     with offline(home, of) as rest:
         wanted = validated(NewPromotion, body)
@@ -193,7 +193,7 @@ def _roll_back(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", "/admin/v1/rollbacks", body | of.named())
         return found
-    from freehold.serve.admin_promotions import shown_promotion
+    from freehold.serve.admin.promotions import shown_promotion
 
     with offline(home, of) as rest:
         return shown_promotion(_back_at_rest(rest, body))
@@ -212,7 +212,7 @@ def _list(home: Home, of: Of, alias: str | None) -> list[dict[str, Any]]:
         asked = of.named() | ({} if alias is None else {"alias": alias})
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=asked)["data"]
         return found
-    from freehold.serve.admin_promotions import shown_promotion
+    from freehold.serve.admin.promotions import shown_promotion
 
     with offline(home, of) as rest:
         kept = rest.store.promotions(*rest.owner, _LIMIT, None, alias)
@@ -223,7 +223,7 @@ def _show(home: Home, of: Of, promotion_id: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
         return one(gateway, "GET", _PATH, promotion_id, of)
-    from freehold.serve.admin_promotions import shown_promotion
+    from freehold.serve.admin.promotions import shown_promotion
     from freehold.store.promotions import no_promotion
 
     with offline(home, of) as rest:

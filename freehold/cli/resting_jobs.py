@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from freehold.cli import resting_routes, wiring
+from freehold.cli import resting_routes
 from freehold.cli.owner import Of
+from freehold.cli.wiring.jobs import build_jobs, build_tuning
+from freehold.cli.wiring.prices import micro_per_hour
 from freehold.config.home import Home
 from freehold.core.binding import Environment
 from freehold.core.clock import SystemClock
@@ -43,13 +45,13 @@ class Offline:
         return [self.shown(each) for each in found]
 
     def shown(self, job: Job) -> dict[str, Any]:
-        from freehold.serve.admin_jobs import shown_job
+        from freehold.serve.admin.jobs import shown_job
 
         return shown_job(job)
 
     def prepared(self, body: dict[str, Any]) -> "Prepared":
-        from freehold.serve.admin import validated
-        from freehold.serve.admin_jobs import NewJob
+        from freehold.serve.admin.jobs import NewJob
+        from freehold.serve.reading import validated
 
         return self.tuning.prepare(self.owner, validated(NewJob, body).wanted())
 
@@ -69,9 +71,10 @@ def opened(home: Home, of: Of) -> Iterator[Offline]:
     clock = SystemClock()
     with resting_routes.opened(home, of) as rest:
         made = home, rest.settings, rest.store
-        jobs = wiring.jobs(*made, rest.adapters, clock, _to_nobody, None)
+        cost = micro_per_hour(rest.settings)
+        jobs = build_jobs(*made, rest.adapters, clock, _to_nobody, cost, None)
         of_owner = rest.models, rest.adapters, rest.datasets
-        tuning = wiring.tuning(*made, *of_owner, clock, is_serving=False)
+        tuning = build_tuning(*made, *of_owner, clock, cost, is_serving=False)
         yield Offline(jobs, tuning, rest)
 
 

@@ -99,7 +99,7 @@ class Offline:
         return Place(engine.name, base.name, able)
 
     def shown(self, adapter: Adapter) -> dict[str, Any]:
-        from freehold.serve.admin_routing import shown_adapter
+        from freehold.serve.admin.adapters import shown_adapter
 
         return shown_adapter(adapter, self.cards)
 
@@ -111,17 +111,17 @@ class Offline:
         return time.time_ns() // 1000
 
     def verified(self, adapter: Adapter) -> dict[str, Any]:
-        from freehold.serve.admin_routing import shown_verified
+        from freehold.serve.admin.adapters import shown_verified
 
         return shown_verified(self.adapters.verified(adapter))
 
     def signing_keys(self) -> list[dict[str, Any]]:
-        from freehold.serve.admin_routing import shown_keys
+        from freehold.serve.admin.signing_keys import shown_keys
 
         return shown_keys(self.adapters.signatures)
 
     def shown_route(self, route: Route) -> dict[str, Any]:
-        from freehold.serve.admin_routing import shown_route
+        from freehold.serve.admin.routes import shown_route
 
         return shown_route(route, self.adapters, self.cards)
 

@@ -102,7 +102,7 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of.named())["data"]
         return found
-    from freehold.serve.admin_roles import shown_grant
+    from freehold.serve.admin.roles import shown_grant
 
     with reach.offline(home) as (store, _, _):
         return [shown_grant(each) for each in store.role_grants(*of.resting(store))]
@@ -113,8 +113,8 @@ def _grant(home: Home, of: Of, body: dict[str, str]) -> dict[str, Any]:
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, {**body, **of.named()})
         return found
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_roles import RoleOfGroup, shown_grant
+    from freehold.serve.admin.roles import RoleOfGroup, shown_grant
+    from freehold.serve.reading import validated
 
     asked = validated(RoleOfGroup, body)
     issuer = _issuer(home, asked.provider)
@@ -130,8 +130,8 @@ def _revoke(home: Home, of: Of, body: dict[str, str]) -> dict[str, Any]:
         query = {**body, **of.named()}
         found: dict[str, Any] = gateway.call("DELETE", _PATH, query=query)
         return found
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_roles import RoleOfGroup, no_grant, shown_grant
+    from freehold.serve.admin.roles import RoleOfGroup, no_grant, shown_grant
+    from freehold.serve.reading import validated
 
     asked = validated(RoleOfGroup, body)
     issuer = _issuer(home, asked.provider)
@@ -144,6 +144,6 @@ def _revoke(home: Home, of: Of, body: dict[str, str]) -> dict[str, Any]:
 
 def _issuer(home: Home, name: str | None) -> str:
     """As the settings of this home have it."""
-    from freehold.serve.admin_roles import chosen_issuer
+    from freehold.serve.admin.roles import chosen_issuer
 
     return chosen_issuer(load.settings(home.settings).identity_providers, name)

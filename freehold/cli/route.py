@@ -108,7 +108,7 @@ def _set(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in body.items() if value is not None}
         found: dict[str, Any] = gateway.call("POST", _PATH, given | of.named())
         return found
-    from freehold.serve.admin import validated
+    from freehold.serve.reading import validated
     from freehold.serve.routes import NewRoute
 
     with offline(home, of) as rest:

@@ -86,7 +86,7 @@ def _list(home: Home, of: dict[str, str]) -> list[dict[str, Any]]:
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH, query=of)["data"]
         return found
-    from freehold.serve.admin_sessions import shown_session
+    from freehold.serve.admin.sessions import shown_session
 
     with reach.offline(home) as (store, keyring, _):
         tenant = chosen_tenant(store, of.get("tenant"))
@@ -100,7 +100,7 @@ def _revoke(home: Home, session: str, of: dict[str, str]) -> dict[str, Any]:
         path = f"{_PATH}/{reach.quoted(session)}"
         found: dict[str, Any] = gateway.call("DELETE", path, query=of)
         return found
-    from freehold.serve.admin_sessions import no_session, shown_session
+    from freehold.serve.admin.sessions import no_session, shown_session
 
     with reach.offline(home) as (store, keyring, _):
         tenant = chosen_tenant(store, of.get("tenant"))
@@ -116,8 +116,8 @@ def _cut_off(home: Home, person: str | None, of: dict[str, str]) -> dict[str, An
     if gateway is not None:
         found: dict[str, Any] = gateway.call("DELETE", _PATH, query={**asked, **of})
         return found
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_sessions import CutOffQuery
+    from freehold.serve.admin.sessions import CutOffQuery
+    from freehold.serve.reading import validated
 
     validated(CutOffQuery, asked)
     with reach.offline(home) as (store, keyring, _):

@@ -210,8 +210,8 @@ def _create(home: Home, body: dict[str, Any]) -> dict[str, Any]:
     if gateway is not None:
         found: dict[str, Any] = gateway.call("POST", _PATH, body)
         return found
-    from freehold.serve.admin import validated
-    from freehold.serve.admin_tenants import NewTenant, shown_tenant
+    from freehold.serve.admin.tenants import NewTenant, shown_tenant
+    from freehold.serve.reading import validated
 
     with reach.offline(home) as (store, _, _):
         wanted = validated(NewTenant, body)
@@ -225,7 +225,7 @@ def _list(home: Home) -> list[dict[str, Any]]:
     if gateway is not None:
         found: list[dict[str, Any]] = gateway.call("GET", _PATH)["data"]
         return found
-    from freehold.serve.admin_tenants import shown_tenant
+    from freehold.serve.admin.tenants import shown_tenant
 
     with reach.offline(home) as (store, _, _):
         return [shown_tenant(each) for each in store.tenants()]
@@ -236,7 +236,7 @@ def _show(home: Home, name: str) -> dict[str, Any]:
     if gateway is not None:
         found: dict[str, Any] = gateway.call("GET", f"{_PATH}/{reach.quoted(name)}")
         return found
-    from freehold.serve.admin_tenants import shown_holdings, shown_tenant
+    from freehold.serve.admin.tenants import shown_holdings, shown_tenant
 
     with reach.offline(home) as (store, _, _):
         tenant = chosen_tenant(store, name)
@@ -249,7 +249,7 @@ def _change(home: Home, name: str, body: dict[str, Any]) -> dict[str, Any]:
     if gateway is not None:
         found: dict[str, Any] = gateway.call("PATCH", f"{_PATH}/{reach.quoted(name)}", body)
         return found
-    from freehold.serve.admin_tenants import check_not_default, shown_tenant
+    from freehold.serve.admin.tenants import check_not_default, shown_tenant
 
     with reach.offline(home) as (store, _, _):
         tenant = chosen_tenant(store, name)
@@ -278,7 +278,7 @@ def _remove(home: Home, name: str, force: bool) -> dict[str, Any]:
         )
         return found
     from freehold.catalog.own_weights import own_cache
-    from freehold.serve.admin_tenants import (
+    from freehold.serve.admin.tenants import (
         check_empty,
         check_not_default,
         shown_holdings,

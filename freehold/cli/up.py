@@ -23,8 +23,12 @@ from rich.console import Console
 
 from freehold.catalog.adapters import staging
 from freehold.catalog.store import ModelStore
-from freehold.cli import at_rest, banner, logs, model, tls, wiring
+from freehold.cli import at_rest, banner, logs, model, tls
 from freehold.cli.output import Json, console, errors_in_a_sentence, stderr
+from freehold.cli.wiring.gateway import build_gateway
+from freehold.cli.wiring.pools import build_pools, clear_copies
+from freehold.cli.wiring.prices import measure_prices
+from freehold.cli.wiring.routes import managed_routes
 from freehold.config import load
 from freehold.config.home import Home, write_private
 from freehold.config.schema import ServerSettings, Settings
@@ -205,15 +209,15 @@ async def _serve(
         operator = keyring.open_locally(tenant_id)
         first_key = _first_key(home, store, keyring, tenant_id)
         shutil.rmtree(staging(home.path), ignore_errors=True)  # of a command that was killed
-        serving = wiring.pools(home, settings, store, ModelStore(home.path), cards)
+        serving = build_pools(home, settings, store, ModelStore(home.path), cards)
         if Environment.DEV in settings.server.environments:
             at_us = time.time_ns() // 1000
-            managed = wiring.routes(tenant_id, settings, cards, serving, at_us)
+            managed = managed_routes(tenant_id, settings, cards, serving, at_us)
             store.put_routes(tenant_id, Environment.DEV, managed)
         places = {card.digest: (serving[card.name].engine, card.name) for card in cards}
         fleet.place_routes(store, places, settings.server.environments)
-        wiring.clear_copies(home, settings, store, serving)
-        gateway = wiring.gateway(home, settings, store, keyring, serving, cards, url, file)
+        clear_copies(home, settings, store, serving)
+        gateway = build_gateway(home, settings, store, keyring, serving, cards, url, file)
         try:
             facts = banner.Facts(url, cards, first_key, orphans, store.newer_schema, as_json)
             await _run(home, gateway, listener, stop, facts, operator)
@@ -265,7 +269,7 @@ async def _run(
     try:
         if await _ready_or_stopped(shared, stop, told):
             with told.status("Measuring what a token costs here…"):
-                await wiring.measure_prices(gateway, home, facts.cards)
+                await measure_prices(gateway, home, facts.cards)
             await banner.show(gateway, home, facts)
             # What there is now stays; looking through it again and again stopped all
             # requests for 70 ms at a time.

@@ -80,7 +80,7 @@ def _usage(home: Home, of: Of, days: int, key: str | None) -> dict[str, Any]:
         query: dict[str, Any] = {"days": days, **of.named()} | ({"key": key} if key else {})
         found: dict[str, Any] = gateway.call("GET", "/admin/v1/usage", query=query)
         return found
-    from freehold.serve.admin import shown_thumbs
+    from freehold.serve.admin.usage import shown_thumbs
 
     with reach.offline(home) as (store, _, _):
         tenant_id, chosen = of.resting(store)

@@ -10,7 +10,7 @@ from freehold.core.clock import Clock
 from freehold.core.job import Job, JobState
 from freehold.core.limit import Use
 from freehold.core.usage import Outcome, Reservation, Settlement
-from freehold.serve.limits import Limits
+from freehold.serve.limits.limits import Limits
 from freehold.store.base import Entries
 from freehold.store.ledger import Ledger, entries_of
 from freehold.store.sql import SqlStore

@@ -19,7 +19,7 @@ from freehold.core.errors import Code, Fault, FreeholdError, UserError
 from freehold.core.event import Happening, Kind
 from freehold.engines.child import inherited
 from freehold.operate.watched import DAY_US, Usage, check_asked, shown_check
-from freehold.serve.events import Events
+from freehold.serve.events.events import Events
 from freehold.serve.tasks import ended
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore

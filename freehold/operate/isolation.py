@@ -22,7 +22,7 @@ from freehold.core.errors import Code, UserError
 from freehold.operate.deployment import Deployment, Guest, Said, quoted
 from freehold.operate.findings import Finding, State
 from freehold.operate.timing import furthest
-from freehold.serve.app import OPEN
+from freehold.serve.operations import OPEN
 
 _ENVIRONMENTS = ("dev", "staging", "prod")
 _ALARM = 1e-6  # of how many runs a fair one may be taken for a leak, at most

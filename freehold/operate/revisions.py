@@ -13,7 +13,7 @@ from freehold.core.event import Happening
 from freehold.core.promotion import Promotion
 from freehold.operate.compared import Answered, Compared, Thumbs, compared
 from freehold.operate.marking import MOST, Marking, Marks
-from freehold.serve.admin_promotions import rolled_back
+from freehold.serve.admin.promotions import rolled_back
 from freehold.serve.routes import Routes
 from freehold.serve.tasks import ended
 from freehold.store.promotions import Kept

@@ -8,9 +8,9 @@ import orjson
 
 from freehold.core.engine import CHAT, COMPLETIONS
 from freehold.core.errors import UserError
-from freehold.serve.assemble import Assembler
-from freehold.serve.bodies import RESPONSES
-from freehold.serve.responses_body import to_chat
+from freehold.serve.protocol.assemble import Assembler
+from freehold.serve.protocol.bodies import RESPONSES
+from freehold.serve.protocol.responses_body import to_chat
 
 Message = dict[str, Any]
 _ENDED = ("stop", "tool_calls")

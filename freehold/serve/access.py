@@ -14,13 +14,13 @@ from freehold.deploy.pools import Pools
 from freehold.secure.keys import Keyring, suspended
 from freehold.secure.subjects import Subjects
 from freehold.serve.directory import Directory
-from freehold.serve.limits import Limits
+from freehold.serve.limits.limits import Limits
 from freehold.serve.people import People
 from freehold.serve.policies import LivePolicies
 from freehold.serve.refusals import Refusals
+from freehold.serve.request.watch import Watch
 from freehold.serve.tasks import ended
 from freehold.serve.tenants import Tenants
-from freehold.serve.watch import Watch
 from freehold.store.base import SessionStore, TenantStore
 
 _logger = logging.getLogger(__name__)

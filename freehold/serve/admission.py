@@ -10,12 +10,12 @@ from freehold.core.session import Session, SessionKind
 from freehold.deploy.pool import Pool
 from freehold.secure.sessions import PREFIX, invalid_session
 from freehold.serve import connection
-from freehold.serve.bodies import Body
-from freehold.serve.cookies import check_proof
+from freehold.serve.browser.cookies import check_proof
 from freehold.serve.gateway import Gateway
 from freehold.serve.people import looks_like_token
 from freehold.serve.policies import model_not_found, refused
-from freehold.serve.sharing import chosen
+from freehold.serve.protocol.bodies import Body
+from freehold.serve.request.sharing import chosen
 from freehold.serve.wire import Scope, header
 
 _LABEL = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")

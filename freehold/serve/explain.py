@@ -25,8 +25,8 @@ from freehold.core.errors import Code, UserError
 from freehold.secure.keys import principal_of
 from freehold.secure.policy import Resource
 from freehold.secure.rotation import no_key
-from freehold.serve.admin_roles import Group, ProviderName, chosen_issuer
-from freehold.serve.admin_sessions import PersonId
+from freehold.serve.admin.roles import Group, ProviderName, chosen_issuer
+from freehold.serve.admin.sessions import PersonId
 from freehold.serve.directory import Directory
 from freehold.serve.owner import Owner
 from freehold.serve.people import People

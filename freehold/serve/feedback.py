@@ -7,15 +7,16 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from freehold.core.binding import Principal
+from freehold.core.clock import rfc3339
 from freehold.core.errors import Code, UserError
 from freehold.core.feedback import Answered, Feedback, Rating
 from freehold.core.ids import new_id
 from freehold.core.subject import Owner
 from freehold.secure.subjects import seal_content
-from freehold.serve.admin import body_of, parsed, rfc3339
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import owner
-from freehold.serve.personal import named_user, user_id
+from freehold.serve.reading import body_of, parsed
+from freehold.serve.request.personal import named_user, user_id
 from freehold.serve.wire import Receive, Scope, Send, reply_json
 
 _RATINGS = {"up": Rating.UP, "down": Rating.DOWN, 1: Rating.UP, -1: Rating.DOWN}

@@ -1,4 +1,4 @@
-"""What every request shares. Built once, in `cli/wiring.py`; nothing here is global."""
+"""What every request shares. Built once, in `cli/wiring/`; nothing here is global."""
 
 from __future__ import annotations  # what all these are is only said, so that it costs no import
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from freehold.serve.quarantine import Quarantine
+from freehold.serve.request.quarantine import Quarantine
 
 if TYPE_CHECKING:
     from freehold.catalog.adapters import Adapters
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from freehold.secure.sessions import Sessions
     from freehold.secure.subjects import Subjects
     from freehold.serve.access import Access
-    from freehold.serve.cookies import Cookies
+    from freehold.serve.browser.cookies import Cookies
+    from freehold.serve.browser.login import Login
     from freehold.serve.directory import Directory
-    from freehold.serve.events import Events
-    from freehold.serve.limits import Limits
-    from freehold.serve.login import Login
+    from freehold.serve.events.events import Events
+    from freehold.serve.events.notices import Notices
+    from freehold.serve.limits.limits import Limits
     from freehold.serve.metrics import Metrics
-    from freehold.serve.notices import Notices
     from freehold.serve.patterns import Patterns
     from freehold.serve.peers import Peers
     from freehold.serve.people import People
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from freehold.serve.prices import Prices
     from freehold.serve.promotions import Promoting
     from freehold.serve.refusals import Refusals
+    from freehold.serve.request.watch import Watch
     from freehold.serve.room import Room
     from freehold.serve.routes import Routes
     from freehold.serve.tenants import Tenants
-    from freehold.serve.watch import Watch
     from freehold.store.ledger import Ledger
     from freehold.store.sql import SqlStore
 

@@ -24,6 +24,14 @@ class OwnQuery(BaseModel):
     environment: Environment | None = None
 
 
+class TenantQuery(BaseModel):
+    """The key's own tenant where it is left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tenant: Reference | None = None
+
+
 def owner(
     gateway: Gateway,
     scope: Scope,

@@ -20,7 +20,7 @@ from freehold.core.usage import Settlement
 from freehold.secure.keys import Keyring
 from freehold.secure.network import prefix
 from freehold.secure.pattern import Departure, Pattern, as_stored, from_stored
-from freehold.serve.events import Events
+from freehold.serve.events.events import Events
 from freehold.serve.tasks import ended
 from freehold.store.base import KeyRecord
 from freehold.store.patterns import StoredPattern

@@ -17,7 +17,7 @@ from freehold.core.engine import Capabilities, EngineCall
 from freehold.core.errors import Code, UserError
 from freehold.deploy.process import Process
 from freehold.engines.base import Engine, EngineClient, LocalModel
-from freehold.serve.assemble import Assembler
+from freehold.serve.protocol.assemble import Assembler
 from tests.harness import card
 from tests.installation import Installation
 

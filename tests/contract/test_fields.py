@@ -12,8 +12,8 @@ from freehold.core.engine import CHAT, COMPLETIONS, EMBEDDINGS
 from freehold.core.errors import Code, UserError
 from freehold.engines.base import LocalModel
 from freehold.engines.llama_cpp import LlamaCpp
-from freehold.serve.bodies import Body, admit, parse
-from freehold.serve.chat_body import ChatBody, CompletionBody
+from freehold.serve.protocol.bodies import Body, admit, parse
+from freehold.serve.protocol.chat_body import ChatBody, CompletionBody
 from tests.contract.effects import BASE, EFFECTS, sample
 from tests.contract.entry import Entry, Promise, Running
 from tests.harness import card

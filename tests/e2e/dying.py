@@ -12,7 +12,7 @@ from freehold.cli.main import main
 from freehold.config import load
 from freehold.engines.openai_http import OpenAIHttp
 from freehold.secure.checkpoints import Checkpoints
-from freehold.serve.exchange import Exchange
+from freehold.serve.request.exchange import Exchange
 from freehold.store.journal import Journal
 from freehold.store.ledger import Ledger
 from freehold.store.sql import SqlStore

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from freehold.catalog.adapters import stage
+from freehold.core.clock import rfc3339
 from freehold.core.dataset import HELD_OUT, TRAIN
-from freehold.serve.admin import rfc3339
 from tests.adapt.making import lines
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running

@@ -14,7 +14,7 @@ from freehold.operate.deployment import Deployment, reached
 from freehold.operate.findings import Finding, State
 from freehold.operate.isolation import checked
 from freehold.secure import policy
-from freehold.serve import admin_keys
+from freehold.serve.admin import keys
 from freehold.serve.gateway import Gateway
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
@@ -105,7 +105,7 @@ async def test_keys_that_reach_into_other_environments_are_found(
     ) -> tuple[str, Environment]:
         return tenant or principal.tenant_id, environment or principal.environment
 
-    monkeypatch.setattr(admin_keys, "owner", anywhere)
+    monkeypatch.setattr(keys, "owner", anywhere)
     async with running(_stock(tmp_path / "home")) as world:
         found = await _found(world)
     assert "a key acts in its own environment only" in _failed(found)

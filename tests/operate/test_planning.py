@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from freehold.operate.planning import plan_job
-from freehold.serve.decision_replies import Plan
+from freehold.serve.replies.decisions import Plan
 
 _WORK = {
     "requests_per_day": "300k",

@@ -16,7 +16,7 @@ from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Fault
 from freehold.secure import age
 from freehold.secure.keys import KeyRequest
-from freehold.serve import app
+from freehold.serve.operations import operations
 from freehold.serve.refusals import _RECORDED
 from freehold.store.backend import EVERY_TENANT
 from tests.adapt.making import laid
@@ -222,7 +222,7 @@ async def office(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Offi
 
 
 def _changing(world: Running) -> set[tuple[str, str]]:
-    found = app.operations(world.gateway)
+    found = operations(world.gateway)
     return {(each.method, each.path) for each in found if each.action in CHANGING}
 
 

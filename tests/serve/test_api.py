@@ -15,6 +15,7 @@ from freehold.core.binding import Scope
 from freehold.core.errors import Code
 from freehold.serve import app
 from freehold.serve.errors import HTTP
+from freehold.serve.operations import OPEN, operations
 from tests.harness import running
 
 
@@ -44,7 +45,7 @@ async def test_every_route_but_a_few_asks_for_a_key_whatever_the_host_and_path(
     async with running(tmp_path) as world:
         door = app.build(world.gateway)
         routes = [route for route in door._router._router.routes if isinstance(route, Route)]  # type: ignore[attr-defined]
-        assert {path for _, path in app.OPEN} == _OPEN
+        assert {path for _, path in OPEN} == _OPEN
         assert {route.path for route in routes} > _OPEN
         async with httpx2.AsyncClient(base_url=world.url) as anonymous:
             for route in routes:
@@ -87,7 +88,7 @@ _SPELLINGS: list[Callable[[str], str]] = [
 async def test_no_spelling_of_a_path_leads_past_the_key(tmp_path: Path) -> None:
     """Raw, as a client library would tidy them up; each operation in each spelling."""
     async with running(tmp_path) as world:
-        paths = {(each.method, each.path) for each in app.operations(world.gateway)}
+        paths = {(each.method, each.path) for each in operations(world.gateway)}
         asked = [
             (method, spelled(path.replace("{", "").replace("}", "").replace(":path", "")))
             for method, path in sorted(paths)

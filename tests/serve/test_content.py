@@ -8,7 +8,7 @@ import httpx2
 from freehold.core.binding import Environment, Scope
 from freehold.engines.fake import tokens_for
 from freehold.secure.keys import KeyRequest
-from freehold.serve.content import MOST_BYTES
+from freehold.serve.request.content import MOST_BYTES
 from tests.harness import Running, running
 from tests.serve.test_subjects import _files, _forget, _is_whole, _listed, _requests
 

@@ -15,7 +15,7 @@ from freehold.core.ids import new_id
 from freehold.core.job import JobKind
 from freehold.core.limit import Limit, Measure, Period
 from freehold.secure.keys import KeyRequest
-from freehold.serve import app
+from freehold.serve.operations import operations
 from tests.adapt.making import laid
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
@@ -257,7 +257,7 @@ async def worlds(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worl
 
 
 async def test_every_operation_is_in_one_of_the_tables(worlds: Worlds) -> None:
-    there = {(each.method, each.path) for each in app.operations(worlds.world.gateway)}
+    there = {(each.method, each.path) for each in operations(worlds.world.gateway)}
     assert there == _OWNED.keys() | _ASKING.keys() | _OVERALL | _PROVEN
 
 

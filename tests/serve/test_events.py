@@ -28,8 +28,8 @@ from freehold.config.schema import EventSettings, LimitSettings
 from freehold.core.binding import Environment, Scope
 from freehold.core.event import Happening, Kind
 from freehold.secure.keys import KeyRequest
-from freehold.serve import events as serve_events
-from freehold.serve import webhooks
+from freehold.serve.events import events as serve_events
+from freehold.serve.events import webhooks
 from tests.harness import Running, running
 
 _SECRET = "a secret that the receiver knows"

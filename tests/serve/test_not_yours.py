@@ -21,7 +21,7 @@ from freehold.core.policy import Policy
 from freehold.core.role import RoleGrant
 from freehold.core.session import Session, SessionKind
 from freehold.secure.keys import KeyRequest
-from freehold.serve import app
+from freehold.serve.operations import operations
 from tests.catalog.making import peft_folder
 from tests.harness import Running, running
 from tests.serve.test_adapters import _stock
@@ -487,7 +487,7 @@ def _key(world: Running, tenant_id: str, name: str) -> str:
 
 
 async def test_the_table_names_every_operation_and_nothing_else(house: House) -> None:
-    there = {(each.method, each.path) for each in app.operations(house.world.gateway)}
+    there = {(each.method, each.path) for each in operations(house.world.gateway)}
     assert set(_TABLE) == there
     for _, path, kind in _CASES:
         assert kind in house.theirs, path

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from freehold.cli import wiring
+from freehold.cli.wiring.routes import managed_routes
 from freehold.core.binding import Environment, Scope
 from freehold.operate.timing import furthest
 from freehold.secure.keys import KeyRequest
@@ -44,7 +44,7 @@ async def _other(world: Running) -> AsyncIterator[httpx2.AsyncClient]:
     _, key = gateway.keyring.mint(wanted)
     assert key is not None
     cards = list(gateway.cards.values())
-    routes = wiring.routes("ten_other", gateway.settings, cards, gateway.pools, 1)
+    routes = managed_routes("ten_other", gateway.settings, cards, gateway.pools, 1)
     gateway.store.put_routes("ten_other", Environment.DEV, routes)
     headers = {"authorization": f"Bearer {key.reveal()}"}
     async with httpx2.AsyncClient(base_url=world.url, headers=headers, timeout=30) as client:

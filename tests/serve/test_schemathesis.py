@@ -16,7 +16,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 
 from freehold.core.model import Task
-from freehold.serve import openapi
+from freehold.serve.openapi.document import build
 from tests.harness import Running, running
 
 _EXAMPLES = 25
@@ -27,7 +27,7 @@ _BEYOND_A_SCHEMA = ("needs", "which is not among", "differ", "valid integer", "t
                     "another question", "a request has its time",
                     "name an alias or a request")  # fmt: skip
 _INFERENCE = {
-    path for path, methods in openapi.build()["paths"].items()
+    path for path, methods in build()["paths"].items()
     if methods.get("post", {}).get("tags") == ["inference"]
 }  # fmt: skip
 
@@ -75,7 +75,7 @@ def _document() -> dict[str, Any]:
     """As it is served, but for three things: the model is one that is there, or nothing
     but 404 would be seen; no Idempotency-Key, which is refused for another body; and
     answers may have no field that is not documented."""
-    document: dict[str, Any] = orjson.loads(orjson.dumps(openapi.build()))
+    document: dict[str, Any] = orjson.loads(orjson.dumps(build()))
     for schema in document["components"]["schemas"].values():
         if "properties" in schema:
             schema.setdefault("additionalProperties", False)
@@ -135,4 +135,4 @@ def test_the_document_is_sound_openapi_and_served_as_it_is(chat: Running) -> Non
     found = schemathesis.openapi.from_url(
         f"{chat.url}/openapi.json", headers={"Authorization": f"Bearer {chat.key}"}
     )
-    assert found.raw_schema == orjson.loads(orjson.dumps(openapi.build()))
+    assert found.raw_schema == orjson.loads(orjson.dumps(build()))

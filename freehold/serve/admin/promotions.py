@@ -1,0 +1,141 @@
+"""`/admin/v1/promotions` and `/admin/v1/rollbacks`: revisions on their way, and back."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from freehold.config.schema import Name
+from freehold.core.binding import Principal
+from freehold.core.clock import rfc3339
+from freehold.core.errors import Code, UserError
+from freehold.core.event import Happening, Kind
+from freehold.core.promotion import Promotion
+from freehold.serve.admin.paging import NewestQuery, reply_page
+from freehold.serve.gateway import Gateway
+from freehold.serve.owner import Owner, OwnQuery, owner
+from freehold.serve.promotions import NewPromotion, NewRollback
+from freehold.serve.reading import body_of, parsed, query
+from freehold.serve.wire import Receive, Scope, Send, reply_json
+from freehold.store.promotions import no_promotion
+
+
+class PromotionsQuery(NewestQuery):
+    """Those of one alias, or all."""
+
+    alias: Name | None = None
+
+
+class PromotionsAdmin:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def listing(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        asked = query(PromotionsQuery, scope)
+        place = self._owner(scope, principal, asked)
+        found = await asyncio.to_thread(
+            self._gateway.store.promotions, *place, asked.limit + 1, asked.before, asked.alias
+        )
+        await reply_page(send, found, asked.limit, shown_promotion)
+
+    async def get(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        place = self._owner(scope, principal, query(OwnQuery, scope))
+        named = scope["path_params"]["promotion"]
+        found = await asyncio.to_thread(self._gateway.store.promotion, *place, named)
+        if found is None:
+            raise no_promotion(named)
+        await reply_json(send, shown_promotion(found))
+
+    async def promote(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway = self._gateway
+        asked = parsed(NewPromotion, await body_of(gateway, scope, receive, principal, key))
+        place = self._owner(scope, principal, asked)
+        shared = await asyncio.to_thread(gateway.promoting.shared, place, asked)
+        if shared is not None:
+            if shared.share == asked.share / 100:
+                raise UserError(
+                    Code.CONFLICT,
+                    f"{shared.alias} has {asked.share:g} of a hundred requests already.",
+                    param="share",
+                )
+            done = await gateway.routes.share(shared, asked.share / 100)
+        else:
+            at_us = gateway.clock.wall_us()
+            step = await asyncio.to_thread(
+                gateway.promoting.step, place, asked, principal.id, at_us
+            )
+            done = await gateway.routes.promote(step)
+        gateway.events.tell(_promoted(done))
+        await reply_json(send, shown_promotion(done), status=201)
+
+    async def roll_back(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        gateway = self._gateway
+        asked = parsed(NewRollback, await body_of(gateway, scope, receive, principal, key))
+        place = self._owner(scope, principal, asked)
+        last = await asyncio.to_thread(gateway.promoting.last, place, asked.alias)
+        because = asked.reason or "somebody asked for it"
+        done = await gateway.routes.roll_back(last, because, principal.id)
+        gateway.events.tell(rolled_back(done))
+        await reply_json(send, shown_promotion(done))
+
+    def _owner(
+        self, scope: Scope, principal: Principal, asked: OwnQuery | NewPromotion | NewRollback
+    ) -> Owner:
+        return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
+
+
+def _promoted(promotion: Promotion) -> Happening:
+    share = "" if promotion.share == 1 else f" with {promotion.share * 100:g} of 100 requests"
+    forced = f", forced over {', '.join(promotion.overridden)}" if promotion.forced else ""
+    return _told(Kind.PROMOTED, promotion, f"{promotion.alias} was promoted{share}{forced}.")
+
+
+def rolled_back(promotion: Promotion) -> Happening:
+    text = f"{promotion.alias} was rolled back: {promotion.ended_because}"
+    return _told(Kind.ROLLED_BACK, promotion, text)
+
+
+def _told(kind: Kind, promotion: Promotion, text: str) -> Happening:
+    return Happening(
+        kind,
+        text,
+        subject=promotion.id,
+        tenant_id=promotion.tenant_id,
+        environment=promotion.environment.value,
+    )
+
+
+def shown_promotion(promotion: Promotion) -> dict[str, Any]:
+    before = promotion.before
+    return {
+        "id": promotion.id,
+        "tenant": promotion.tenant_id,
+        "environment": promotion.environment.value,
+        "source": promotion.source and promotion.source.value,
+        "alias": promotion.alias,
+        "adapter": promotion.adapter,
+        "bundle": asdict(promotion.bundle),
+        "gate": promotion.gate,
+        "forced": promotion.forced,
+        "overridden": list(promotion.overridden),
+        "accepted_licence": promotion.accepted,
+        "state": promotion.state.value,
+        "share": promotion.share * 100,
+        "watch": asdict(promotion.watch),
+        "before": before
+        and {"base_digest": before.base_digest, "adapter_digest": before.adapter_digest},
+        "figures": promotion.figures,
+        "made_at": rfc3339(promotion.made_at_us),
+        "made_by": promotion.made_by,
+        "whole_at": promotion.whole_at_us and rfc3339(promotion.whole_at_us),
+        "ended_at": promotion.ended_at_us and rfc3339(promotion.ended_at_us),
+        "ended_because": promotion.ended_because,
+        "ended_by": promotion.ended_by,
+    }

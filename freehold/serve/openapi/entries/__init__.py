@@ -1,0 +1,1 @@
+"""The table of operations as the document shows them: one file a resource, as in `admin/`."""
