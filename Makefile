@@ -28,13 +28,13 @@ $(VENV)/.installed: requirements/base.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Freehold needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked dependencies into $(VENV) ..."
-	@$(PIP) install -q --require-hashes -r requirements/base.lock
+	@$(PIP) install -q --no-deps --require-hashes -r requirements/base.lock
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock
 	@echo "Installing what the tests need ..."
-	@$(PIP) install -q --require-hashes -r requirements/dev.lock
+	@$(PIP) install -q --no-deps --require-hashes -r requirements/dev.lock
 	@touch $@
 
 test: install-dev lint
@@ -50,7 +50,7 @@ test-tune: $(TUNE)/.installed
 $(TUNE)/.installed: requirements/tune.lock pyproject.toml
 	@test -x $(TUNE)/bin/python || $(PYTHON) -m venv $(TUNE)
 	@echo "Installing PyTorch and what training is compared with into $(TUNE) ..."
-	@$(TUNE)/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r requirements/tune.lock
+	@$(TUNE)/bin/python -m pip --disable-pip-version-check install -q --no-deps --require-hashes -r requirements/tune.lock
 	@$(TUNE)/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
