@@ -203,7 +203,7 @@ def tornado(
         return round((margin - low) / (high - low) * width, 2)
 
     bars = tuple(_bar(each, base, to, value, place) for place, each in enumerate(moving))
-    step = _step((high - low) / 4)
+    step = step_of((high - low) / 4)
     first = ceil((low + pad / 2) / step)
     last = floor((high - pad / 2) / step)
     ticks = tuple(Tick(to(each * step), short(each * step)) for each in range(first, last + 1))
@@ -231,5 +231,6 @@ def _bar(
     )
 
 
-def _step(about: float) -> float:
+def step_of(about: float) -> float:
+    """1, 2 or 5 times a power of ten, and no less."""
     return about if about == _below(about) else _above(about)

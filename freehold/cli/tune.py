@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from freehold.cli.output import (
     table,
 )
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.page_file import check_place, write_page
 from freehold.cli.routing import one
 from freehold.cli.with_default import WithDefault
 from freehold.config import load
@@ -146,13 +148,23 @@ def list_jobs(
 @app.command()
 def show(
     job_id: _Id,
+    html: Annotated[
+        Path | None, typer.Option(help="Write it as one page, with how the loss went.")
+    ] = None,
     tenant: TenantOption = None,
     environment: EnvironmentOption = None,
     as_json: Json = False,
 ) -> None:
     """Show a job: how far it is, or what came of it."""
     with errors_in_a_sentence(as_json):
-        found = _one(load.home(), Of(tenant, environment), job_id)
+        home, of = load.home(), Of(tenant, environment)
+        if html is not None:
+            check_place(html)
+        found = _one(home, of, job_id)
+        if html is not None:
+            from freehold.cli.tune_page import page
+
+            write_page(html, page(found, _log(home, of, job_id)))
     if as_json:
         print_json(found)
         return

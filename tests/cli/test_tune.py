@@ -184,7 +184,11 @@ def test_a_job_is_listed_shown_and_cancelled_and_holds_its_name(resting: Place) 
     assert spec["licences"]["dataset"] == "LicenseRef-own"
     failed(resting.run(*_TUNE, "--name", "helper", "--estimate", "--json"), "conflict")
     assert resting.said("tune", "logs", job_id) == []
-    assert "queued" in resting.run("tune", "show", job_id).stdout
+    page = resting.home / "job.html"
+    assert "queued" in resting.run("tune", "show", job_id, "--html", str(page)).stdout
+    assert "Training of helper" in page.read_text()
+    nowhere = resting.run("tune", "show", job_id, "--html", str(resting.home / "no" / "x.html"))
+    assert (nowhere.exit_code, "there is no folder" in nowhere.output) == (1, True)
     assert resting.said("tune", "cancel", job_id)["state"] == JobState.CANCELLED
     assert resting.said("tune", "cancel", job_id)["state"] == JobState.CANCELLED
     assert resting.said(*_TUNE, "--name", "helper", "--estimate")["name"] == "helper"
