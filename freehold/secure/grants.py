@@ -1,8 +1,9 @@
 """Nobody grants what they do not have."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
-from freehold.core.binding import OF_ALL, Principal
+from freehold.core.binding import OF_ALL, Environment, Principal, Scope
 from freehold.core.errors import Code, UserError
 from freehold.core.role import RoleGrant
 from freehold.secure.keys import KeyRequest
@@ -31,6 +32,23 @@ def attenuated(grantor: Principal, wanted: KeyRequest) -> KeyRequest:
     return replace(
         wanted, models=models, networks=networks, certificates=certificates, expires_at_us=ends
     )
+
+
+def check_use(
+    grantor: Principal, tenant_id: str, environment: Environment, aliases: Collection[str]
+) -> None:
+    """Work of ours that asks models is for who could make a key which does. Raises as
+    `attenuated`."""
+    wanted = KeyRequest(
+        tenant_id, environment, "work", frozenset({Scope.INFER}), models=frozenset(aliases),
+        networks=grantor.networks, certificates=grantor.certificates,
+        expires_at_us=grantor.expires_at_us,
+    )  # fmt: skip
+    try:
+        attenuated(grantor, wanted)
+    except UserError as error:
+        named = ", ".join(sorted(aliases))
+        raise _refused(f"This asks {named}. {error.message}", error.param or "models") from None
 
 
 def check_role(grantor: Principal, wanted: RoleGrant) -> None:

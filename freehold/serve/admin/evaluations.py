@@ -6,11 +6,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.core.binding import Environment, Principal
-from freehold.core.binding import Scope as Right
 from freehold.core.errors import Code, UserError
 from freehold.core.job import JobKind
-from freehold.secure.grants import attenuated
-from freehold.secure.keys import KeyRequest
+from freehold.secure.grants import check_use
 from freehold.serve.admin.jobs import job_named, shown_job
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import Owner, OwnQuery, owner
@@ -60,7 +58,7 @@ class EvaluationsAdmin:
         asked = await asyncio.to_thread(parsed, NewEvaluation, raw)
         place = self._owner(scope, principal, asked)
         found = await asyncio.to_thread(gateway.evaluating.prepare, place, asked.wanted())
-        _check_may_ask(principal, place, found.aliases)
+        check_use(principal, *place, found.aliases)
         job = await asyncio.to_thread(
             gateway.jobs.add, place, JobKind.EVAL, found.name, found.spec, principal.id, found.files
         )
@@ -81,13 +79,3 @@ class EvaluationsAdmin:
 
     def _owner(self, scope: Scope, principal: Principal, asked: OwnQuery | NewEvaluation) -> Owner:
         return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
-
-
-def _check_may_ask(principal: Principal, place: Owner, aliases: frozenset[str]) -> None:
-    """The job uses models, so that it is for who could make a key which does."""
-    wanted = KeyRequest(
-        *place, "evaluation", frozenset({Right.INFER}), models=aliases,
-        networks=principal.networks, certificates=principal.certificates,
-        expires_at_us=principal.expires_at_us,
-    )  # fmt: skip
-    attenuated(principal, wanted)

@@ -10,6 +10,7 @@ from freehold.core.clock import rfc3339
 from freehold.core.errors import Code, UserError
 from freehold.core.event import Happening, Kind
 from freehold.core.promotion import Promotion
+from freehold.secure.grants import check_use
 from freehold.serve.admin.paging import NewestQuery, reply_page
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import Owner, OwnQuery, owner
@@ -55,6 +56,8 @@ class PromotionsAdmin:
         gateway = self._gateway
         asked = parsed(NewPromotion, await body_of(gateway, scope, receive, principal, key))
         place = self._owner(scope, principal, asked)
+        if asked.watch.judge is not None:
+            check_use(principal, *place, {asked.watch.judge})
         shared = await asyncio.to_thread(gateway.promoting.shared, place, asked)
         if shared is not None:
             if shared.share == asked.share / 100:
