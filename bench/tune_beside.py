@@ -25,7 +25,7 @@ from freehold import __version__
 from tests.adapt import tickets
 from tests.installation import Installation, share, start
 
-_BASE = "smollm2-135m-instruct"
+BASE = "smollm2-135m-instruct"
 _STREAMS, _TOKENS = 4, 48
 
 
@@ -44,7 +44,7 @@ def main() -> None:
         installation = start(home)
         try:
             file = tickets.write(Path(folder) / "tickets.jsonl", 3000)
-            _said(installation, "data", "add", str(file), "--name", "tickets",
+            said(installation, "data", "add", str(file), "--name", "tickets",
                   "--licence", "LicenseRef-own", "--origin", "invented")  # fmt: skip
             with exclusive(options.lock):
                 keep("tune_beside", asyncio.run(_turns(installation, options)))
@@ -92,7 +92,7 @@ async def _load(client: httpx2.AsyncClient, seconds: float, mark: str) -> list[t
 
 
 async def _ask(client: httpx2.AsyncClient, prompt: str) -> tuple[float, float]:
-    body = {"model": _BASE, "messages": [{"role": "user", "content": prompt}], "stream": True,
+    body = {"model": BASE, "messages": [{"role": "user", "content": prompt}], "stream": True,
             "max_tokens": _TOKENS}  # fmt: skip
     begun, first, tokens = time.perf_counter(), 0.0, 0
     async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
@@ -111,20 +111,20 @@ def _says_something(line: str) -> bool:
 
 def _started(installation: Installation) -> str:
     """A job that is at its steps."""
-    job = _said(installation, "tune", "tickets", "--base", _BASE, "--yes", "--epochs", "10")
-    while not _said(installation, "tune", "show", job["id"])["progress"].get("step"):
+    job = said(installation, "tune", "tickets", "--base", BASE, "--yes", "--epochs", "10")
+    while not said(installation, "tune", "show", job["id"])["progress"].get("step"):
         time.sleep(0.5)
     return str(job["id"])
 
 
 def _cancelled(installation: Installation, job: str) -> None:
-    _said(installation, "tune", "cancel", job)
-    while _said(installation, "tune", "show", job)["state"] == "running":
+    said(installation, "tune", "cancel", job)
+    while said(installation, "tune", "show", job)["state"] == "running":
         time.sleep(0.5)
 
 
-def _said(installation: Installation, *words: str) -> Any:
-    done = installation.run(*words, "--json")
+def said(installation: Installation, *words: str) -> Any:
+    done = installation.run(*words, "--json", timeout=3600)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
     return json.loads(done.stdout)

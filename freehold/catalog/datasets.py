@@ -38,13 +38,15 @@ _SHOWN = 5
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A dataset to be taken in: `ticket` names the folder that `staged` made. `accept` is
-    why what its report warns of may be in it."""
+    why what its report warns of may be in it. `data_keys` are those of the people whose words
+    it holds, where that is known."""
 
     ticket: str
     name: str
     licence: str
     origin: str
     accept: str | None = None
+    data_keys: frozenset[str] = frozenset()
 
 
 class Datasets:
@@ -82,8 +84,16 @@ class Datasets:
         return found
 
     def files(self, dataset: Dataset) -> Path:
-        """The folder of its files, which are what they were. Raises `FILE_INVALID`."""
+        """The folder of its files, which are what they were. Raises `FILE_INVALID`, and
+        `CONFLICT` where somebody whose words it holds was forgotten."""
         folder = self._folder(dataset)
+        if self._store.is_remembered(dataset.tenant_id, dataset.digest):
+            raise UserError(
+                Code.CONFLICT,
+                f"{dataset.name}@{dataset.version} holds words of somebody who was forgotten: make "
+                "it again with `freehold data from-feedback`, and remove this version.",
+                param="dataset",
+            )
         if not is_whole(self._home, dataset):
             raise UserError(
                 Code.FILE_INVALID,
@@ -146,6 +156,8 @@ class Datasets:
         )
         is_same = newest is not None and said == (newest.digest, newest.licence, newest.origin)
         stored = newest if newest is not None and is_same else dataset
+        if wanted.data_keys:
+            self._store.add_words(tenant_id, digest, wanted.data_keys)
         were_there = self._folder(stored).is_dir()
         self._keep(folder, stored)
         if stored is dataset:

@@ -24,6 +24,7 @@ from freehold.core.model import ModelCard
 from freehold.core.promotion import Promotion
 from freehold.core.signature import Signature
 from freehold.store.datasets import dataset_of
+from freehold.store.jobs import job_of
 from freehold.store.routing import adapter_of
 from freehold.store.sql import SqlStore
 
@@ -239,7 +240,12 @@ class Lineages:
             self._store.job(served.tenant_id, environment, job_id)
             for environment in _first(served.environment)
         )
-        return next((each for each in found if each is not None), None)
+        for each in found:
+            if each is not None:
+                return each
+        for left in self._store.left(served.tenant_id, Remains.JOB, job_id):
+            return job_of(left.content["row"])
+        return None
 
     def _gates(self, served: _Served) -> list[Plain]:
         """The oldest first: the last one decides."""
@@ -265,23 +271,31 @@ class Lineages:
         ]
 
     def _promotions(self, served: _Served) -> list[Plain]:
-        """Of this revision under this alias, the oldest first: those that came by then."""
-        found = self._store.promotions(
-            served.tenant_id, served.environment, _SHOWN, alias=served.alias
-        )
+        """Of this revision on its way to where it served, the oldest first: those that came by
+        then. What another environment calls it is not told."""
         revision = (served.base_digest, served.adapter_digest)
-        return [
-            _promotion(each)
-            for each in reversed(found)
+        found = [
+            each
+            for environment in _up_to(served.environment)
+            for each in self._store.promotions(
+                served.tenant_id, environment, _SHOWN, adapter=served.adapter_digest
+            )
             if (each.bundle.base, each.bundle.adapter) == revision
             and each.made_at_us <= served.at_us
         ]
+        return [_promotion(each) for each in sorted(found, key=lambda made: made.made_at_us)]
 
 
 def _first(environment: Environment) -> Iterator[Environment]:
     """Where something is looked for first, and then: it may have come from another one."""
     yield environment
     yield from (each for each in Environment if each is not environment)
+
+
+def _up_to(environment: Environment) -> Sequence[Environment]:
+    """Those that a revision passes on its way there, and itself."""
+    every = list(Environment)
+    return every[: every.index(environment) + 1]
 
 
 def _dataset(dataset: Dataset, findings: Sequence[str], removed_us: int | None) -> Plain:

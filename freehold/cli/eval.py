@@ -232,6 +232,22 @@ def resume(
     _change(job_id, "resume", Of(tenant, environment), as_json)
 
 
+@app.command("rm")
+def remove(
+    job_id: _Id,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Remove an evaluation that has ended, with its answers; the gate that came of it stays."""
+    with errors_in_a_sentence(as_json):
+        found = jobs.remove(reach.require_running(load.home()), Of(tenant, environment), job_id)
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{found['id']} is removed.")
+
+
 def _change(job_id: str, how: str, of: Of, as_json: bool) -> None:
     with errors_in_a_sentence(as_json):
         found = jobs.change(reach.require_running(load.home()), of, job_id, how)

@@ -37,6 +37,12 @@ def change(gateway: reach.RunningGateway, of: Of, job_id: str, how: str) -> dict
     return found
 
 
+def remove(gateway: reach.RunningGateway, of: Of, job_id: str) -> dict[str, Any]:
+    path = f"{PATH}/{reach.quoted(job_id)}"
+    found: dict[str, Any] = gateway.call("DELETE", path, query=of.named())
+    return found
+
+
 def show_log(
     lines: list[dict[str, Any]], progress: Callable[[dict[str, Any]], str], as_json: bool
 ) -> None:

@@ -198,8 +198,9 @@ def _evidence(found: dict[str, Any]) -> list[tuple[str, str]]:
     return rows + [
         (
             "promotion",
-            f"{each['id']} to {each['environment']}, {each['made_at'][:19]} by {each['made_by']}, "
-            f"{each['state']}" + (f", forced: {each['forced']}" if each["forced"] else ""),
+            f"{each['id']} to {each['environment']}, {each['made_at'][:19]} "
+            f"by {each['made_by']}, {each['state']}"
+            + (f", forced: {each['forced']}" if each["forced"] else ""),
         )
         for each in found["promotions"]
     ]

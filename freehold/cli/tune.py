@@ -260,6 +260,22 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
         return [each for each in rest.every() if each["kind"] == "tune"]
 
 
+@app.command("rm")
+def remove(
+    job_id: _Id,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a job that has ended, with what it said; the adapter that it made stays."""
+    with errors_in_a_sentence(as_json):
+        found = _removed(load.home(), Of(tenant, environment), job_id)
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{found['id']} is removed.")
+
+
 def _one(home: Home, of: Of, job_id: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
@@ -289,6 +305,16 @@ def _change(home: Home, of: Of, job_id: str, how: str) -> dict[str, Any]:
     with opened(home, of) as rest:
         change = rest.jobs.cancel if how == "cancel" else rest.jobs.resume
         return rest.shown(change(rest.owner, job_id))
+
+
+def _removed(home: Home, of: Of, job_id: str) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        return jobs.remove(gateway, of, job_id)
+    from freehold.cli.resting_jobs import opened
+
+    with opened(home, of) as rest:
+        return rest.shown(rest.jobs.remove(rest.owner, job_id))
 
 
 # without one

@@ -48,6 +48,7 @@ class Act(StrEnum):
     JOB_START = "job.start"
     JOB_CANCEL = "job.cancel"
     JOB_RESUME = "job.resume"
+    JOB_REMOVE = "job.remove"
     GATE_MAKE = "gate.make"
     PROMOTION_MAKE = "promotion.make"
     PROMOTION_CHANGE = "promotion.change"

@@ -12,6 +12,7 @@ class Remains(StrEnum):
 
     ADAPTER = "adapter"
     DATASET = "dataset"
+    JOB = "job"  # by its id, where others have a digest
 
 
 @dataclass(frozen=True, slots=True)

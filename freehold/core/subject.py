@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 # All that a record may hold of a person, sealed; whatever else it holds is of a closed set.
 # `name` is that of the key which asks, `about` that of the key which is changed.
@@ -32,6 +33,18 @@ class Sealed:
     keys: tuple[str, ...]
     text: str
     new: tuple[SubjectKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """Something that still holds the words of somebody who was forgotten: a `dataset`, an
+    `adapter` that was trained on one, or an `evaluation` that asked its examples."""
+
+    kind: Literal["dataset", "adapter", "evaluation"]
+    tenant_id: str
+    environment: str
+    id: str
+    name: str
 
 
 def key_id(tenant_id: str, subject: str, created_at_us: int, wrapped: bytes) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,17 +38,24 @@ _PAGE, _MOST = 500, 20_000
 class _Opinion:
     rating: Rating
     correction: str | None
+    data_keys: Sequence[str]
+
+    @property
+    def better(self) -> Message:
+        return {"role": "assistant", "content": self.correction}
 
 
 @dataclass(slots=True)
 class _Made:
-    """The file of examples as it grows, and what became of each rated answer."""
+    """The file of examples as it grows, and what became of each rated answer. `data_keys` are
+    those of the people whose words are in it."""
 
     file: BinaryIO
     sources: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
+    data_keys: set[str] = field(default_factory=set)
 
-    def add(self, source: str, example: dict[str, Any]) -> None:
+    def add(self, source: str, example: dict[str, Any], data_keys: Iterable[str]) -> None:
         try:
             read(example)
         except Malformed:
@@ -56,6 +63,7 @@ class _Made:
             return
         self.file.write(orjson.dumps(example) + b"\n")
         self.sources[source] += 1
+        self.data_keys.update(data_keys)
 
 
 class Collecting:
@@ -95,7 +103,10 @@ class Collecting:
             self._prepare(scratch, folder, wanted)
             report = json.loads((folder / REPORT).read_bytes()) | told
             write_private(folder / REPORT, json.dumps(report, ensure_ascii=False).encode())
-            new = datasets.Wanted(ticket, wanted.name, wanted.licence, origin, wanted.accept)
+            new = datasets.Wanted(
+                ticket, wanted.name, wanted.licence, origin, wanted.accept,
+                frozenset(made.data_keys),
+            )  # fmt: skip
             return self._data.add(tenant_id, environment, new), report
 
     def _prepare(self, scratch: Path, folder: Path, wanted: FromFeedback) -> None:
@@ -154,34 +165,38 @@ class Collecting:
     ) -> None:
         """Raises `Unusable`."""
         opinions = [self._opinion(each) for each in rated]
-        said = self._said(rated[0])
+        said, kept_under = self._said(rated[0]), rated[0].data_keys
         corrected = [each for each in opinions if each.correction]
         ratings = {each.rating for each in opinions}
         if kind is DatasetKind.CHAT:
             if corrected:
-                better = {"role": "assistant", "content": corrected[-1].correction}
-                made.add("corrected answers", _example(said, better))
+                last = corrected[-1]
+                keys = {*kept_under, *last.data_keys}
+                made.add("corrected answers", _example(said, last.better), keys)
                 return
             if ratings == {Rating.DOWN}:
                 raise Unusable("thumb down, without a better answer")
             answer = _whole(said, ratings)
-            made.add("thumbs up", _example(said, answer))
+            made.add("thumbs up", _example(said, answer), kept_under)
             return
         corrected = [each for each in corrected if each.rating is Rating.DOWN]
         if corrected:
-            better = {"role": "assistant", "content": corrected[-1].correction}
+            last = corrected[-1]
             if said.answer is None:
                 raise Unusable("the answer did not come to its end")
-            made.add("corrected answers", _pair(said, better, said.answer))
+            keys = {*kept_under, *last.data_keys}
+            made.add("corrected answers", _pair(said, last.better, said.answer), keys)
             return
-        pairs.add(said, _whole(said, ratings), is_good=ratings == {Rating.UP})
+        answer = _whole(said, ratings)
+        pairs.add(said, answer, kept_under, is_good=ratings == {Rating.UP})
 
     def _opinion(self, rated: Rated) -> _Opinion:
         given = rated.feedback
         if given.sealed is None:
-            return _Opinion(given.rating, None)
+            return _Opinion(given.rating, None, ())
         text = self._subjects.read_content(given.data_keys, given.sealed, given.id)
-        return _Opinion(given.rating, None if text is None else orjson.loads(text)["correction"])
+        correction = None if text is None else orjson.loads(text)["correction"]
+        return _Opinion(given.rating, correction, given.data_keys)
 
     def _said(self, rated: Rated) -> Said:
         if rated.sealed is None:
@@ -200,11 +215,16 @@ class _Pairs:
         self._scratch = scratch
         self._asked: dict[bytes, tuple[list[int], list[int]]] = {}  # good, bad
 
-    def add(self, said: Said, answer: Message, *, is_good: bool) -> None:
+    def add(self, said: Said, answer: Message, data_keys: Sequence[str], *, is_good: bool) -> None:
         asked = orjson.dumps([said.prompt, said.tools], option=orjson.OPT_SORT_KEYS)
         places = self._asked.setdefault(hashlib.sha256(asked).digest(), ([], []))
         places[not is_good].append(self._scratch.tell())
-        line = {"prompt": said.prompt, "tools": said.tools, "answer": answer}
+        line = {
+            "prompt": said.prompt,
+            "tools": said.tools,
+            "answer": answer,
+            "data_keys": data_keys,
+        }
         self._scratch.write(orjson.dumps(line) + b"\n")
 
     def end(self, made: _Made) -> None:
@@ -219,7 +239,9 @@ class _Pairs:
                     made.unused["the same answer was rated both ways"] += 1
                     continue
                 said = Said(worse["prompt"], worse["tools"], None)
-                made.add("thumbs up and down", _pair(said, better["answer"], worse["answer"]))
+                keys = (*worse["data_keys"], *better["data_keys"])
+                pair = _pair(said, better["answer"], worse["answer"])
+                made.add("thumbs up and down", pair, keys)
 
     def _at(self, place: int) -> dict[str, Any]:
         self._scratch.seek(place)

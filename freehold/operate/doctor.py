@@ -57,8 +57,8 @@ class Installation:
 
 def checked(installation: Installation) -> Iterator[Finding]:
     for check in (
-        _permissions, _secrets, _disk, _database, _audit, _data, _clock, _certificates, _engines,
-        _settings,
+        _permissions, _secrets, _disk, _database, _audit, _data, _forgotten, _clock, _certificates,
+        _engines, _settings,
     ):  # fmt: skip
         yield from check(installation)
 
@@ -191,6 +191,25 @@ def _data(installation: Installation) -> Iterator[Finding]:
         yield Finding("data", State.FAIL, said, f"{len(lost)} of {len(stored)}")
         return
     yield Finding("data", State.PASS, "The files of datasets are what they were.", str(len(stored)))
+
+
+def _forgotten(installation: Installation) -> Iterator[Finding]:
+    if not installation.is_used:
+        return
+    try:
+        with installation.reading() as reader:
+            held = reader.every_remembered()
+    except UserError:
+        return
+    if not held:
+        yield Finding("forgotten", State.PASS, "Nothing holds words of somebody who was forgotten.")
+        return
+    shown = ", ".join(f"{each.kind} {each.name} in {each.environment}" for each in held[:3])
+    said = (
+        f"Words of somebody who was forgotten are in {shown}: remove it, and make it again from "
+        "what is left."
+    )
+    yield Finding("forgotten", State.WARNING, said, str(len(held)))
 
 
 def _differing(installation: Installation) -> str | None:

@@ -154,6 +154,12 @@ class Evaluating:
             )
             notes = [] if route.adapter_digest is None else [why]
             return {"train": None, "phrases": [], "notes": notes}
+        if self._store.is_remembered(trained_on.tenant_id, trained_on.digest):
+            why = (
+                f"What {route.alias} was trained on holds words of somebody who was forgotten: it "
+                "is not read any more, so that nothing of it was asked for."
+            )
+            return {"train": None, "phrases": self._suspected(trained_on), "notes": [why]}
         train = self._datasets.files(trained_on) / TRAIN
         return {"train": str(train), "phrases": self._suspected(trained_on), "notes": []}
 

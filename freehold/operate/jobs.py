@@ -188,6 +188,13 @@ class Jobs:
         """May block. Raises `NOT_FOUND`."""
         return _there(self._store.job(*owner, job_id), job_id)
 
+    def remove(self, owner: tuple[str, Environment], job_id: str) -> Job:
+        """With its folder: what it said, answers of an evaluation among it. What it made and
+        decided stays. May block. Raises `NOT_FOUND`, `CONFLICT`."""
+        job = _there(self._store.remove_job(*owner, job_id), job_id)
+        shutil.rmtree(self.work(job.id), ignore_errors=True)
+        return job
+
     def log(self, job: Job) -> list[dict[str, Any]]:
         """May block."""
         return heard(self.work(job.id))

@@ -224,6 +224,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("POST", "/admin/v1/jobs", Action.CHANGE_JOBS, jobs.start),
         Operation("POST", "/admin/v1/jobs/estimate", Action.READ_JOBS, jobs.estimate),
         Operation("GET", "/admin/v1/jobs/{job}", Action.READ_JOBS, jobs.get),
+        Operation("DELETE", "/admin/v1/jobs/{job}", Action.CHANGE_JOBS, jobs.remove),
         Operation("GET", "/admin/v1/jobs/{job}/log", Action.READ_JOBS, jobs.log),
         Operation("POST", "/admin/v1/jobs/{job}/cancel", Action.CHANGE_JOBS, jobs.cancel),
         Operation("POST", "/admin/v1/jobs/{job}/resume", Action.CHANGE_JOBS, jobs.resume),

@@ -302,6 +302,14 @@ class DatasetStore(Protocol):
         """`findings` are what its report warned of: they stay with what is left of it."""
         ...
 
+    def add_words(self, tenant_id: str, digest: str, data_keys: Collection[str]) -> None:
+        """Whose words the examples of a digest hold: of those to whom these data keys belong."""
+        ...
+
+    def is_remembered(self, tenant_id: str, digest: str) -> bool:
+        """Whether a dataset of this digest holds words of somebody who was forgotten."""
+        ...
+
 
 class EventStore(Protocol):
     def add_events(self, new: Sequence[tuple[Event, Collection[str]]]) -> None: ...

@@ -36,6 +36,7 @@ from freehold.store.tables import (
     candidates,
     changes,
     cut_offs,
+    dataset_subjects,
     datasets,
     decision_checks,
     decisions,
@@ -178,9 +179,9 @@ class Identity(AuditTable):
             connection = changing.connection
             found = _one_tenant(connection, tenant_id)
             for table in (
-                adapters, signatures, datasets, routes, api_keys, policies, limits, role_grants,
-                sessions, cut_offs, decisions, decision_checks, jobs, gates, feedback, candidates,
-                promotions, remains, route_history,
+                adapters, signatures, datasets, dataset_subjects, routes, api_keys, policies,
+                limits, role_grants, sessions, cut_offs, decisions, decision_checks, jobs, gates,
+                feedback, candidates, promotions, remains, route_history,
             ):  # fmt: skip
                 connection.execute(delete(table).where(table.c.tenant_id == tenant_id))
             connection.execute(delete(tenants).where(tenants.c.id == tenant_id))

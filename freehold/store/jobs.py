@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
 from freehold.core.acts import Act, Change
 from freehold.core.audit import stream_of
@@ -12,9 +12,11 @@ from freehold.core.binding import Environment
 from freehold.core.errors import Code, UserError
 from freehold.core.gate import Gate
 from freehold.core.job import Job, JobKind, JobState
+from freehold.core.lineage import Remains
 from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.gates import add_gate_in
+from freehold.store.lineage import leave
 from freehold.store.tables import jobs
 
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
@@ -55,7 +57,7 @@ class JobTable(AuditTable):
             mine &= jobs.c.id < before
         wanted = select(jobs).where(mine).order_by(jobs.c.id.desc()).limit(limit)
         with self._reading(tenant_id) as connection:
-            return [_job(row) for row in connection.execute(wanted).mappings()]
+            return [job_of(row) for row in connection.execute(wanted).mappings()]
 
     def job(self, tenant_id: str, environment: Environment, job_id: str) -> Job | None:
         with self._reading(tenant_id) as connection:
@@ -101,13 +103,32 @@ class JobTable(AuditTable):
             changing.note(_change(Act.JOB_RESUME, job))
             return _found(changing.connection, this)
 
+    def remove_job(self, tenant_id: str, environment: Environment, job_id: str) -> Job | None:
+        """What it was stays for whoever asks where an adapter came from; its folder is the
+        caller's. Raises `UserError(CONFLICT)` for one that has not ended."""
+        this = _is(tenant_id, environment, job_id)
+        with self._changing(tenant_id) as changing:
+            job = _found(changing.connection, this)
+            if job is None:
+                changing.note(None)
+                return None
+            if not job.state.has_ended:
+                raise UserError(
+                    Code.CONFLICT, f"{job.id} is {job.state}: cancel it, and remove it then."
+                )
+            row = changing.connection.execute(select(jobs).where(this)).mappings().one()
+            leave(changing.connection, Remains.JOB, tenant_id, job.id, {"row": dict(row)})
+            changing.connection.execute(delete(jobs).where(this))
+            changing.note(_change(Act.JOB_REMOVE, job))
+        return job
+
     # For who does them: of all tenants, and shown to nobody.
 
     def open_jobs(self, by: str, now_us: int) -> Sequence[Job]:
         """Those that `by` may take: not ended and done by no other, the oldest first."""
         wanted = select(jobs).where(_free(by, now_us)).order_by(jobs.c.id)
         with self._reading(EVERY_TENANT) as connection:
-            return [_job(row) for row in connection.execute(wanted).mappings()]
+            return [job_of(row) for row in connection.execute(wanted).mappings()]
 
     def known_jobs(self, job_ids: Collection[str]) -> frozenset[str]:
         """Those of them that there are."""
@@ -214,7 +235,7 @@ def _free(by: str, now_us: int) -> ColumnElement[bool]:
 
 def _found(connection: Connection, this: ColumnElement[bool]) -> Job | None:
     row = connection.execute(select(jobs).where(this)).mappings().first()
-    return _job(row) if row else None
+    return job_of(row) if row else None
 
 
 def _change(act: Act, job: Job, *fields: str) -> Change:
@@ -222,7 +243,7 @@ def _change(act: Act, job: Job, *fields: str) -> Change:
     return Change(act, stream, job.id, fields, job.name or None)
 
 
-def _job(row: RowMapping) -> Job:
+def job_of(row: Mapping[Any, Any]) -> Job:
     return Job(
         id=row["id"],
         tenant_id=row["tenant_id"],

@@ -172,13 +172,17 @@ class PromotionTable(Routing, LimitTable):
         limit: int,
         before: str | None = None,
         alias: str | None = None,
+        adapter: str | None = None,
     ) -> Sequence[Promotion]:
-        """The newest first; `before` is the last one that was seen."""
+        """The newest first; `before` is the last one that was seen, `adapter` the
+        digest of what was promoted."""
         mine = (promotions.c.tenant_id == tenant_id) & (promotions.c.environment == environment)
         if before is not None:
             mine &= promotions.c.id < before
         if alias is not None:
             mine &= promotions.c.alias == alias
+        if adapter is not None:
+            mine &= promotions.c.bundle.contains(f'"adapter": "{adapter}"', autoescape=True)
         wanted = select(promotions).where(mine).order_by(promotions.c.id.desc()).limit(limit)
         with self._reading(tenant_id) as connection:
             return [_promotion(row) for row in connection.execute(wanted).mappings()]

@@ -41,6 +41,7 @@ from freehold.store.lineage import LineageTable
 from freehold.store.patterns import PatternTable
 from freehold.store.policies import PolicyTable
 from freehold.store.promotions import PromotionTable
+from freehold.store.remembered import RememberedTable
 from freehold.store.restraints import RestraintTable
 from freehold.store.roles import RoleTable
 from freehold.store.sessions import SessionTable
@@ -84,6 +85,7 @@ class SqlStore(
     PatternTable,
     RestraintTable,
     DatasetTable,
+    RememberedTable,
     SignatureTable,
     LineageTable,
     DecisionTable,

@@ -13,10 +13,12 @@ from freehold.store.audit import AuditTable, row_of
 from freehold.store.backend import EVERY_TENANT, Backend
 from freehold.store.datasets import dataset_of
 from freehold.store.identity import count_change
+from freehold.store.remembered import RememberedTable
 from freehold.store.sqlite import Sqlite
 from freehold.store.tables import (
     api_keys,
     audit_content,
+    dataset_subjects,
     datasets,
     feedback,
     sessions,
@@ -79,6 +81,12 @@ class SubjectTable(AuditTable):
             said = (feedback.c.given_by == subject) & (feedback.c.tenant_id == tenant_id)
             said &= feedback.c.given_at_us <= at_us
             unsaid = connection.execute(delete(feedback).where(said)).rowcount
+            learned = dataset_subjects.c.tenant_id == tenant_id
+            learned &= dataset_subjects.c.subject == subject
+            learned &= dataset_subjects.c.forgotten_at_us.is_(None)
+            connection.execute(
+                update(dataset_subjects).where(learned).values(forgotten_at_us=at_us)
+            )
             is_change = bool(gone or renamed or left or unsaid)
             changing.note(Change(Act.SUBJECT_FORGET, tenant_id, subject) if is_change else None)
             if is_change:
@@ -120,7 +128,7 @@ class SubjectTable(AuditTable):
             return connection.scalar(select(subject_keys.c.id).where(living).limit(1)) is not None
 
 
-class AuditReader(SubjectTable):
+class AuditReader(SubjectTable, RememberedTable):
     """The records of a database that nobody else need have open, or that somebody writes; of
     all gateways."""
 

@@ -245,6 +245,17 @@ datasets = Table(
     UniqueConstraint("tenant_id", "environment", "name", "version"),
 )
 
+# Whose words examples of a digest hold, where that is known: until when they were known.
+dataset_subjects = Table(
+    "dataset_subjects",
+    metadata,
+    Column("tenant_id", String, primary_key=True),
+    Column("digest", String, primary_key=True),
+    Column("subject", String, primary_key=True),
+    Column("forgotten_at_us", BigInteger),
+    Index("dataset_subjects_of", "tenant_id", "subject"),
+)
+
 # One row a request that was accepted: the reservation, then the settlement.
 requests = Table(
     "requests",

@@ -1,7 +1,9 @@
 """What people said of answers becomes a dataset: what was found good is learned, what was
 corrected is learned as it should have been, and what cannot be used is counted with its reason."""
 
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -9,11 +11,16 @@ import pytest
 import pytest_asyncio
 
 from freehold.catalog.adapters import stage
+from freehold.config import load
 from freehold.core.clock import rfc3339
 from freehold.core.dataset import HELD_OUT, TRAIN
+from freehold.core.manifest import MANIFEST
+from freehold.operate.doctor import Installation, checked
+from freehold.operate.findings import Finding, State
+from freehold.store.sqlite import Sqlite
 from tests.adapt.making import lines
 from tests.catalog.making import peft_folder
-from tests.harness import Running, running
+from tests.harness import DIGEST, Running, running
 from tests.serve.test_adapters import _stock
 from tests.serve.test_subjects import _forget, _listed
 
@@ -156,6 +163,61 @@ async def test_corrections_and_opposite_thumbs_become_pairs(world: Running) -> N
     assert (fixed["chosen"][0]["content"], fixed["rejected"][0]["content"]) == (
         _BETTER, _text(wrong),
     )  # fmt: skip
+
+
+async def test_what_was_made_of_somebody_is_named_when_they_are_forgotten(
+    world: Running, tmp_path: Path
+) -> None:
+    since = rfc3339(world.gateway.clock.wall_us())
+    await _rated(world, await world.chat("I am Leo of Graz", user="leo"), "up")
+    await _rated(world, await world.chat("nobody in particular"), "up")
+    made = (await _made(world, "of-leo", since=since)).json()
+    folder = peft_folder(tmp_path / "adapter", 4)
+    manifest = {"base_digest": DIGEST, "dataset_digest": made["digest"]}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    adapter = {"upload": stage(world.home.path, folder), "base": "fake-model", "name": "learned"}
+    training = {"dataset": "of-leo", "base": "fake-model"}
+    async with world.http() as client:
+        trained = (await client.post("/admin/v1/adapters", json=adapter)).json()
+    assert [each.state for each in await _told(world)] == [State.PASS]
+
+    forgotten = (await _forget(world, "leo")).json()
+    assert forgotten["still_in"] == [
+        {"kind": "dataset", "environment": "dev", "id": made["id"], "name": "of-leo@1"},
+        {"kind": "adapter", "environment": "dev", "id": trained["id"], "name": "learned"},
+    ]
+    async with world.http() as client:
+        refused = await client.post("/admin/v1/jobs", json=training)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conflict")
+    assert "holds words of somebody who was forgotten" in refused.json()["error"]["message"]
+    (finding,) = await _told(world)
+    assert (finding.state, finding.measured) == (State.WARNING, "2")
+    assert "dataset of-leo@1 in dev, adapter learned in dev" in finding.said
+
+    async with world.http() as client:
+        assert (await client.delete("/admin/v1/datasets/of-leo@1")).is_success
+        assert (await client.delete("/admin/v1/adapters/learned")).is_success
+    assert [each.state for each in await _told(world)] == [State.PASS]
+    assert (await _forget(world, "leo")).json()["still_in"] == []
+    corrected = (await _forget(world, "rater 0")).json()["still_in"]
+    assert [each["name"] for each in corrected] == ["said@1", "pairs@1"]
+
+
+async def test_who_is_forgotten_while_a_dataset_is_made_is_so_in_it(world: Running) -> None:
+    store, subjects = world.gateway.store, world.gateway.subjects
+    ((key, _),) = subjects.keys([(world.tenant_id, "usr_ida")])
+    store.forget_subject(world.tenant_id, "usr_ida", world.gateway.clock.wall_us())
+    store.add_words(world.tenant_id, "sha256:of ida", [key])
+    assert store.is_remembered(world.tenant_id, "sha256:of ida")
+    assert not store.is_remembered("another", "sha256:of ida")
+
+
+async def _told(world: Running) -> list[Finding]:
+    async with world.http() as client:
+        status = (await client.get("/admin/v1/status")).json()
+    settings = load.settings(world.home.settings)
+    installation = Installation(world.home, settings, Sqlite(world.home.database), status)
+    return [each for each in checked(installation) if each.check == "forgotten"]
 
 
 async def test_nothing_is_made_of_too_little_or_without_leave(world: Running) -> None:

@@ -19,6 +19,7 @@ from freehold.core.errors import Code, UserError
 from freehold.core.event import Happening, Kind
 from freehold.core.job import Job, JobKind, JobState
 from freehold.core.limit import Limit, Measure, Period, window
+from freehold.core.lineage import Remains
 from freehold.operate.booking import BookingAtRest
 from freehold.operate.job_process import ran
 from freehold.operate.jobs import Jobs, Taken
@@ -365,6 +366,26 @@ async def test_a_job_whose_tenant_is_removed_ends_and_leaves_nothing_behind(desk
     desk.gateway().sweep()
     assert not gateway.work(job.id).exists()
     assert desk.told == []
+
+
+async def test_a_job_is_removed_with_its_folder_once_it_has_ended(desk: Desk) -> None:
+    gateway = desk.gateway()
+    job = desk.add(gateway)
+    with pytest.raises(UserError, match="cancel it, and remove it then") as refused:
+        gateway.remove(_MINE, job.id)
+    assert refused.value.code is Code.CONFLICT
+    await desk.until(gateway, lambda: desk.now(job).state is JobState.DONE)
+    folder = desk.home / "jobs" / job.id
+    assert folder.is_dir()
+    with pytest.raises(UserError, match="There is no job"):
+        gateway.remove(("ten_a", Environment.PROD), job.id)
+    assert gateway.remove(_MINE, job.id).id == job.id
+    assert not folder.exists()
+    assert desk.store.jobs(*_MINE, 9) == []
+    (left,) = desk.store.left("ten_a", Remains.JOB, job.id)
+    assert left.content["row"]["created_by"] == "key_1"
+    with pytest.raises(UserError, match="There is no job"):
+        gateway.remove(_MINE, job.id)
 
 
 async def test_who_stops_waiting_for_a_job_leaves_it_to_be_gone_on_with(desk: Desk) -> None:

@@ -157,6 +157,9 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
     ("POST", "/admin/v1/jobs/{job}/resume"): (
         "/admin/v1/jobs/{job}/resume", None, ["job.resume"], _ENVIRONMENT, [],
     ),
+    ("DELETE", "/admin/v1/jobs/{job}"): (
+        "/admin/v1/jobs/{ended}", None, ["job.remove"], _ENVIRONMENT, [],
+    ),
 }  # fmt: skip
 
 
@@ -213,6 +216,10 @@ async def office(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Offi
         job = a_job("job_01", world.tenant_id)
         world.gateway.store.add_job(world.tenant_id, job)
         made.names["job"] = job.id
+        over = a_job("job_02", world.tenant_id)
+        world.gateway.store.add_job(world.tenant_id, over)
+        world.gateway.store.cancel_job(world.tenant_id, over.environment, over.id, 9)
+        made.names["ended"] = "job_02"
         made.names["request"] = (await world.chat("x")).headers["x-freehold-request-id"]
         for text in ("y", "z"):
             said = {"request_id": (await world.chat(text)).json()["id"], "rating": "up"}

@@ -70,6 +70,7 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
         "/admin/v1/jobs/estimate", {"dataset": "of-{env}", "base": "fake-model"},
     ),
     ("GET", "/admin/v1/jobs/{job}"): ("/admin/v1/jobs/{job}", None),
+    ("DELETE", "/admin/v1/jobs/{job}"): ("/admin/v1/jobs/{job}", None),
     ("GET", "/admin/v1/jobs/{job}/log"): ("/admin/v1/jobs/{job}/log", None),
     ("POST", "/admin/v1/jobs/{job}/cancel"): ("/admin/v1/jobs/{job}/cancel", None),
     ("POST", "/admin/v1/jobs/{job}/resume"): ("/admin/v1/jobs/{job}/resume", None),
@@ -166,7 +167,8 @@ class Worlds:
             path = path.replace("{limit}", self._limit(environment))
         if "{job}" in path:
             kind = JobKind.EVAL if "evaluations" in path else JobKind.TUNE
-            job = self._job(environment, kind, is_over="resume" in path)
+            is_over = "resume" in path or operation[0] == "DELETE"
+            job = self._job(environment, kind, is_over=is_over)
             path = path.replace("{job}", job)
         if "{gate}" in path:
             gate = a_gate(new_id("gat"), self.world.tenant_id, environment=environment)

@@ -97,6 +97,9 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     ("GET", "/admin/v1/jobs/{job}"): {
         "job": ("/admin/v1/jobs/{}", None), "tenant": ("/admin/v1/jobs/job_x" + _OWNED, None),
     },
+    ("DELETE", "/admin/v1/jobs/{job}"): {
+        "job": ("/admin/v1/jobs/{}", None), "tenant": ("/admin/v1/jobs/job_x" + _OWNED, None),
+    },
     ("GET", "/admin/v1/jobs/{job}/log"): {
         "job": ("/admin/v1/jobs/{}/log", None),
         "tenant": ("/admin/v1/jobs/job_x/log" + _OWNED, None),

@@ -41,18 +41,20 @@ class Ladder:
         self.world = world
         self.store = world.gateway.store
         self.tenant = world.tenant_id
-        self.keys = {each: self._mint(each) for each in Environment}
+        self.keys = {each: self.mint(each) for each in Environment}
 
-    def _mint(self, environment: Environment) -> str:
-        wanted = KeyRequest(self.tenant, environment, f"of {environment}", frozenset(Scope))
+    def mint(self, environment: Environment, **narrowed: Any) -> str:
+        wanted = KeyRequest(
+            self.tenant, environment, f"of {environment}", frozenset(Scope), **narrowed
+        )
         _, key = self.world.gateway.keyring.mint(wanted)
         assert key is not None
         return key.reveal()
 
     async def call(
-        self, environment: Environment, method: str, path: str, body: Any = None
+        self, environment: Environment, method: str, path: str, body: Any = None, key: str = ""
     ) -> httpx2.Response:
-        headers = {"authorization": f"Bearer {self.keys[environment]}"}
+        headers = {"authorization": f"Bearer {key or self.keys[environment]}"}
         async with httpx2.AsyncClient(
             base_url=self.world.url, headers=headers, timeout=60, verify=False
         ) as client:
@@ -82,8 +84,11 @@ class Ladder:
         self.store.add_gate(self.tenant, made)
         return made.id
 
-    async def promote(self, to: Environment, alias: str = "bot", **fields: Any) -> httpx2.Response:
-        return await self.call(to, "POST", "/admin/v1/promotions", {"alias": alias, **fields})
+    async def promote(
+        self, to: Environment, alias: str = "bot", key: str = "", **fields: Any
+    ) -> httpx2.Response:
+        body = {"alias": alias, **fields}
+        return await self.call(to, "POST", "/admin/v1/promotions", body, key)
 
     async def promoted(self, to: Environment, alias: str = "bot", **fields: Any) -> dict[str, Any]:
         done = await self.promote(to, alias, **fields)
@@ -144,6 +149,21 @@ async def test_a_revision_goes_from_dev_to_staging_to_prod_on_its_gate(ladder: L
     assert [each["id"] for each in listed.json()["data"]] == [second["id"]]
     again = await ladder.promote(PROD)
     assert refusal(again) == (409, "conflict")
+
+
+async def test_lineage_tells_the_whole_way_up_and_back(ladder: Ladder) -> None:
+    digest = await ladder.tuned("v1", 1)
+    gate = ladder.gate(digest)
+    ups = [await ladder.promoted(STAGING), await ladder.promoted(PROD)]
+    answer = await ladder.chat(PROD, "hello")
+    await ladder.rolled_back(PROD)
+    asked = f"/admin/v1/lineage?alias=bot&request={answer.headers['x-freehold-request-id']}"
+    found = (await ladder.call(PROD, "GET", asked)).json()
+    assert (found["adapter"]["digest"], found["gates"][0]["id"]) == (digest, gate)
+    way = [(each["id"], each["environment"], each["gate"]) for each in found["promotions"]]
+    assert way == [(up["id"], up["environment"], gate) for up in ups]
+    states = [(each["state"], each["ended_because"]) for each in found["promotions"]]
+    assert states == [("whole", None), ("rolled_back", "somebody asked for it")]
 
 
 async def test_what_failed_its_last_gate_is_told_what_it_lacks(ladder: Ladder) -> None:
@@ -439,6 +459,10 @@ async def test_a_judge_marks_what_both_answered_and_a_worse_one_goes(ladder: Lad
     kept = {"audit_content": True}
     changed = await ladder.call(STAGING, "PATCH", "/admin/v1/tenants/default", kept)
     assert changed.is_success, changed.text
+    narrow = ladder.mint(STAGING, models=frozenset({"bot"}))
+    not_theirs = await ladder.promote(STAGING, share=50, watch=watch, key=narrow)
+    assert refusal(not_theirs) == (403, "insufficient_permissions")
+    assert "This asks judge." in not_theirs.text
     shared = await ladder.promoted(STAGING, share=50, watch=watch)
     for number in range(40):
         await ladder.says(STAGING, f"question {number}")

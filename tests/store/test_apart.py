@@ -68,6 +68,11 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
         tenant, a_dataset(tenant, f"added by {tenant}", id=f"dat_{uuid4()}")
     ),
     "remove_dataset": lambda store, tenant: store.remove_dataset(tenant, "dat_ten_a"),
+    "add_words": lambda store, tenant: store.add_words(
+        tenant, "sha256:words", ["data key of ten_a", "data key of ten_b"]
+    ),
+    "is_remembered": lambda store, tenant: store.is_remembered(tenant, "sha256:words"),
+    "remembered": lambda store, tenant: store.remembered(tenant, "key_ten_a"),
     "key": lambda store, tenant: store.key(tenant, Environment.DEV, "key_ten_a"),
     "replace_key": lambda store, tenant: store.replace_key(
         tenant, "key_ten_a", a_key(f"key_{uuid4()}", tenant), 9, "token"
@@ -132,6 +137,9 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "job": lambda store, tenant: store.job(tenant, Environment.DEV, "job_ten_a"),
     "cancel_job": lambda store, tenant: store.cancel_job(tenant, Environment.DEV, "job_ten_a", 9),
     "resume_job": lambda store, tenant: store.resume_job(tenant, Environment.DEV, "job_ten_a"),
+    "remove_job": lambda store, tenant: _refused(
+        lambda: store.remove_job("ten_a", Environment.DEV, "job_ten_a")
+    ) if tenant == "ten_a" else store.remove_job(tenant, Environment.DEV, "job_ten_a"),
     "take_job": lambda store, tenant: store.take_job(tenant, "job_ten_a", "gw", 9, 99),
     "hold_job": lambda store, tenant: store.hold_job(tenant, "job_ten_a", "gw", 99),
     "end_job": lambda store, tenant: store.end_job(
@@ -191,7 +199,8 @@ _UNSCOPED = {
     "add_tenant", "apply", "audit_found", "audit_heads", "audit_page", "audit_trail", "beat",
     "billed_here", "claim", "close", "decisions_due", "deliver_later", "delivered",
     "due_deliveries",
-    "every_cut_off", "every_event", "every_limit", "every_policy", "every_role_grant",
+    "every_cut_off", "every_event", "every_limit", "every_policy", "every_remembered",
+    "every_role_grant",
     "every_subject_key", "fact", "first_fact", "forget_events", "forget_patterns", "grant_role",
     "base", "is_own", "keep_bases",
     "keep_patterns", "key_by_hash", "known_jobs", "limits_mark", "living_sessions",

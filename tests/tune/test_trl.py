@@ -56,15 +56,18 @@ def test_it_is_chosen_by_itself_and_leaves_an_adapter_of_its_base(
     assert {each.linear for each in lora.factors} == set(base.linears)
 
 
-def test_both_trainers_learn_alike(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["chat", "preference"])
+def test_both_trainers_learn_alike(kind: str, tmp_path: Path) -> None:
     losses = {}
     for trainer in ("freehold", "trl"):
         folder = tmp_path / trainer
         folder.mkdir()
-        result = told.run(told.spec(folder, trainer=trainer), folder)
+        result = told.run(told.spec(folder, kind=kind, trainer=trainer), folder)
         assert result["manifest"]["recipe"]["trainer"] == trainer
+        losses[f"{trainer} before"] = result["held_out_loss_before"]
         losses[trainer] = result["held_out_loss"]
     assert losses["trl"] == pytest.approx(losses["freehold"], rel=0.15)
+    assert losses["trl before"] == pytest.approx(losses["freehold before"], rel=0.01)
 
 
 @pytest.mark.parametrize("kind", ["chat", "preference"])

@@ -96,6 +96,13 @@ class JobsAdmin:
         place = self._owner(scope, principal, query(OwnQuery, scope))
         await reply_json(send, shown_job(await self._found(place, scope)))
 
+    async def remove(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        place = self._owner(scope, principal, query(OwnQuery, scope))
+        job = await asyncio.to_thread(self._gateway.jobs.remove, place, job_named(scope))
+        await reply_json(send, shown_job(job))
+
     async def log(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:

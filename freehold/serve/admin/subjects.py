@@ -6,6 +6,7 @@ from typing import Any
 from freehold.core.binding import Principal
 from freehold.core.clock import rfc3339
 from freehold.core.errors import Code, UserError
+from freehold.core.subject import Remembered
 from freehold.secure.keys import Keyring
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import TenantQuery, tenant_of
@@ -36,9 +37,24 @@ def forget(store: SqlStore, keyring: Keyring, tenant_id: str, named: str) -> dic
     for subject in (named, user_id(keyring, tenant_id, named)):
         count = store.forget_subject(tenant_id, subject, at_us)
         if count is not None:
-            return {"id": subject, "data_keys": count, "forgotten_at": rfc3339(at_us)}
+            held = [shown_remembered(each) for each in store.remembered(tenant_id, subject)]
+            return {
+                "id": subject,
+                "data_keys": count,
+                "forgotten_at": rfc3339(at_us),
+                "still_in": held,
+            }
     raise UserError(
         Code.NOT_FOUND,
         f"Nothing is known of {named[:80]!r} here: name a key, a person (per_…), or an end user "
         "as requests do.",
     )
+
+
+def shown_remembered(each: Remembered) -> dict[str, Any]:
+    return {
+        "kind": each.kind,
+        "environment": each.environment,
+        "id": each.id,
+        "name": each.name,
+    }

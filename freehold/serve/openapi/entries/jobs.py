@@ -26,6 +26,11 @@ ENTRIES = [
         query=OwnQuery,
     ),
     Entry(
+        "delete", "/admin/v1/jobs/{job}", "remove_job", "administration",
+        "Remove a job that has ended, with what it said; what it made and decided stays", Job,
+        WITH_QUERY | OWNED | {Code.CONFLICT}, query=OwnQuery,
+    ),
+    Entry(
         "get", "/admin/v1/jobs/{job}/log", "job_log", "administration",
         "The last lines of what its process said", JobLog, WITH_QUERY | OWNED,
         query=LogQuery,
