@@ -14,10 +14,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 from freehold.catalog import known
 from freehold.catalog.fetched import Progress as Tell
 from freehold.catalog.store import ModelStore
-from freehold.cli import interrupt, quality
+from freehold.cli import interrupt, quality, reach
 from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, size, stderr, table
 from freehold.config import load
 from freehold.config.home import Home
+from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard
 
 app = typer.Typer(
@@ -114,13 +115,27 @@ def rm(
     name: Annotated[str, typer.Argument(help="A stored model's name or digest.")],
     as_json: Json = False,
 ) -> None:
-    """Remove a stored model and the files that no other model needs."""
+    """Remove a stored model that is not served, and the files that no other model needs."""
     with errors_in_a_sentence(as_json):
-        card = ModelStore(load.home().path).remove(name)
+        home = load.home()
+        models = ModelStore(home.path)
+        _check_not_served(home, models.get(name))
+        card = models.remove(name)
     if as_json:
         print_json({"removed": card.name})
     else:
         console.print(f"Removed {card.name}.")
+
+
+def _check_not_served(home: Home, card: ModelCard) -> None:
+    gateway = reach.running(home)
+    served = [] if gateway is None else gateway.call("GET", "/admin/v1/models")["data"]
+    if any(each["digest"] == card.digest for each in served):
+        raise UserError(
+            Code.CONFLICT,
+            f"{card.name} is being served: take it out of `models` in {home.settings.name} and "
+            "start the gateway again, or stop it with `freehold down`.",
+        )
 
 
 @app.command()

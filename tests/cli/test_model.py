@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from freehold.cli.model import app
 from tests.catalog.making import gguf_bytes, keys, write
+from tests.cli.spoken import failed, said
 
 Run = Callable[..., Result]
 
@@ -43,6 +44,13 @@ def test_a_model_goes_through_its_whole_life(run: Run, tmp_path: Path) -> None:
     assert json.loads(removed.stdout) == {"removed": "tiny"}
     assert json.loads(run("list", "--json").stdout) == []
     assert not list((tmp_path / "home" / "blobs" / "sha256").iterdir())
+
+
+def test_a_model_that_is_served_stays(online: Run) -> None:
+    card = said(online, "model", "list")[0]
+    sentence = failed(online("model", "rm", card["name"], "--json"), "conflict")
+    assert f"{card['name']} is being served: take it out of `models`" in sentence
+    assert online("model", "verify").exit_code == 0
 
 
 def test_people_see_the_licence_the_digest_and_the_reason(run: Run, tmp_path: Path) -> None:
