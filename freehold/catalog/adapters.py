@@ -6,6 +6,7 @@ asks for it by that name: no request ever names a path, and none can ask for a f
 somebody else brought.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -13,7 +14,8 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,17 +119,36 @@ class Adapters:
     def add(self, tenant_id: str, environment: Environment, wanted: Wanted) -> Adapter:
         """Takes in what was staged; the same again changes nothing. Raises `UserError`;
         then nothing is kept, and the staged files are gone either way."""
-        if not _TICKET.match(wanted.ticket):
-            raise UserError(Code.INVALID_VALUE, "This is no upload's ticket.", param="upload")
-        folder = self._staging / wanted.ticket
-        try:
-            if not folder.is_dir():
-                raise UserError(
-                    Code.NOT_FOUND, "This upload is not there (any more): add the adapter again."
-                )
+        with self.upload(wanted.ticket) as folder:
             return self._add(tenant_id, environment, wanted, folder)
+
+    @contextmanager
+    def upload(self, ticket: str) -> Iterator[Path]:
+        """What was laid into the home under this ticket, which is gone afterwards."""
+        folder = self.folder(ticket)
+        try:
+            yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def folder(self, ticket: str) -> Path:
+        """What somebody made in the home under this ticket."""
+        if not _TICKET.match(ticket):
+            raise UserError(Code.INVALID_VALUE, "This is no upload's ticket.", param="upload")
+        folder = self._staging / ticket
+        if not folder.is_dir():
+            raise UserError(
+                Code.NOT_FOUND,
+                "This upload is not there (any more): give the command again.",
+                param="upload",
+            )
+        return folder
+
+    def take_back(self, adapter: Adapter) -> None:
+        """One that was kept for a revision which was not let in after all; what names it
+        meanwhile keeps it."""
+        with contextlib.suppress(UserError):
+            self.remove(adapter.tenant_id, adapter.environment, adapter.name)
 
     def remove(self, tenant_id: str, environment: Environment, reference: str) -> Adapter:
         """Forgets an adapter, and its files unless another needs them. Raises `CONFLICT`
@@ -141,10 +162,14 @@ class Adapters:
     def sign(self, adapter: Adapter) -> None:
         """With the key of this installation: whoever asks stands for it. Raises `CONFLICT` for
         one that was changed on the disk."""
+        self.check_sound(adapter)
+        self.signatures.add(adapter, self.signatures.sign(adapter))
+
+    def check_sound(self, adapter: Adapter) -> None:
+        """Raises `CONFLICT` for one that was changed on the disk."""
         spoilt = self._spoilt(adapter)
         if spoilt is not None:
             raise UserError(Code.CONFLICT, f"{spoilt} of {adapter.name}: add the adapter again.")
-        self.signatures.add(adapter, self.signatures.sign(adapter))
 
     def verified(self, adapter: Adapter) -> Verified:
         """Reads every byte again."""
@@ -176,6 +201,26 @@ class Adapters:
         names = [each.name for each in found if each.base_digest == route.base_digest]
         return names[0] if names else None
 
+    def here(self, adapter: Adapter) -> Adapter | None:
+        """The same files for the same base, where its environment has them already."""
+        found = self._store.adapters_called(adapter.tenant_id, adapter.environment, adapter.digest)
+        return next((each for each in found if each.base_digest == adapter.base_digest), None)
+
+    def free_name(self, adapter: Adapter) -> str:
+        """Its own, or nearly so where that stands for another in its environment. Raises
+        `CONFLICT` where both do."""
+        short = adapter.digest.partition(":")[2][:8]
+        names = (adapter.name, f"{adapter.name[:90]}-{short}")
+        place = adapter.tenant_id, adapter.environment
+        for name in names:
+            if not self._store.adapters_called(*place, name):
+                return name
+        raise UserError(
+            Code.CONFLICT,
+            f"Other adapters in {adapter.environment} are called {' and '.join(names)}: remove "
+            "one, with `freehold adapter rm`.",
+        )
+
     def base(self, reference: str) -> ModelCard:
         """A stored model by name or digest."""
         try:
@@ -196,33 +241,48 @@ class Adapters:
                 f"{wanted.name[:80]!r} cannot be an adapter's name: use letters, digits, . _ -",
                 param="name",
             )
-        base = self.base(wanted.base)
         with self._changing:
             said = _beside(folder / MANIFEST, MAX_BYTES)
-            manifest = _manifest(said, wanted.job)
-            parity.check_parity(wanted.name, manifest, base)
-            lora, digest = self._examined(folder, base)
-            adapter = Adapter(
-                id=new_id("adp"),
-                tenant_id=tenant_id,
-                environment=environment,
-                name=wanted.name,
-                digest=digest,
-                config_digest=digest_of(folder / CONFIG),
-                weights_digest=digest_of(folder / WEIGHTS),
-                base_digest=base.digest,
-                rank=lora.rank,
-                scaling=_scaling(lora),
-                target_modules=tuple(sorted({each.linear for each in lora.factors})),
-                size_bytes=sum((folder / name).stat().st_size for name in (CONFIG, WEIGHTS)),
-                source=wanted.source[:_MAX_SOURCE],
-                added_at_us=self._clock.wall_us(),
-                manifest=manifest,
-            )
+            adapter = self.examined((tenant_id, environment), folder, wanted, said)
             stored = self._stored(adapter)
             signed = self._signed(stored or adapter, wanted, folder, said)
-            self._keep(stored or adapter, folder, signed, is_new=stored is None)
+            made = [] if signed is None else [signed]
+            self._keep(stored or adapter, folder, made, is_new=stored is None)
             return stored or adapter
+
+    def examined(
+        self, owner: tuple[str, Environment], folder: Path, wanted: Wanted, said: bytes | None
+    ) -> Adapter:
+        """What a folder's two files are, held against their base and what is `said` of them in a
+        manifest. Raises `UserError`; nothing is kept of it."""
+        base, manifest = self.base(wanted.base), _manifest(said, wanted.job)
+        parity.check_parity(wanted.name, manifest, base)
+        lora, digest = self._examined(folder, base)
+        return Adapter(
+            id=new_id("adp"),
+            tenant_id=owner[0],
+            environment=owner[1],
+            name=wanted.name,
+            digest=digest,
+            config_digest=digest_of(folder / CONFIG),
+            weights_digest=digest_of(folder / WEIGHTS),
+            base_digest=base.digest,
+            rank=lora.rank,
+            scaling=_scaling(lora),
+            target_modules=tuple(sorted({each.linear for each in lora.factors})),
+            size_bytes=sum((folder / name).stat().st_size for name in (CONFIG, WEIGHTS)),
+            source=wanted.source[:_MAX_SOURCE],
+            added_at_us=self._clock.wall_us(),
+            manifest=manifest,
+        )
+
+    def keep(self, adapter: Adapter, folder: Path, signed: Sequence[Signature]) -> bool:
+        """Takes in what was examined, and says whether it is new. Raises `CONFLICT` where
+        its name was given away meanwhile."""
+        with self._changing:
+            stored = self._stored(adapter)
+            self._keep(stored or adapter, folder, signed, is_new=stored is None)
+            return stored is None
 
     def _signed(
         self, adapter: Adapter, wanted: Wanted, folder: Path, said: bytes | None
@@ -257,7 +317,7 @@ class Adapters:
         return None
 
     def _keep(
-        self, adapter: Adapter, folder: Path, signed: Signature | None, *, is_new: bool
+        self, adapter: Adapter, folder: Path, signed: Sequence[Signature], *, is_new: bool
     ) -> None:
         """Files that are there already are laid over: a disk may have spoilt them."""
         blobs = self._models.blobs
@@ -267,12 +327,12 @@ class Adapters:
             for name in files:
                 blobs.put(folder / name)
             if is_new:
-                made = [signed] if signed is not None else []
-                self._store.add_adapters(adapter.tenant_id, [adapter], made)
-            elif signed is not None and signed.key not in {
-                each.key for each in self.signatures.of(adapter)
-            }:
-                self.signatures.add(adapter, signed)
+                self._store.add_adapters(adapter.tenant_id, [adapter], signed)
+                return
+            known = {each.key for each in self.signatures.of(adapter)}
+            for each in signed:
+                if each.key not in known:
+                    self.signatures.add(adapter, each)
         except BaseException:
             for digest in new:
                 blobs.remove(digest)
@@ -336,17 +396,23 @@ def stage(home: Path, source: Path, signature: Path | None = None) -> str:
             f"{source} is no folder: name the folder that holds {CONFIG} and {WEIGHTS}.",
         )
     admit.choose(path.name for path in source.iterdir())
+    files = {name: source / name for name in (CONFIG, WEIGHTS)}
+    if (source / MANIFEST).exists():
+        files[MANIFEST] = source / MANIFEST
+    signed = signature or source / SIGNATURE
+    if signature is not None or signed.exists():
+        files[SIGNATURE] = signed
+    return laid(home, files)
+
+
+def laid(home: Path, files: Mapping[str, Path]) -> str:
+    """The ticket of a new folder with copies of these. Raises `UserError`; then it is gone."""
     ticket = secrets.token_hex(16)
     folder = staging(home) / ticket
     try:
         folder.mkdir(mode=0o700, parents=True)
-        for name in (CONFIG, WEIGHTS):
-            _copy(source / name, folder / name)
-        if (source / MANIFEST).exists():
-            _copy(source / MANIFEST, folder / MANIFEST)
-        signed = signature or source / SIGNATURE
-        if signature is not None or signed.exists():
-            _copy(signed, folder / SIGNATURE)
+        for name, source in files.items():
+            _copy(source, folder / name)
     except OSError as error:
         unstage(home, ticket)
         raise disk_error(error, folder) from None

@@ -79,7 +79,8 @@ def read_public(pem: bytes) -> PublicKey:
 
 
 def signed(name: str, files: Mapping[str, str], key: PrivateKey) -> str:
-    """`files` are digests by name, `name` what they are called together."""
+    """`files` are digests by name, `name` what they are called together. The same give the same
+    bytes (RFC 6979)."""
     ordered = sorted(files)
     statement = {
         "_type": _STATEMENT,
@@ -99,7 +100,7 @@ def signed(name: str, files: Mapping[str, str], key: PrivateKey) -> str:
         },
     }
     payload = json.dumps(statement, ensure_ascii=False).encode()
-    made = key.sign(_encoded(payload), ec.ECDSA(_HASHES[key.curve.name]))
+    made = key.sign(_encoded(payload), _way(_HASHES[key.curve.name]))
     bundle = {
         "mediaType": _MEDIA,
         "verificationMaterial": {
@@ -115,14 +116,27 @@ def signed(name: str, files: Mapping[str, str], key: PrivateKey) -> str:
     return json.dumps(bundle)
 
 
+class Unreadable(Exception):
+    """With the reason, which goes behind "the signature is not accepted"."""
+
+
 def read(text: bytes) -> Bundle:
     """Raises `FILE_REFUSED` with the reason."""
+    try:
+        return parsed(text)
+    except Unreadable as error:
+        raise refused(str(error)) from None
+
+
+def parsed(text: bytes) -> Bundle:
+    """Raises `Unreadable`."""
     if len(text) > MAX_BYTES:
-        raise refused(f"it is longer than {MAX_BYTES // 1024} KiB")
+        raise Unreadable(f"it is longer than {MAX_BYTES // 1024} KiB")
     try:
         return _read(json.loads(text))
-    except (ValueError, RecursionError, KeyError, TypeError, IndexError):
-        raise refused("it is no signature in the format of OpenSSF model-signing") from None
+    except (ValueError, RecursionError, KeyError, TypeError, IndexError, AttributeError):
+        why = "it is no signature in the format of OpenSSF model-signing"
+        raise Unreadable(why) from None
 
 
 def _read(bundle: Any) -> Bundle:
@@ -130,13 +144,15 @@ def _read(bundle: Any) -> Bundle:
     if bundle["mediaType"] != _MEDIA or envelope["payloadType"] != _PAYLOAD:
         raise ValueError
     if "publicKey" not in material:
-        raise refused("it was made with a certificate, and only those by a key can be checked here")
+        raise Unreadable(
+            "it was made with a certificate, and only those by a key can be checked here"
+        )
     hint = material["publicKey"].get("hint")
     (found,) = envelope["signatures"]
     payload = base64.b64decode(envelope["payload"], validate=True)
     statement = json.loads(payload)
     if statement["_type"] != _STATEMENT or statement["predicateType"] != _PREDICATE:
-        raise refused(f"it is no {_PREDICATE}")
+        raise Unreadable(f"it is no {_PREDICATE}")
     return Bundle(
         key=str(hint) if hint else None,
         files=_files(statement),
@@ -149,7 +165,7 @@ def _files(statement: Any) -> dict[str, str]:
     (subject,), predicate = statement["subject"], statement["predicate"]
     way, found = predicate["serialization"], dict[str, str]()
     if way["method"] != "files" or way["hash_type"] != "sha256":
-        raise refused("it does not have the SHA-256 of whole files")
+        raise Unreadable("it does not have the SHA-256 of whole files")
     for each in predicate["resources"]:
         name, digest = each["name"], each["digest"]
         if each["algorithm"] != "sha256" or not _HEX.match(digest) or name in found:
@@ -165,6 +181,13 @@ def _root(digests: Any) -> str:
     for each in digests:
         whole.update(bytes.fromhex(each.partition(":")[2]))
     return whole.hexdigest()
+
+
+def _way(algorithm: hashes.HashAlgorithm) -> ec.ECDSA:
+    try:
+        return ec.ECDSA(algorithm, deterministic_signing=True)
+    except UnsupportedAlgorithm:  # an OpenSSL before 3.2
+        return ec.ECDSA(algorithm)
 
 
 def _encoded(payload: bytes) -> bytes:

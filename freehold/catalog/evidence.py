@@ -1,30 +1,35 @@
 """Whether a revision may serve in staging and prod: on a gate that it passed, on the base that it
 was made for, under licences that allow it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from freehold.catalog import licences
 from freehold.catalog.parity import check_adapter
+from freehold.catalog.signatures import OURS
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment
+from freehold.core.clock import rfc3339
 from freehold.core.errors import Code, UserError
 from freehold.core.gate import Gate
 from freehold.core.model import ModelCard
 
 _OWN = ("licenseref-own", "licenseref-proprietary")  # of data: the tenant's, who says so
 _SHOWN = 3
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What is to be let in; `gate` is the newest of it, if there is one. `skipped` is an
-    environment that it should have served in before."""
+    """What is to be let in; `gate` is the newest of it, if there is one, and `is_old` one from
+    elsewhere that has been too long ago. `skipped` is an environment that it should have served
+    in before."""
 
     base: ModelCard
     adapter: Adapter | None
     gate: Gate | None
     skipped: Environment | None = None
+    is_old: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,39 @@ class Evidence:
     gate: str | None
     overridden: tuple[str, ...]
     accepted: str | None  # why a licence that needs a reason allows it
+
+
+def deciding(gates: Sequence[Gate], is_trusted: Callable[[str], bool]) -> Gate | None:
+    """Of a revision's, the last decided first: the first that counts. One from elsewhere does as
+    long as the keys of those who vouch for it are trusted."""
+    for gate in gates:
+        there = gate.elsewhere
+        if there is None or (is_trusted(there.signer.key) and is_trusted(there.through.key)):
+            return gate
+    return None
+
+
+def known(new: Gate, gates: Sequence[Gate]) -> Gate | None:
+    """The one of these that a gate from elsewhere is: it came before, or was decided here."""
+    there = new.elsewhere
+    if there is None:
+        return None
+    for gate in gates:
+        if gate.elsewhere is None:
+            is_same = there.signer.by == OURS and gate.id == there.gate
+        else:
+            before = gate.elsewhere
+            is_same = (before.signer.key, before.gate) == (there.signer.key, there.gate)
+        if is_same:
+            return gate
+    return None
+
+
+def too_old(gate: Gate | None, days: int, now_us: int) -> bool:
+    """Of one from elsewhere: what was decided here is known to be the last."""
+    if gate is None or gate.elsewhere is None:
+        return False
+    return now_us - gate.made_at_us > days * _DAY_US
 
 
 def check(revision: Revision, forced: str | None, accepted: str | None) -> Evidence:
@@ -45,9 +83,11 @@ def check(revision: Revision, forced: str | None, accepted: str | None) -> Evide
     if problems and not forced:
         _, code, sentence = problems[0]
         raise UserError(code, sentence)
-    passed = revision.gate.id if revision.gate is not None and revision.gate.passed else None
+    gate = revision.gate
     return Evidence(
-        passed, tuple(name for name, _, _ in problems), accepted if questioned else None
+        gate.id if gate is not None and gate.passed and not revision.is_old else None,
+        tuple(name for name, _, _ in problems),
+        accepted if questioned else None,
     )
 
 
@@ -84,9 +124,14 @@ def _unlicensed(name: str, what: str, licence: str) -> _Problem:
 
 def _gate(revision: Revision) -> Iterator[_Problem]:
     adapter, gate = revision.adapter, revision.gate
-    if adapter is None or (gate is not None and gate.passed):
+    if adapter is None or (gate is not None and gate.passed and not revision.is_old):
         return
     name, code = "gate", Code.GATE_NOT_PASSED
+    if gate is not None and gate.passed:
+        yield (name, code, f"The gate of {adapter.name} was decided elsewhere on "
+               f"{rfc3339(gate.made_at_us)[:10]}, longer ago than supply.gate_days allows: evaluate"
+               ' it anew, or say why it may serve all the same with --force "…".')  # fmt: skip
+        return
     if gate is None:
         yield (name, code, f"{adapter.name} has passed no gate: evaluate it with `freehold eval`, "
                'or say why it may serve all the same with --force "…".')  # fmt: skip

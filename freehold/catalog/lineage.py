@@ -264,6 +264,7 @@ class Lineages:
                 "job": each.job,
                 "made_at": rfc3339(each.made_at_us),
                 "made_by": each.made_by,
+                "elsewhere": each.elsewhere and asdict(each.elsewhere.signer),
             }
             for each in reversed(found)
             if (each.base_digest, each.adapter_digest)
@@ -316,6 +317,7 @@ def _promotion(made: Promotion) -> Plain:
         "id": made.id,
         "environment": made.environment.value,
         "source": None if made.source is None else made.source.value,
+        "elsewhere": made.elsewhere and asdict(made.elsewhere),
         "gate": made.gate,
         "forced": made.forced,
         "overridden": list(made.overridden),

@@ -24,7 +24,7 @@ from freehold.core.adapter import CONFIG, WEIGHTS, Adapter
 from freehold.core.clock import Clock
 from freehold.core.errors import Code, UserError
 from freehold.core.manifest import MANIFEST, as_plain, read_manifest
-from freehold.core.signature import Signature, SigningKey
+from freehold.core.signature import Signature, Signer, SigningKey
 from freehold.store.base import SignatureStore
 
 OURS = "this installation"
@@ -49,6 +49,14 @@ class Checked:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """What a trusted key signed: files' digests, by name."""
+
+    signer: Signer
+    files: Mapping[str, str]
+
+
 class Signatures:
     """One a process; safe from any thread. Everything may block."""
 
@@ -57,6 +65,7 @@ class Signatures:
     ) -> None:
         """`path` is where the private key is, which the first start makes."""
         self.required = frozenset(settings.require_signature)
+        self.gate_days = settings.gate_days
         self._path = path
         self._store = store
         self._clock = clock
@@ -85,6 +94,34 @@ class Signatures:
         made = bundle.signed(adapter.name, files, self._key)
         return self._signature(adapter, self.current, made, manifest)
 
+    def vouch(self, name: str, files: Mapping[str, str]) -> str:
+        """A signature of this installation over files of any kind, which are called `name`
+        together."""
+        return bundle.signed(name, files, self._key)
+
+    def vouched(self, text: bytes) -> Vouched:
+        """What such a signature says, where its key is trusted. Raises `bundle.Unreadable`."""
+        found = bundle.parsed(text)
+        self._trusted = self._all_trusted()
+        key = found.key or next(
+            (id for id, each in self._trusted.items() if found.is_by(each.key)), None
+        )
+        trusted = self._trusted.get(key or "")
+        if key is None or trusted is None:
+            named = "no key" if key is None else f"the key {key[:16]}, which is not one"
+            raise bundle.Unreadable(f"it is by {named} that is trusted here (supply.trusted_keys)")
+        if not found.is_by(trusted.key):
+            raise bundle.Unreadable(f"it is not by the key of {trusted.by}, or was changed")
+        return Vouched(Signer(key, trusted.by), found.files)
+
+    def signer(self, key: str) -> Signer | None:
+        """Whose this key is, if it is trusted."""
+        trusted = self._trusts(key)
+        return None if trusted is None else Signer(key, trusted.by)
+
+    def is_trusted(self, key: str) -> bool:
+        return self._trusts(key) is not None
+
     def accept(self, adapter: Adapter, text: bytes, manifest: str | None) -> Signature:
         """One that came with an adapter; `manifest` is the text beside it. Raises
         `FILE_REFUSED` unless it holds."""
@@ -97,6 +134,24 @@ class Signatures:
         if checked.reason is not None:
             raise bundle.refused(checked.reason)
         return signature
+
+    def carried(
+        self, adapter: Adapter, told: Sequence[tuple[str, str, str | None]]
+    ) -> list[Signature]:
+        """Of those that an adapter brought along (key, bundle, manifest) the ones by keys that are
+        trusted here. Raises `bundle.Unreadable` where one of them does not hold, or where there
+        are some and none is by such a key."""
+        made = [self._signature(adapter, *each) for each in told]
+        ours = [each for each in self.checked(adapter, made) if each.by is not None]
+        wrong = next((each.reason for each in ours if each.reason is not None), None)
+        if wrong is not None:
+            raise bundle.Unreadable(wrong)
+        if told and not ours:
+            raise bundle.Unreadable(
+                "none of them is by a key that is trusted here (supply.trusted_keys); where it "
+                "comes from, `freehold adapter sign` has that installation stand for it"
+            )
+        return [each.signature for each in ours]
 
     def checked(self, adapter: Adapter, signatures: Sequence[Signature]) -> list[Checked]:
         return [self._checked(adapter, each) for each in signatures]
@@ -228,11 +283,11 @@ def _why_not(adapter: Adapter, signature: Signature, trusted: Trusted) -> str | 
 
 def _says_the_same(adapter: Adapter, signature: Signature, trusted: Trusted) -> bool:
     """Another installation's job is nothing that this one knows: it is left out of what is
-    kept, so only our own signatures are over it."""
+    kept, so only our own signatures are over it, where it did not come back from elsewhere."""
     if signature.manifest is None or adapter.manifest is None:
         return False
     said = read_manifest(signature.manifest.encode())
-    if trusted.by != OURS:
+    if trusted.by != OURS or adapter.manifest.job is None:
         said = dataclasses.replace(said, job=adapter.manifest.job)
     return said == adapter.manifest
 

@@ -6,7 +6,15 @@ import typer
 
 from freehold.cli import reach
 from freehold.cli.eval_words import show_verdicts
-from freehold.cli.output import Json, console, errors_in_a_sentence, labelled, print_json, table
+from freehold.cli.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    labelled,
+    plain,
+    print_json,
+    table,
+)
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
 
@@ -64,18 +72,35 @@ def show(
     if as_json:
         print_json(found)
         return
-    labelled(
-        (label, found[name])
-        for label, name in (
-            ("id", "id"), ("base", "base_digest"), ("adapter", "adapter_digest"),
-            ("suite", "suite_name"), ("suite's digest", "suite_digest"),
-            ("held against", "incumbent_digest"), ("evaluation", "job"), ("made by", "made_by"),
-        )
-        if found[name]
-    )  # fmt: skip
+    labelled((label, value) for label, value in _described(found) if value)
+    there = found["elsewhere"]
+    if there is not None and there["figures"]:
+        console.print(plain(there["figures"].get("summary", "")), soft_wrap=True)
     console.print()
     show_verdicts(found["verdicts"])
     console.print("Passed." if found["passed"] else "NOT PASSED.")
+
+
+def _described(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    rows = [
+        ("id", found["id"]),
+        ("base", found["base_digest"]),
+        ("adapter", found["adapter_digest"]),
+        ("suite", found["suite_name"]),
+        ("its digest", found["suite_digest"]),
+        ("held against", found["incumbent_digest"]),
+        ("evaluation", found["job"]),
+        ("made", f"{found['made_at'][:19]} by {found['made_by']}"),
+    ]
+    there = found["elsewhere"]
+    if there is None:
+        return rows
+    signer, through = there["signer"], there["through"]
+    of = f"{signer['by']} (key {signer['key'][:16]}), in {there['environment']}"
+    came = there["came_at"][:19]
+    if through["key"] != signer["key"]:
+        came += f", in a file of {through['by']} (key {through['key'][:16]})"
+    return [*rows, ("decided by", f"{of}, as {there['gate']}"), ("came", came)]
 
 
 def _short(digest: str | None) -> str:

@@ -185,12 +185,22 @@ def _job(found: dict[str, Any]) -> str:
     return f"{job['id']} by {job['created_by']}, {job['created_at'][:19]}: {figures}"
 
 
+def _of(each: dict[str, Any]) -> str:
+    """Who else decided it, or had it before."""
+    there = each["elsewhere"]
+    return f" of {there['by']} (key {there['key'][:16]})" if there else ""
+
+
+def _from(each: dict[str, Any]) -> str:
+    return f" from {each['source']}{_of(each)}" if each["elsewhere"] else ""
+
+
 def _evidence(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (
             "gate",
             f"{each['id']} {'passed' if each['passed'] else 'failed'} {each['suite']} in "
-            f"{each['environment']}, {each['made_at'][:19]} by {each['made_by']}: "
+            f"{each['environment']}{_of(each)}, {each['made_at'][:19]} by {each['made_by']}: "
             + "; ".join(f"{v['name']} {v['found']} of {v['needed']}" for v in each["verdicts"]),
         )
         for each in found["gates"]
@@ -198,8 +208,8 @@ def _evidence(found: dict[str, Any]) -> list[tuple[str, str]]:
     return rows + [
         (
             "promotion",
-            f"{each['id']} to {each['environment']}, {each['made_at'][:19]} "
-            f"by {each['made_by']}, {each['state']}"
+            f"{each['id']} to {each['environment']}{_from(each)}, {each['made_at'][:19]} by "
+            f"{each['made_by']}, {each['state']}"
             + (f", forced: {each['forced']}" if each["forced"] else ""),
         )
         for each in found["promotions"]

@@ -1,11 +1,15 @@
 """`freehold promote`, `freehold rollback` and `freehold promotion`: revisions into the next
 environment, and back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import reach
+from freehold.cli import interrupt, reach
+from freehold.cli.new_file import check_new, moved
 from freehold.cli.output import (
     Json,
     console,
@@ -13,6 +17,7 @@ from freehold.cli.output import (
     labelled,
     plain,
     print_json,
+    size,
     table,
 )
 from freehold.cli.owner import EnvironmentOption, Of, TenantOption
@@ -20,6 +25,7 @@ from freehold.cli.routing import offline, one
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment
+from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
     from freehold.cli.resting_routes import Offline
@@ -39,6 +45,10 @@ def promote(
     to: Annotated[Environment, typer.Option(help="staging or prod.")],
     source: Annotated[
         Environment | None, typer.Option("--from", help="Default: the environment before.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="What another installation exported (`freehold promotion export`)."),
     ] = None,
     share: Annotated[
         float, typer.Option(min=0.01, max=100, help="Of a hundred conversations.")
@@ -73,7 +83,8 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Let what an alias leads to into the next environment, whole or with a share of the
-    conversations. It is beside what answers there; again with another --share, it gets that."""
+    conversations. With --file it is what another installation exported. It is beside what answers
+    there; again with another --share, it gets that."""
     body: dict[str, Any] = {
         "alias": alias,
         "source": source and source.value,
@@ -91,8 +102,13 @@ def promote(
             "minutes": watch_minutes,
         },
     }
-    with errors_in_a_sentence(as_json):
-        found = _promote(load.home(), Of(tenant, to), body)
+    with errors_in_a_sentence(as_json), interrupt.once():
+        if file is not None and source is not None:
+            raise UserError(
+                Code.INVALID_VALUE,
+                "Say --from or --file, one of them: a file says where it is from.",
+            )
+        found = _promote(load.home(), Of(tenant, to), body, file and file.expanduser())
     if as_json:
         print_json(found)
     else:
@@ -122,6 +138,41 @@ def rollback(
     )
 
 
+@app.command()
+def export(
+    alias: Alias,
+    out: Annotated[
+        Path | None, typer.Option(help="A new file. Default: ALIAS.fhr, in this folder.")
+    ] = None,
+    with_examples: Annotated[
+        bool,
+        typer.Option(
+            "--with-examples", help="The evaluation's questions and answers too, not figures alone."
+        ),
+    ] = False,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Write what an alias leads to into one signed file, for another installation: adapter,
+    passed gate, lineage. There: `freehold promote ALIAS --to staging --file FILE`."""
+    target = (out or Path(f"{alias.replace('/', '-')}.fhr")).expanduser().absolute()
+    body = {"alias": alias, "with_examples": with_examples}
+    with errors_in_a_sentence(as_json), interrupt.once():
+        found = _export(load.home(), Of(tenant, environment), body, target)
+    if as_json:
+        print_json(found | {"file": str(target)})
+        return
+    told = f"Wrote {target} ({size(target.stat().st_size)}): {found['adapter']} on {found['base']} "
+    told += f"with {found['gate']}, signed by the key {found['signed_by'][:16]}."
+    console.print(plain(told), soft_wrap=True)
+    console.print(
+        "It counts where that key is trusted: `freehold adapter keys --json` has it for "
+        "supply.trusted_keys there.",
+        soft_wrap=True,
+    )
+
+
 @app.command("list")
 def list_promotions(
     alias: Annotated[str | None, typer.Argument(help="Only of this alias.")] = None,
@@ -142,7 +193,7 @@ def list_promotions(
             [
                 each["id"],
                 each["alias"],
-                each["source"] or _BY_HAND,
+                _source(each),
                 each["adapter"] or "the bare base",
                 f"{each['share']:g} %",
                 each["state"].replace("_", " "),
@@ -174,18 +225,58 @@ def show(
         _print(found)
 
 
-def _promote(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
+def _promote(home: Home, of: Of, body: dict[str, Any], file: Path | None) -> dict[str, Any]:
+    if file is not None:
+        reach.require_here("Revisions from elsewhere are let in")
     gateway = reach.running(home)
-    if gateway is not None:
-        found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
-        return found
-    from freehold.serve.admin.promotions import shown_promotion
-    from freehold.serve.promotions import NewPromotion
-    from freehold.serve.reading import validated
+    with nullcontext() if file is None else _uploaded(home, file) as ticket:
+        body = body | {"upload": ticket}
+        if gateway is not None:
+            found: dict[str, Any] = gateway.call("POST", _PATH, body | of.named())
+            return found
+        from freehold.serve.admin.promotions import shown_promotion
+        from freehold.serve.promotions import NewPromotion
+        from freehold.serve.reading import validated
 
-    with offline(home, of) as rest:
-        wanted = validated(NewPromotion, body)
-        return shown_promotion(rest.promote(wanted))
+        with offline(home, of) as rest:
+            promotion, notes = rest.promote(validated(NewPromotion, body))
+            return shown_promotion(promotion) | {"notes": notes}
+
+
+@contextmanager
+def _uploaded(home: Home, file: Path) -> Iterator[str]:
+    from freehold.catalog import adapters, exporting, revision_file
+
+    revision_file.check_kind(file)
+    ticket = adapters.laid(home.path, {exporting.FILE: file})
+    try:
+        yield ticket
+    finally:
+        adapters.unstage(home.path, ticket)
+
+
+def _export(home: Home, of: Of, body: dict[str, Any], target: Path) -> dict[str, Any]:
+    from freehold.catalog import adapters, exporting
+
+    reach.require_here("Revisions are exported")
+    gateway = reach.running(home)
+    check_new(target)
+    ticket = adapters.laid(home.path, {})
+    try:
+        body = body | {"download": ticket}
+        if gateway is not None:
+            found: dict[str, Any] = gateway.call("POST", f"{_PATH}/export", body | of.named())
+        else:
+            from freehold.serve.admin.promotions import shown_export
+            from freehold.serve.promotions import NewExport
+            from freehold.serve.reading import validated
+
+            with offline(home, of) as rest:
+                found = shown_export(rest.export(validated(NewExport, body)))
+        moved(adapters.staging(home.path) / ticket / exporting.FILE, target)
+        return found
+    finally:
+        adapters.unstage(home.path, ticket)
 
 
 def _roll_back(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
@@ -240,11 +331,20 @@ def _say(found: dict[str, Any]) -> None:
         told = f"{found['share']:g} of a hundred conversations with {where} go to {plain(what)}"
     else:
         told = f"{where} leads to {plain(what)}"
-    console.print(f"{told}, from {found['source'] or _BY_HAND} ({found['id']}).", soft_wrap=True)
+    console.print(f"{told}, from {plain(_source(found))} ({found['id']}).", soft_wrap=True)
     console.print(f"Evidence: {plain(_evidence(found))}.", soft_wrap=True)
+    for note in found["notes"]:
+        console.print(plain(note), soft_wrap=True)
     if found["state"] == "sharing":
         rest = "freehold promotion show shows both beside each other"
         console.print(f"{rest}; --share 100 gives it all, `freehold rollback` takes it back.")
+
+
+def _source(found: dict[str, Any]) -> str:
+    there = found["elsewhere"]
+    if there is None:
+        return str(found["source"] or _BY_HAND)
+    return f"{found['source']} of {there['by']} (key {there['key'][:16]})"
 
 
 def _evidence(found: dict[str, Any]) -> str:
@@ -258,7 +358,7 @@ def _print(found: dict[str, Any]) -> None:
     labelled(
         [
             ("alias", found["alias"]),
-            ("into", f"{found['environment']}, from {found['source'] or _BY_HAND}"),
+            ("into", f"{found['environment']}, from {_source(found)}"),
             ("state", f"{found['state'].replace('_', ' ')}, {found['share']:g} %"),
             ("evidence", _evidence(found)),
             ("licences", found["accepted_licence"] or "allow it"),

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from freehold.catalog.adapters import Adapters
+from freehold.catalog.arriving import Arrived, arrived
 from freehold.catalog.datasets import Datasets
+from freehold.catalog.exporting import Exported, Exporting
 from freehold.catalog.lineage import Lineages
 from freehold.catalog.signatures import Signatures
 from freehold.catalog.store import ModelStore
@@ -18,6 +20,7 @@ from freehold.config.home import Home
 from freehold.config.schema import Settings
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
+from freehold.core.clock import SystemClock
 from freehold.core.model import ModelCard
 from freehold.core.promotion import GATED, Promotion
 from freehold.deploy.autotune import Records, rank_limits, settings_for
@@ -26,7 +29,7 @@ from freehold.engines.base import LocalModel
 from freehold.store.sql import SqlStore
 
 if TYPE_CHECKING:
-    from freehold.serve.promotions import NewPromotion, Promoting
+    from freehold.serve.promotions import NewExport, NewPromotion, Promoting
     from freehold.serve.routes import NewRoute, Place, Step
 
 _PAGE = 1000
@@ -67,13 +70,22 @@ class Offline:
         self.store.set_route(self.owner[0], route)
         return route
 
-    def promote(self, wanted: "NewPromotion") -> Promotion:
-        promoting, at_us = self.promoting(), self.now_us()
-        shared = promoting.shared(self.owner, wanted)
+    def promote(self, wanted: "NewPromotion") -> tuple[Promotion, list[str]]:
+        """With what should be said of it."""
+        at_us = self.now_us()
+        if wanted.upload is None:
+            return self._promote(wanted, at_us, None), []
+        with arrived(self.adapters, self.owner, wanted.upload, at_us) as came:
+            notes = self.promoting().notes(self.owner, came)
+            return self._promote(wanted, at_us, came), notes
+
+    def _promote(self, wanted: "NewPromotion", at_us: int, came: Arrived | None) -> Promotion:
+        promoting = self.promoting()
+        shared = promoting.shared(self.owner, wanted, came)
         if shared is not None:
             share = wanted.share / 100
             return self.store.share_promotion(self.owner[0], shared.id, share, at_us).promotion
-        step = promoting.step(self.owner, wanted, "local", at_us)
+        step = promoting.step(self.owner, wanted, "local", at_us, came)
         self._let_in(step)
         found = self.store.promotion(*self.owner, step.promotion.id)
         return found or step.promotion
@@ -81,13 +93,39 @@ class Offline:
     def promoting(self) -> "Promoting":
         from freehold.serve.promotions import Promoting
 
-        environments = self.settings.server.environments
-        return Promoting(self.store, self.adapters, environments)
+        settings = self.settings
+        return Promoting(self.store, self.adapters, settings.server.environments, settings.currency)
+
+    def export(self, wanted: "NewExport") -> Exported:
+        from freehold.operate.evaluating import Evaluating
+
+        settings = self.settings
+        made = Exporting(
+            self.store,
+            self.adapters,
+            self.lineages,
+            Evaluating(load.home().path, self.store, self.datasets).evaluated,
+            settings.server.environments,
+            settings.currency,
+            SystemClock(),
+        )
+        return made.export(
+            self.owner, wanted.alias, wanted.download, with_examples=wanted.with_examples
+        )
 
     def _let_in(self, step: "Step") -> Route | None:
         route = step.route(self._place(step.base), step.promotion.made_at_us)
-        tenant_id = self.owner[0]
-        return self.store.promote(tenant_id, step.promotion, route, step.brought, step.limits).route
+        came, is_new = step.came, False
+        if came is not None:
+            is_new = self.adapters.keep(came.adapter, came.folder, came.signatures)
+        try:
+            return self.store.promote(
+                self.owner[0], step.promotion, route, step.brought, step.limits, step.decided
+            ).route
+        except BaseException:
+            if came is not None and is_new:
+                self.adapters.take_back(came.adapter)
+            raise
 
     def _place(self, base: ModelCard) -> "Place":
         from freehold.serve.routes import Place

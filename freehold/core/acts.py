@@ -50,6 +50,8 @@ class Act(StrEnum):
     JOB_RESUME = "job.resume"
     JOB_REMOVE = "job.remove"
     GATE_MAKE = "gate.make"
+    GATE_IMPORT = "gate.import"
+    REVISION_EXPORT = "revision.export"
     PROMOTION_MAKE = "promotion.make"
     PROMOTION_CHANGE = "promotion.change"
     PROMOTION_ROLL_BACK = "promotion.roll_back"

@@ -1,8 +1,11 @@
 """Whether a revision was found good enough to serve: what an evaluation of ours decided."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from freehold.core.binding import Environment
+from freehold.core.signature import Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +19,26 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Where a gate was decided that came here with a revision: by which installation, in whose
+    file it came (`through`, where that is another one), its id and environment there, and what
+    its evaluation measured, without any text."""
+
+    signer: Signer
+    through: Signer
+    gate: str
+    environment: Environment
+    came_at_us: int
+    figures: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """Of one revision: a base with an adapter, or by itself where `adapter_digest` is None.
     Made by the server from an evaluation of its own, never from what a client says.
-    `environment` is where it was evaluated; it holds for those digests everywhere."""
+    `environment` is where it was evaluated; it holds for those digests everywhere. One that was
+    decided `elsewhere` is as it was made there, but for its id, its tenant and the environment,
+    which is where it came into."""
 
     id: str
     tenant_id: str
@@ -34,3 +53,4 @@ class Gate:
     job: str | None
     made_at_us: int
     made_by: str
+    elsewhere: Elsewhere | None = None

@@ -1,5 +1,6 @@
 """A policy as a person wrote it."""
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -13,3 +14,7 @@ class Policy:
     tenant_id: str | None = None
     set_at_us: int = 0
     set_by: str = ""
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{hashlib.sha256(self.text.encode()).hexdigest()}"

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from freehold.core.binding import Environment, Route
+from freehold.core.signature import Signer
 
 # What is tried out in the first is let into the others on evidence alone.
 GATED = (Environment.STAGING, Environment.PROD)
@@ -55,7 +56,8 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """`source` is None where an alias was set by hand. `gate` is the evidence; without one
+    """`source` is None where an alias was set by hand; what came from another installation came
+    from that environment of `elsewhere`. `gate` is the evidence; without one
     somebody `forced` it, with this reason, over what is `overridden`. `accepted` says why licences
     that need it allow this use. `before` is the route that a rollback goes back to, None where the
     alias led nowhere. `figures` are those of the last comparison with what answered before."""
@@ -82,6 +84,7 @@ class Promotion:
     ended_because: str | None = None
     ended_by: str | None = None
     figures: Mapping[str, Any] | None = None
+    elsewhere: Signer | None = None
 
     @property
     def evidence(self) -> str:

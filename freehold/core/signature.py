@@ -21,6 +21,15 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signed: `key` is the SHA-256 of the public key, `by` what whoever has it was called here
+    when its signature was accepted."""
+
+    key: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class SigningKey:
     """One that this installation signs with, or did: what it signed stays valid. `public` is
     PEM."""

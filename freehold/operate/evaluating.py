@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from freehold.catalog.datasets import Datasets
+from freehold.catalog.exporting import Evaluated
 from freehold.config.home import write_private
 from freehold.core.binding import Environment, Route
 from freehold.core.clock import Clock
@@ -92,6 +93,18 @@ class Evaluating:
         except (OSError, ValueError):
             return None
         return found if job.state is JobState.DONE else None
+
+    def evaluated(self, owner: Owner, job_id: str) -> Evaluated | None:
+        """What a gate rests on; None where that is not here."""
+        from freehold.adapt.evaluate.figures import figures
+
+        job = self._store.job(*owner, job_id)
+        found = None if job is None else self.result(job)
+        if job is None or found is None:
+            return None
+        dataset = job.spec.get("dataset")
+        may_leave = dataset is None or not self._store.is_remembered(owner[0], dataset)
+        return Evaluated(figures(found), found if may_leave else None)
 
     def _against(self, routes: Mapping[str, Route], route: Route, named: str | None) -> str | None:
         """Who else is asked: whom somebody named, else the bare base of an adapter."""

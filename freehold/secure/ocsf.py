@@ -43,6 +43,8 @@ _VERBS = {
     "give": (_CREATE, "Create"),
     "collect": (_READ, "Read"),
     "record": (_CREATE, "Create"),
+    "import": (_CREATE, "Create"),
+    "export": (_READ, "Read"),
     "sign": (_UPDATE, "Update"),
     "start": (_CREATE, "Create"),
     "cancel": (_UPDATE, "Update"),

@@ -12,6 +12,7 @@ from freehold.serve.request.quarantine import Quarantine
 if TYPE_CHECKING:
     from freehold.catalog.adapters import Adapters
     from freehold.catalog.datasets import Datasets
+    from freehold.catalog.exporting import Exporting
     from freehold.catalog.lineage import Lineages
     from freehold.config.schema import Settings
     from freehold.core.binding import Binding, Environment
@@ -244,6 +245,7 @@ class Gateway:
     jobs: Jobs
     tuning: Tuning
     promoting: Promoting
+    exporting: Exporting
     revisions: Revisions
     evaluating: Evaluating
     events: Events

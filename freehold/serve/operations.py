@@ -230,6 +230,7 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         Operation("POST", "/admin/v1/jobs/{job}/resume", Action.CHANGE_JOBS, jobs.resume),
         Operation("GET", "/admin/v1/promotions", Action.READ_ROUTES, promotions.listing),
         Operation("POST", "/admin/v1/promotions", Action.PROMOTE, promotions.promote),
+        Operation("POST", "/admin/v1/promotions/export", Action.READ_ADAPTERS, promotions.export),
         Operation("GET", "/admin/v1/promotions/{promotion}", Action.READ_ROUTES, promotions.get),
         Operation("POST", "/admin/v1/rollbacks", Action.PROMOTE, promotions.roll_back),
         Operation("POST", "/admin/v1/evaluations", Action.CHANGE_JOBS, evaluations.start),

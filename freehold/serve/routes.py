@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.catalog.adapters import Adapters, Verified
+from freehold.catalog.arriving import Arrived
 from freehold.catalog.parity import check_adapter
 from freehold.config.schema import Name
 from freehold.core.adapter import Adapter
@@ -20,6 +21,7 @@ from freehold.core.binding import Environment, Route
 from freehold.core.clock import Clock
 from freehold.core.engine import Capabilities
 from freehold.core.errors import Code, UserError
+from freehold.core.gate import Gate
 from freehold.core.ids import new_id
 from freehold.core.limit import Limit
 from freehold.core.model import ModelCard
@@ -34,6 +36,7 @@ from freehold.serve.tenants import Tenants
 from freehold.store.sql import SqlStore
 
 Reference = Annotated[str, Field(min_length=1, max_length=128)]
+Ticket = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Reason = Annotated[str, Field(min_length=3, max_length=500)]
 
 
@@ -80,6 +83,8 @@ class Step:
     base: ModelCard
     brought: Adapter | None  # which the environment does not have yet
     limits: tuple[Limit, ...] = ()
+    came: Arrived | None = None  # from another installation: its adapter is taken in first
+    decided: Gate | None = None  # there, and not known here yet
 
     def route(self, place: Place, at_us: int) -> Route:
         """Raises `UNSUPPORTED_PARAMETER` where its adapter cannot be served."""
@@ -203,7 +208,7 @@ class Routes:
         promotion = step.promotion
         async with self.changing:
             route = step.route(self._place(step.base), self._clock.wall_us())
-            async with self._ready_for(route) as with_engines:
+            async with self._taken_in(step.came), self._ready_for(route) as with_engines:
                 moved = await asyncio.to_thread(
                     self._store.promote,
                     promotion.tenant_id,
@@ -211,6 +216,7 @@ class Routes:
                     route,
                     step.brought,
                     step.limits,
+                    step.decided,
                 )
             await self._lead(moved.route or route, with_engines, moved.released)
             return moved.promotion
@@ -272,6 +278,22 @@ class Routes:
         if pool is None:
             return replace(route, pool="")
         return replace(route, engine=pool.engine, pool=pool.name)
+
+    @contextlib.asynccontextmanager
+    async def _taken_in(self, came: Arrived | None) -> AsyncIterator[None]:
+        """Its adapter is stored within, as engines are told of what is; it goes again where it
+        was not there before and is not let in."""
+        if came is None:
+            yield
+            return
+        adapters, adapter = self._adapters, came.adapter
+        is_new = await asyncio.to_thread(adapters.keep, adapter, came.folder, came.signatures)
+        try:
+            yield
+        except BaseException:
+            if is_new:
+                await asyncio.to_thread(adapters.take_back, adapter)
+            raise
 
     @contextlib.asynccontextmanager
     async def _ready_for(self, route: Route | None) -> AsyncIterator[bool]:

@@ -12,10 +12,13 @@ from freehold.core.adapter import Adapter
 from freehold.core.audit import stream_of
 from freehold.core.binding import Environment, Route
 from freehold.core.errors import Code, UserError
+from freehold.core.gate import Gate
 from freehold.core.limit import Limit
 from freehold.core.promotion import Bundle, Promotion, PromotionState, Watch
+from freehold.core.signature import Signer
 from freehold.core.usage import Outcome
 from freehold.store.backend import EVERY_TENANT
+from freehold.store.gates import add_gate_in
 from freehold.store.identity import count_change
 from freehold.store.limits import LimitTable, row_of
 from freehold.store.lineage import note_removal
@@ -69,11 +72,12 @@ class PromotionTable(Routing, LimitTable):
         route: Route,
         brought: Adapter | None = None,
         allowed: Sequence[Limit] = (),
+        decided: Gate | None = None,
     ) -> Moved:
-        """Lets a revision in: with a share beside what answers, or whole in its place. `brought`
-        and `allowed` come along. Raises `UserError`, and then nothing has changed: `CONFLICT`
-        where another promotion of the alias is shared still, or nothing is there to share with;
-        `NOT_FOUND` where the environment has no such adapter."""
+        """Lets a revision in: with a share beside what answers, or whole in its place. `brought`,
+        `allowed` and a gate that was `decided` elsewhere come along. Raises `UserError`, and then
+        nothing has changed: `CONFLICT` where another promotion of the alias is shared still, or
+        nothing is there to share with; `NOT_FOUND` where the environment has no such adapter."""
         with self._changing(tenant_id) as changing:
             connection = changing.connection
             here = _here(tenant_id, new.environment, new.alias)
@@ -83,6 +87,8 @@ class PromotionTable(Routing, LimitTable):
                 stream = stream_of(tenant_id, new.environment)
                 changing.note(Change(Act.ADAPTER_ADD, stream, brought.id, (), brought.name))
             check_adapter(connection, tenant_id, route)
+            if decided is not None:
+                add_gate_in(changing, tenant_id, decided)
             if allowed:
                 rows = [row_of(tenant_id, each) for each in allowed]
                 connection.execute(insert(limits), rows)
@@ -93,7 +99,9 @@ class PromotionTable(Routing, LimitTable):
                 moved = _instead(connection, new, route)
             connection.execute(insert(promotions).values(**_row(tenant_id, moved.promotion)))
             fields = tuple(
-                name for name in ("gate", "forced", "accepted", "share") if getattr(new, name)
+                name
+                for name in ("gate", "forced", "accepted", "share", "elsewhere")
+                if getattr(new, name)
             )
             changing.note(_change(Act.PROMOTION_MAKE, new, *fields))
             self._tell_peers(connection, tenant_id, new.environment)
@@ -275,6 +283,12 @@ class PromotionTable(Routing, LimitTable):
                 for row in connection.execute(wanted)
             ]
 
+    def exported(self, tenant_id: str, adapter: Adapter, alias: str, *fields: str) -> None:
+        """That it left in a file is recorded, or it does not; `fields` are what went along."""
+        stream = stream_of(tenant_id, adapter.environment)
+        with self._changing(tenant_id) as changing:
+            changing.note(Change(Act.REVISION_EXPORT, stream, adapter.id, fields, alias))
+
     def compared(self, tenant_id: str, promotion_id: str, figures: Mapping[str, Any]) -> None:
         """Keeps the figures of the last comparison."""
         this = (promotions.c.id == promotion_id) & (promotions.c.tenant_id == tenant_id)
@@ -431,6 +445,7 @@ def _row(tenant_id: str, promotion: Promotion) -> dict[str, Any]:
         "before": None if before is None else json.dumps(_plain(before)),
         "before_adapter": None if before is None else before.adapter_digest,
         "figures": None if promotion.figures is None else json.dumps(promotion.figures),
+        "elsewhere": promotion.elsewhere and json.dumps(asdict(promotion.elsewhere)),
     }
 
 
@@ -461,5 +476,6 @@ def _promotion(row: RowMapping) -> Promotion:
             "before": before
             and Route(**before | {"environment": Environment(before["environment"])}),
             "figures": None if row["figures"] is None else json.loads(row["figures"]),
+            "elsewhere": row["elsewhere"] and Signer(**json.loads(row["elsewhere"])),
         }
     )

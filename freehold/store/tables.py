@@ -138,6 +138,7 @@ promotions = Table(
     Column("ended_because", String),
     Column("ended_by", String),
     Column("figures", String),
+    Column("elsewhere", String),  # JSON, of what came from another installation
     Index("promotions_by_alias", "tenant_id", "environment", "alias"),
 )
 
@@ -603,5 +604,6 @@ gates = Table(
     Column("job", String),
     Column("made_at_us", BigInteger, nullable=False),
     Column("made_by", String, nullable=False),
+    Column("elsewhere", String),  # JSON, of what was decided by another installation
     Index("gates_of_revision", "tenant_id", "base_digest", "adapter_digest"),
 )

@@ -84,7 +84,8 @@ _CLASSES = {
     "session.end": (3002, 2), "session.cut_off": (6003, 99), "role.grant": (6003, 1),
     "role.revoke": (6003, 4), "dataset.add": (6003, 1), "dataset.remove": (6003, 4),
     "decision.record": (6003, 1), "job.start": (6003, 1), "job.cancel": (6003, 3),
-    "job.resume": (6003, 3), "gate.make": (6003, 1),
+    "job.resume": (6003, 3), "job.remove": (6003, 4), "gate.make": (6003, 1),
+    "gate.import": (6003, 1), "revision.export": (6003, 2),
     "adapter.sign": (6003, 3), "signing_key.rotate": (6003, 99),
     "promotion.make": (6003, 1), "promotion.change": (6003, 3), "promotion.roll_back": (6003, 3),
 }  # fmt: skip

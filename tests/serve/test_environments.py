@@ -9,6 +9,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from freehold.catalog import adapters
 from freehold.catalog.adapters import stage
 from freehold.core.binding import Environment, Scope
 from freehold.core.ids import new_id
@@ -18,7 +19,7 @@ from freehold.secure.keys import KeyRequest
 from freehold.serve.operations import operations
 from tests.adapt.making import laid
 from tests.catalog.making import peft_folder
-from tests.harness import Running, running
+from tests.harness import DIGEST, Running, running
 from tests.serve.test_adapters import _stock
 from tests.store.making import a_gate, a_job, a_promotion, a_route
 
@@ -78,6 +79,9 @@ _OWNED: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/admin/v1/promotions/{promotion}"): ("/admin/v1/promotions/pro_{env}", None),
     ("POST", "/admin/v1/promotions"): (
         "/admin/v1/promotions", {"alias": "up", "source": "dev", "force": "tried elsewhere"},
+    ),
+    ("POST", "/admin/v1/promotions/export"): (
+        "/admin/v1/promotions/export", {"download": "{download}"},
     ),
     ("POST", "/admin/v1/rollbacks"): ("/admin/v1/rollbacks", {"alias": "up"}),
     ("POST", "/admin/v1/evaluations"): (
@@ -181,6 +185,9 @@ class Worlds:
             body = body | {"route": f"bot-{environment}"}
         elif "dataset" in body:
             body = body | {"dataset": f"of-{environment}"}
+        elif "download" in body:
+            ticket = adapters.laid(self.world.home.path, {})
+            body = {"alias": f"out-{environment}", "download": ticket}
         elif "origin" in body:
             body = body | {"upload": laid(self.world.home.path), "name": spare}
         elif "upload" in body:
@@ -211,7 +218,9 @@ class Worlds:
                 self.world.home.path, peft_folder(self.world.home.path.parent / name, seed)
             )
             body = {"upload": ticket, "base": "fake-model", "name": name}
-            assert (await self.ask(key, "POST", "/admin/v1/adapters", body)).status_code == 201
+            added = await self.ask(key, "POST", "/admin/v1/adapters", body)
+            assert added.status_code == 201
+            await self._gated(environment, name, added.json()["digest"])
         for name, seed in ((f"of-{environment}", 1), (f"spare-{environment}", 2)):
             ticket = laid(self.world.home.path, seed)
             body = {"upload": ticket, "name": name, "licence": "CC0-1.0", "origin": "tests"}
@@ -231,6 +240,22 @@ class Worlds:
             asked = await self.ask(key, "POST", "/v1/chat/completions", body)
             said = {"request_id": asked.json()["id"], "rating": "up"}
             assert (await self.ask(key, "POST", "/v1/feedback", said)).status_code == 200
+
+    async def _gated(self, environment: Environment, name: str, digest: str) -> None:
+        """One that may leave."""
+        if name.startswith("spare"):
+            return
+        gate = a_gate(
+            new_id("gat"), self.world.tenant_id, environment=environment, base_digest=DIGEST,
+            adapter_digest=digest,
+        )  # fmt: skip
+        self.world.gateway.store.add_gate(self.world.tenant_id, gate)
+        body = {
+            "alias": f"out-{environment}", "base": "fake-model", "adapter": name,
+            "accept_licence": "made for this test",
+        }  # fmt: skip
+        key = self.keys[environment]
+        assert (await self.ask(key, "POST", "/admin/v1/routes", body)).status_code == 200
 
     def everything(self) -> str:
         store, tenant_id = self.world.gateway.store, self.world.tenant_id

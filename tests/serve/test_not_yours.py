@@ -126,6 +126,12 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
             "/admin/v1/promotions", {"alias": "x", "environment": "staging", "tenant": "{}"}
         ),
     },
+    ("POST", "/admin/v1/promotions/export"): {
+        "alias": ("/admin/v1/promotions/export", {"alias": "{}", "download": "0" * 32}),
+        "tenant": (
+            "/admin/v1/promotions/export", {"alias": "x", "download": "0" * 32, "tenant": "{}"}
+        ),
+    },
     ("POST", "/admin/v1/rollbacks"): {
         "alias": ("/admin/v1/rollbacks", {"alias": "{}"}),
         "tenant": ("/admin/v1/rollbacks", {"alias": "x", "tenant": "{}"}),

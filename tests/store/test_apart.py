@@ -149,7 +149,7 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "add_gate": lambda store, tenant: store.add_gate(tenant, a_gate(f"gat_{uuid4()}", tenant)),
     "gate": lambda store, tenant: store.gate(tenant, "gat_ten_a"),
     "gates": lambda store, tenant: store.gates(tenant, 9),
-    "gate_of": lambda store, tenant: store.gate_of(tenant, "sha256:b", "sha256:a of ten_a"),
+    "gates_of": lambda store, tenant: store.gates_of(tenant, "sha256:b", "sha256:a of ten_a"),
     "led": lambda store, tenant: store.led(tenant, Environment.DEV, "of ten_a", 10**17),
     "asked": lambda store, tenant: store.asked(tenant, Environment.DEV, "req_ten_a"),
     "left": lambda store, tenant: store.left(
@@ -174,6 +174,7 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
     "kept_by": lambda store, tenant: store.kept_by(
         tenant, Environment.DEV, f"alias of {tenant}", (None, None), 0, 9
     ),
+    "exported": lambda store, tenant: store.exported(tenant, adapter(tenant), "bot"),
     "compared": lambda store, tenant: store.compared(tenant, "pro_ten_a", {"errors": 1}),
     "share_promotion": lambda store, tenant: _refused(
         lambda: store.share_promotion(tenant, "pro_ten_a", 0.7, 9)
@@ -231,7 +232,7 @@ def test_every_method_is_listed_with_or_without_a_tenant() -> None:
 def _seen(store: SqlStore, tenant: str) -> str:
     reads = ("keys", "key", "routes", "adapters", "datasets", "dataset", "usage", "records",
              "tenant", "holdings", "standing", "policies", "audit_records", "limits", "spent",
-             "decision", "job", "jobs", "answered", "feedback", "thumbs", "gates", "gate_of",
+             "decision", "job", "jobs", "answered", "feedback", "thumbs", "gates", "gates_of",
              "signatures", "route", "promotion", "promotions", "last_promotion", "led",
              "asked", "left")  # fmt: skip
     return repr([_SCOPED[name](store, tenant) for name in reads])

@@ -3,7 +3,8 @@
 import json
 
 from freehold.core.binding import Environment
-from freehold.core.gate import Verdict
+from freehold.core.gate import Elsewhere, Verdict
+from freehold.core.signature import Signer
 from freehold.store.sql import SqlStore
 from tests.store.making import a_gate
 
@@ -23,15 +24,28 @@ def test_the_newest_gate_of_a_revision_decides_wherever_it_was_made(store: SqlSt
     second = a_gate("gat_2", environment=Environment.DEV, passed=False)
     for each in (first, second, a_gate("gat_3", adapter_digest="sha256:other")):
         store.add_gate("ten_a", each)
-    assert store.gate_of(*_REVISION) == second
-    assert store.gate_of("ten_a", "sha256:another base", _REVISION[2]) is None
+    assert store.gates_of(*_REVISION) == [second, first]
+    assert store.gates_of("ten_a", "sha256:another base", _REVISION[2]) == []
 
 
 def test_the_gate_of_a_bare_base_is_none_of_its_adapters(store: SqlStore) -> None:
     bare = a_gate("gat_1", adapter_digest=None)
     store.add_gate("ten_a", bare)
-    assert store.gate_of("ten_a", "sha256:b", None) == bare
-    assert store.gate_of(*_REVISION) is None
+    assert store.gates_of("ten_a", "sha256:b", None) == [bare]
+    assert store.gates_of(*_REVISION) == []
+
+
+def test_a_gate_from_elsewhere_has_the_place_of_when_it_was_decided(store: SqlStore) -> None:
+    signer = Signer("ab" * 32, "dev.pem")
+    there = Elsewhere(signer, signer, "gat_theirs", Environment.DEV, 9, {"requests": 3})
+    late = a_gate("gat_2", elsewhere=there, made_at_us=3)
+    ours = a_gate("gat_1", made_at_us=4, passed=False)
+    for each in (ours, late):
+        store.add_gate("ten_a", each)
+    assert store.gates_of(*_REVISION) == [ours, late]
+    assert store.gate("ten_a", "gat_2") == late
+    (_, record) = store.audit_records("ten_a", "dev", 9)
+    assert json.loads(record.body)["act"] == "gate.import"
 
 
 def test_gates_are_listed_the_newest_first_and_by_adapter(store: SqlStore) -> None:

@@ -7,6 +7,7 @@ import pytest
 from freehold.core.binding import Environment, Route
 from freehold.core.errors import UserError
 from freehold.core.promotion import Bundle, PromotionState, Watch
+from freehold.core.signature import Signer
 from freehold.store import fleet
 from freehold.store.sql import SqlStore
 from tests.store.making import a_limit, a_promotion, a_route, adapter
@@ -46,6 +47,7 @@ def test_a_promotion_comes_back_as_it_was_made(store: SqlStore) -> None:
         overridden=("gate", "environment"), accepted="we asked", share=1.0,
         bundle=Bundle("sha256:b", None, "sha256:t", None, None, {"nights": "sha256:p"}, ("lim_x",)),
         watch=Watch(errors=None, judge="judge", least=5), figures={"new": {"requests": 3}},
+        elsewhere=Signer("ab" * 32, "dev.pem"),
     )  # fmt: skip
     store.promote("ten_a", made, a_route("ten_a", "promoted", STAGING))
     assert store.promotion("ten_a", STAGING, "pro_1") == made

@@ -12,6 +12,7 @@ import psutil
 import freehold
 from freehold.catalog.adapters import Adapters
 from freehold.catalog.datasets import Datasets
+from freehold.catalog.exporting import Exporting
 from freehold.catalog.lineage import Lineages
 from freehold.catalog.store import ModelStore
 from freehold.cli import at_rest
@@ -81,6 +82,7 @@ def build_gateway(
     signed = signatures(home, settings, store)
     adapters = Adapters(home.path, store, models, signed, clock, limits)
     data = Datasets(home.path, store, clock)
+    lineages, evaluating = Lineages(store, models, data, signed), Evaluating(home.path, store, data)
     own = Pools(
         serving,
         functools.partial(desired_pools, store, serving, settings.server.environments),
@@ -166,7 +168,7 @@ def build_gateway(
         adapters=adapters,
         datasets=data,
         collecting=Collecting(home.path, store, subjects, data, settings.data),
-        lineages=Lineages(store, models, data, signed),
+        lineages=lineages,
         limits=held,
         prices=prices,
         routes=changes,
@@ -175,11 +177,20 @@ def build_gateway(
         jobs=build_jobs(
             home, settings, store, adapters, clock, events.tell, cost, (ledger, held, keyring)
         ),
-        evaluating=Evaluating(home.path, store, data),
+        evaluating=evaluating,
         tuning=build_tuning(
             home, settings, store, models, adapters, data, clock, cost, is_serving=True
         ),
-        promoting=Promoting(store, adapters, settings.server.environments),
+        promoting=Promoting(store, adapters, settings.server.environments, settings.currency),
+        exporting=Exporting(
+            store,
+            adapters,
+            lineages,
+            evaluating.evaluated,
+            settings.server.environments,
+            settings.currency,
+            clock,
+        ),
         revisions=Revisions(store, changes, marking, events.tell, clock),
         events=events,
         patterns=Patterns(

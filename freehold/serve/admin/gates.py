@@ -1,6 +1,7 @@
 """`/admin/v1/gates`: what evaluations decided."""
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -8,7 +9,7 @@ from pydantic import Field
 from freehold.core.binding import Principal
 from freehold.core.clock import rfc3339
 from freehold.core.errors import Code, UserError
-from freehold.core.gate import Gate
+from freehold.core.gate import Elsewhere, Gate
 from freehold.serve.admin.paging import NewestQuery, reply_page
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import Owner, OwnQuery, owner
@@ -75,4 +76,16 @@ def shown_gate(gate: Gate) -> dict[str, Any]:
         "job": gate.job,
         "made_at": rfc3339(gate.made_at_us),
         "made_by": gate.made_by,
+        "elsewhere": gate.elsewhere and _shown_elsewhere(gate.elsewhere),
+    }
+
+
+def _shown_elsewhere(there: Elsewhere) -> dict[str, Any]:
+    return {
+        "signer": asdict(there.signer),
+        "through": asdict(there.through),
+        "gate": there.gate,
+        "environment": there.environment.value,
+        "came_at": rfc3339(there.came_at_us),
+        "figures": there.figures,
     }

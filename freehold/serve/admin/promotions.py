@@ -1,10 +1,14 @@
 """`/admin/v1/promotions` and `/admin/v1/rollbacks`: revisions on their way, and back."""
 
 import asyncio
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
+from freehold.catalog.arriving import Arrived, arrived
+from freehold.catalog.exporting import Exported
 from freehold.config.schema import Name
+from freehold.core.action import Action, Space
 from freehold.core.binding import Principal
 from freehold.core.clock import rfc3339
 from freehold.core.errors import Code, UserError
@@ -14,7 +18,7 @@ from freehold.secure.grants import check_use
 from freehold.serve.admin.paging import NewestQuery, reply_page
 from freehold.serve.gateway import Gateway
 from freehold.serve.owner import Owner, OwnQuery, owner
-from freehold.serve.promotions import NewPromotion, NewRollback
+from freehold.serve.promotions import NewExport, NewPromotion, NewRollback
 from freehold.serve.reading import body_of, parsed, query
 from freehold.serve.wire import Receive, Scope, Send, reply_json
 from freehold.store.promotions import no_promotion
@@ -58,7 +62,25 @@ class PromotionsAdmin:
         place = self._owner(scope, principal, asked)
         if asked.watch.judge is not None:
             check_use(principal, *place, {asked.watch.judge})
-        shared = await asyncio.to_thread(gateway.promoting.shared, place, asked)
+        if asked.upload is None:
+            done, notes = await self._promoted(place, asked, principal, None), []
+        else:
+            now_us = gateway.clock.wall_us()
+            opened, stack = arrived(gateway.adapters, place, asked.upload, now_us), ExitStack()
+            try:
+                came = await asyncio.to_thread(stack.enter_context, opened)
+                notes = await asyncio.to_thread(gateway.promoting.notes, place, came)
+                done = await self._promoted(place, asked, principal, came)
+            finally:
+                await asyncio.to_thread(stack.close)
+        gateway.events.tell(_promoted(done))
+        await reply_json(send, shown_promotion(done) | {"notes": notes}, status=201)
+
+    async def _promoted(
+        self, place: Owner, asked: NewPromotion, principal: Principal, came: Arrived | None
+    ) -> Promotion:
+        gateway = self._gateway
+        shared = await asyncio.to_thread(gateway.promoting.shared, place, asked, came)
         if shared is not None:
             if shared.share == asked.share / 100:
                 raise UserError(
@@ -66,15 +88,31 @@ class PromotionsAdmin:
                     f"{shared.alias} has {asked.share:g} of a hundred requests already.",
                     param="share",
                 )
-            done = await gateway.routes.share(shared, asked.share / 100)
-        else:
-            at_us = gateway.clock.wall_us()
-            step = await asyncio.to_thread(
-                gateway.promoting.step, place, asked, principal.id, at_us
-            )
-            done = await gateway.routes.promote(step)
-        gateway.events.tell(_promoted(done))
-        await reply_json(send, shown_promotion(done), status=201)
+            return await gateway.routes.share(shared, asked.share / 100)
+        at_us = gateway.clock.wall_us()
+        step = await asyncio.to_thread(
+            gateway.promoting.step, place, asked, principal.id, at_us, came
+        )
+        return await gateway.routes.promote(step)
+
+    async def export(
+        self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
+    ) -> None:
+        """Of adapters, and of gates and what evaluations found, too."""
+        gateway = self._gateway
+        asked = parsed(NewExport, await body_of(gateway, scope, receive, principal, key))
+        place = self._owner(scope, principal, asked)
+        gateway.policies.require(
+            principal, Action.READ_JOBS, Space(*place), scope["freehold.address"]
+        )
+        done = await asyncio.to_thread(
+            gateway.exporting.export,
+            place,
+            asked.alias,
+            asked.download,
+            with_examples=asked.with_examples,
+        )
+        await reply_json(send, shown_export(done), status=201)
 
     async def roll_back(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
@@ -89,15 +127,20 @@ class PromotionsAdmin:
         await reply_json(send, shown_promotion(done))
 
     def _owner(
-        self, scope: Scope, principal: Principal, asked: OwnQuery | NewPromotion | NewRollback
+        self,
+        scope: Scope,
+        principal: Principal,
+        asked: OwnQuery | NewPromotion | NewExport | NewRollback,
     ) -> Owner:
         return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
 
 
 def _promoted(promotion: Promotion) -> Happening:
     share = "" if promotion.share == 1 else f" with {promotion.share * 100:g} of 100 requests"
+    there = promotion.elsewhere
+    came = f" from {promotion.source} of {there.by} (key {there.key[:16]})" if there else ""
     forced = f", forced over {', '.join(promotion.overridden)}" if promotion.forced else ""
-    return _told(Kind.PROMOTED, promotion, f"{promotion.alias} was promoted{share}{forced}.")
+    return _told(Kind.PROMOTED, promotion, f"{promotion.alias} was promoted{came}{share}{forced}.")
 
 
 def rolled_back(promotion: Promotion) -> Happening:
@@ -115,6 +158,21 @@ def _told(kind: Kind, promotion: Promotion, text: str) -> Happening:
     )
 
 
+def shown_export(done: Exported) -> dict[str, Any]:
+    return {
+        "adapter": done.adapter.name,
+        "adapter_digest": done.adapter.digest,
+        "base": done.base.name,
+        "base_digest": done.base.digest,
+        "environment": done.adapter.environment.value,
+        "gate": done.gate.id,
+        "digest": done.digest,
+        "signed_by": done.signed_by,
+        "figures": done.has_figures,
+        "examples": done.has_examples,
+    }
+
+
 def shown_promotion(promotion: Promotion) -> dict[str, Any]:
     before = promotion.before
     return {
@@ -122,6 +180,7 @@ def shown_promotion(promotion: Promotion) -> dict[str, Any]:
         "tenant": promotion.tenant_id,
         "environment": promotion.environment.value,
         "source": promotion.source and promotion.source.value,
+        "elsewhere": promotion.elsewhere and asdict(promotion.elsewhere),
         "alias": promotion.alias,
         "adapter": promotion.adapter,
         "bundle": asdict(promotion.bundle),

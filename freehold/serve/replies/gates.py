@@ -1,9 +1,10 @@
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from freehold.core.binding import Environment
+from freehold.serve.replies.promotions import Signer
 
 
 class GateVerdict(BaseModel):
@@ -13,12 +14,26 @@ class GateVerdict(BaseModel):
     passed: bool
 
 
+class Elsewhere(BaseModel):
+    """Where a gate was decided that came with a revision, in whose file (`through`), and what its
+    evaluation measured."""
+
+    signer: Signer
+    through: Signer
+    gate: Annotated[str, Field(description="Its id there.")]
+    environment: Environment
+    came_at: datetime
+    figures: dict[str, Any] | None
+
+
 class Gate(BaseModel):
     """What an evaluation decided of a revision: a base with an adapter, or by itself."""
 
     id: str
     tenant: str
-    environment: Annotated[Environment, Field(description="Where it was evaluated.")]
+    environment: Annotated[
+        Environment, Field(description="Where it was evaluated, or came into from elsewhere.")
+    ]
     base_digest: str
     adapter_digest: str | None
     suite_name: str
@@ -31,6 +46,7 @@ class Gate(BaseModel):
     job: str | None
     made_at: datetime
     made_by: str
+    elsewhere: Elsewhere | None
 
 
 class GateList(BaseModel):

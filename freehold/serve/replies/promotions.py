@@ -36,14 +36,39 @@ class Before(BaseModel):
     adapter_digest: Digest | None
 
 
+class Signer(BaseModel):
+    """An installation, by the key that it signs with and what that is called here."""
+
+    key: str
+    by: str
+
+
+class Export(BaseModel):
+    """What was written for another installation. `digest` is that of the file, `signed_by` the
+    id of our key; `figures` and `examples` say whether those of its evaluation are in it."""
+
+    adapter: str
+    adapter_digest: Digest
+    base: str
+    base_digest: Digest
+    environment: Environment
+    gate: str
+    digest: Digest
+    signed_by: str
+    figures: bool
+    examples: bool
+
+
 class Promotion(BaseModel):
-    """`source` is null where an alias was set by hand, `before` where it led nowhere. `figures`
+    """`source` is null where an alias was set by hand, and an environment of `elsewhere` where
+    another installation exported it; `before` is where it led nowhere. `figures`
     compare the new revision with the old one, by what really was asked."""
 
     id: str
     tenant: str
     environment: Environment
     source: Environment | None
+    elsewhere: Signer | None
     alias: str
     adapter: str | None
     bundle: Bundle
@@ -62,6 +87,10 @@ class Promotion(BaseModel):
     ended_at: datetime | None
     ended_because: str | None
     ended_by: str | None
+
+
+class Promoted(Promotion):
+    notes: Annotated[list[str], Field(description="What should be looked at here.")]
 
 
 class PromotionList(BaseModel):
