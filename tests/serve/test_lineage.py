@@ -20,6 +20,7 @@ from freehold.core.gate import Verdict
 from freehold.core.ids import new_id
 from freehold.core.job import JobState
 from freehold.core.manifest import MANIFEST
+from freehold.serve.replies.lineage import Lineage
 from tests.adapt.making import laid
 from tests.catalog.making import peft_folder
 from tests.harness import DIGEST, Running, running
@@ -78,7 +79,20 @@ async def _lineage(world: Running, query: str) -> dict[str, Any]:
     answer = await _get(world, f"/admin/v1/lineage?{query}")
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
+    is_documented(found)
     return found
+
+
+def is_documented(found: dict[str, Any]) -> None:
+    """Every field that came is in the OpenAPI document's type, and none of that is missing."""
+    typed = Lineage.model_validate(found).model_dump(mode="json")
+    assert _fields(typed) == _fields(found)
+
+
+def _fields(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _fields(each) for name, each in value.items()}
+    return [_fields(each) for each in value] if isinstance(value, list) else None
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -118,6 +132,7 @@ async def test_a_past_answer_is_explained_after_all_that_made_it_is_gone(world: 
     assert (await _lineage(world, "alias=help"))["adapter"] is None, "it moved"
     assert (await _delete(world, "/admin/v1/adapters/support")).status_code == 200
     assert (await _delete(world, "/admin/v1/datasets/tickets")).status_code == 200
+    assert (await _delete(world, f"/admin/v1/jobs/{job['id']}")).status_code == 200
     after = await _lineage(world, f"request={request}&alias=help")
     for name in ("adapter", "dataset"):
         assert after[name].pop("removed_at") is not None

@@ -28,6 +28,7 @@ from tests import upstream
 from tests.catalog.making import peft_folder
 from tests.harness import DIGEST, Running, asked, running
 from tests.serve.test_adapters import _stock
+from tests.serve.test_lineage import is_documented
 from tests.store.making import a_gate, entries_of, reservation, settlement
 
 DEV, STAGING, PROD = Environment
@@ -160,6 +161,7 @@ async def test_lineage_tells_the_whole_way_up_and_back(ladder: Ladder) -> None:
     asked = f"/admin/v1/lineage?alias=bot&request={answer.headers['x-freehold-request-id']}"
     found = (await ladder.call(PROD, "GET", asked)).json()
     assert (found["adapter"]["digest"], found["gates"][0]["id"]) == (digest, gate)
+    is_documented(found)
     way = [(each["id"], each["environment"], each["gate"]) for each in found["promotions"]]
     assert way == [(up["id"], up["environment"], gate) for up in ups]
     states = [(each["state"], each["ended_because"]) for each in found["promotions"]]
