@@ -8,6 +8,7 @@ from pathlib import Path
 
 from freehold.catalog import revision_file, revision_told
 from freehold.catalog.adapters import Adapters, Wanted
+from freehold.catalog.blobs import disk_error
 from freehold.catalog.bundle import Unreadable
 from freehold.catalog.exporting import FILE
 from freehold.catalog.parity import check_parity
@@ -51,8 +52,11 @@ def arrived(adapters: Adapters, owner: Owner, ticket: str, now_us: int) -> Itera
         if not (upload / FILE).is_file():
             raise UserError(Code.NOT_FOUND, "There is no revision in this upload.", param="upload")
         folder = upload / "adapter"
-        folder.mkdir(mode=0o700)
-        content = revision_file.read(upload / FILE, folder, adapters.signatures.vouched)
+        try:
+            folder.mkdir(mode=0o700)
+            content = revision_file.read(upload / FILE, folder, adapters.signatures.vouched)
+        except OSError as error:
+            raise disk_error(error, folder) from None
         about = revision_told.about(content.small[revision_file.ABOUT])
         base = _base(adapters, about)
         adapter = _adapter(adapters, owner, folder, about, content)
@@ -70,7 +74,8 @@ def _base(adapters: Adapters, about: About) -> ModelCard:
         raise UserError(
             Code.MODEL_NOT_FOUND,
             f"Its base {about.base.name} ({about.base.digest[:19]}) is not stored here: pull it "
-            f"with `freehold model pull {about.base.source}`, in the same format as there.",
+            f"with `freehold model pull {about.base.source}`, or where that gives another digest "
+            "bring its file from there (`freehold model pull file:PATH --keep-format`).",
             param="base",
         ) from None
     there = Manifest(about.base.digest, about.tokenizer_digest, about.template_digest, None)
@@ -144,4 +149,6 @@ def _signatures(adapters: Adapters, adapter: Adapter, content: Content) -> Seque
             adapter, [(each.key, each.bundle, each.manifest) for each in told]
         )
     except Unreadable as error:
+        if adapters.here(adapter) is not None:  # by its own right, as somebody added it
+            return ()
         raise revision_file.refused(f"the adapter's own signatures do not count: {error}") from None

@@ -15,7 +15,7 @@ VERSION = "1"
 _Shape = TypeVar("_Shape", bound=BaseModel)
 _Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Text = Annotated[str, Field(max_length=500)]
+_Text = Annotated[str, Field(max_length=100_000)]
 
 
 class _Told(BaseModel):
@@ -62,9 +62,9 @@ class About(_Told):
 
 
 class ToldVerdict(_Told):
-    name: Annotated[str, Field(max_length=1000)]
-    needed: Annotated[str, Field(max_length=1000)]
-    found: Annotated[str, Field(max_length=10_000)]
+    name: _Text
+    needed: _Text
+    found: _Text
     passed: bool
 
 

@@ -49,7 +49,7 @@ def list_gates(
             [
                 each["id"], _short(each["base_digest"]), _short(each["adapter_digest"]),
                 each["suite_name"], "yes" if each["passed"] else "no", each["made_at"][:16],
-                each["made_by"],
+                _maker(each),
             ]
             for each in found
         ],
@@ -101,6 +101,11 @@ def _described(found: dict[str, Any]) -> list[tuple[str, Any]]:
     if through["key"] != signer["key"]:
         came += f", in a file of {through['by']} (key {through['key'][:16]})"
     return [*rows, ("decided by", f"{of}, as {there['gate']}"), ("came", came)]
+
+
+def _maker(gate: dict[str, Any]) -> str:
+    there = gate["elsewhere"]
+    return gate["made_by"] if there is None else f"{gate['made_by']} of {there['signer']['by']}"
 
 
 def _short(digest: str | None) -> str:

@@ -25,7 +25,6 @@ from freehold.cli.routing import offline, one
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment
-from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
     from freehold.cli.resting_routes import Offline
@@ -103,11 +102,6 @@ def promote(
         },
     }
     with errors_in_a_sentence(as_json), interrupt.once():
-        if file is not None and source is not None:
-            raise UserError(
-                Code.INVALID_VALUE,
-                "Say --from or --file, one of them: a file says where it is from.",
-            )
         found = _promote(load.home(), Of(tenant, to), body, file and file.expanduser())
     if as_json:
         print_json(found)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from freehold.catalog.adapters import Adapters
 from freehold.catalog.arriving import Arrived
@@ -74,6 +74,12 @@ class NewPromotion(BaseModel):
     watch: NewWatch = NewWatch()
     tenant: Reference | None = None
     environment: Environment | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "NewPromotion":
+        if self.source is not None and self.upload is not None:
+            raise ValueError("a file says where it is from: leave the environment out")
+        return self
 
 
 class NewExport(BaseModel):

@@ -383,6 +383,8 @@ async def test_an_upload_is_named_by_who_laid_it_alone(houses: Houses) -> None:
     gone = await houses.prod.promote(STAGING, upload="0" * 32)
     assert refusal(gone) == (404, "not_found")
     assert refusal(await houses.prod.promote(STAGING, upload="../x")) == (400, "invalid_value")
+    both = await houses.prod.promote(STAGING, upload="0" * 32, source="dev")
+    assert refusal(both) == (400, "invalid_value")
     empty = laid(houses.prod.world.home.path, {})
     assert refusal(await houses.prod.promote(STAGING, upload=empty)) == (404, "not_found")
     refused = await houses.dev.call(
@@ -498,6 +500,25 @@ async def test_what_needs_a_signature_of_its_own_needs_it_in_a_revision_too(
         assert [each["by"] for each in held["signatures"]] == ["dev.pem"]
     finally:
         signatures.required = required
+
+
+async def test_an_adapter_that_is_here_already_stays_as_it_was_added(houses: Houses) -> None:
+    digest, _ = await gated(houses, "twice")
+    path = f"/admin/v1/adapters/{digest}/signatures"
+    assert (await houses.dev.call(DEV, "POST", path)).is_success
+    content = await houses.exported("twice")
+    folder = houses.prod.world.home.path.parent / "by hand"
+    files = unpacked(parts(content), folder) / "adapter"
+    home = houses.prod.world.home.path
+    ticket = laid(home, {each.name: each for each in files.iterdir() if "adapter_" in each.name})
+    body = {"upload": ticket, "base": "fake-model", "name": "by-hand"}
+    added = await houses.prod.call(STAGING, "POST", "/admin/v1/adapters", body)
+    assert added.json()["digest"] == digest
+    refused = await houses.bring(content, alias="twice")
+    assert refusal(refused) == (409, "licence_not_accepted")
+    assert "as it came without a manifest" in refused.text
+    done = await houses.brought(content, alias="twice", accept_licence="it is ours")
+    assert (done["adapter"], done["gate"] is None) == ("by-hand", False)
 
 
 async def test_limits_come_along_where_they_are_asked_for_and_policies_are_compared(
