@@ -115,12 +115,12 @@ def _middle(rows: list[Row]) -> list[Row]:
 def _freehold(options: argparse.Namespace) -> dict[str, Any]:
     import importlib.metadata
 
-    from freehold.adapt import train
+    from freehold.adapt.training import as_job
 
     work = options.work / f"freehold-{time.monotonic_ns()}"
     work.mkdir()
     spec = _spec(options) | {"bits": options.bits}
-    result = train.run(spec, work, options.work / "home", _Silent())
+    result = as_job.run(spec, work, options.work / "home", _Silent())
     assert result is not None
     loss = _loss(options, work / "adapter", options.bits)
     version = importlib.metadata.version("freehold")
@@ -255,7 +255,7 @@ def _spec(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _read(options: argparse.Namespace, name: str) -> Any:
-    from freehold.adapt import rows
+    from freehold.adapt.training import rows
     from freehold.engines.openvino.prompt import prompts_of
 
     tokenizer, _, prompts = prompts_of(_files(options))
@@ -271,12 +271,15 @@ def _loss(options: argparse.Namespace, adapter: Path, bits: int | None) -> float
     import torch
     from safetensors.torch import load_file
 
-    from freehold.adapt import batches, train_adapter, train_base, train_decoder
-    from freehold.adapt.recipe import LINEARS
+    from freehold.adapt.training import batches
+    from freehold.adapt.training.adapter import Adapter
+    from freehold.adapt.training.base import load
+    from freehold.adapt.training.decoder import Decoder
+    from freehold.adapt.training.recipe import LINEARS
 
     some = _read(options, "held_out.jsonl")
-    base = train_base.load("", _files(options), bits, None, torch.bfloat16, _on())
-    ours = train_adapter.Adapter(base.shape, _RANK, 2.0 * _RANK, LINEARS, 0, _on())
+    base = load("", _files(options), bits, None, torch.bfloat16, _on())
+    ours = Adapter(base.shape, _RANK, 2.0 * _RANK, LINEARS, 0, _on())
     tensors = load_file(adapter / "adapter_model.safetensors")
     with torch.no_grad():
         for layer, name, a, b in ours.factors(ours.values):
@@ -284,7 +287,7 @@ def _loss(options: argparse.Namespace, adapter: Path, bits: int | None) -> float
             module = f"base_model.model.model.layers.{layer}.{block}.{name}"
             a.copy_(tensors[f"{module}.lora_A.weight"])
             b.copy_(tensors[f"{module}.lora_B.weight"])
-    decoder = train_decoder.Decoder(base, ours)
+    decoder = Decoder(base, ours)
     firsts = [row.learned[0][0] for row in some]
     groups = [[at] for at in range(len(some))]
     parts = batches.parts([row.ids for row in some], firsts, groups, 1024)

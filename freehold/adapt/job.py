@@ -24,7 +24,7 @@ from freehold.core.errors import Code, FreeholdError, UserError
 # Each with what does it: called with the spec, the work folder, the home and a `Tell`; returns
 # the result. Imported only here, as training takes seconds to import.
 _DONE_BY = {
-    "tune": ("freehold.adapt.train", "run"),
+    "tune": ("freehold.adapt.training.as_job", "run"),
     "eval": ("freehold.adapt.evaluate.as_job", "run"),
 }
 _PROGRESS_EVERY_S = 1.0

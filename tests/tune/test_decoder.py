@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from freehold.adapt import batches, peft_folder, rows
-from freehold.adapt.recipe import LINEARS, Sizes, recipe_of
-from freehold.adapt.rows import Encoder, Row
-from freehold.adapt.train import base_files
-from freehold.adapt.train_adapter import Adapter
-from freehold.adapt.train_base import Base, Frozen, load
-from freehold.adapt.train_decoder import Decoder
+from freehold.adapt.training import batches, peft_folder, rows
+from freehold.adapt.training.adapter import Adapter
+from freehold.adapt.training.as_job import base_files
+from freehold.adapt.training.base import Base, Frozen, load
+from freehold.adapt.training.decoder import Decoder
+from freehold.adapt.training.recipe import LINEARS, Sizes, recipe_of
+from freehold.adapt.training.rows import Encoder, Row
 from freehold.engines.openvino.prompt import prompts_of
 from freehold.engines.openvino.quantize import quantize
 from tests.tune import told

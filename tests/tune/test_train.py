@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from freehold.adapt import train
-from freehold.adapt.recipe import LINEARS
+from freehold.adapt.training import as_job
+from freehold.adapt.training.recipe import LINEARS
 from freehold.core import peft
 from freehold.core.errors import Code, UserError
 from freehold.core.safetensors import header_of
@@ -40,11 +40,11 @@ def test_it_learns_and_leaves_an_adapter_of_its_base(
 
 def test_the_folder_is_complete_and_its_config_plain(tmp_path: Path) -> None:
     told.run(told.spec(tmp_path, epochs=1), tmp_path)
-    folder = tmp_path / "work" / train.FOLDER
+    folder = tmp_path / "work" / as_job.FOLDER
     config = json.loads((folder / peft.CONFIG).read_text())
     assert (config["peft_type"], config["r"]) == ("LORA", 4)
     kept = {path.name for path in (tmp_path / "work").iterdir()}
-    assert kept == {train.FOLDER}
+    assert kept == {as_job.FOLDER}
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_others(
@@ -76,9 +76,9 @@ def test_one_that_was_asked_to_end_goes_on_to_the_same_bytes(
 _KILLED = """
 import sys
 from pathlib import Path
-from freehold.adapt import train_loop
+from freehold.adapt.training import loop
 from tests.tune import told
-train_loop._CHECKPOINT_EVERY_S = 0.0
+loop._CHECKPOINT_EVERY_S = 0.0
 class Slow(told.Told):
     def progress(self, **figures):
         print(figures["step"], flush=True)
@@ -166,7 +166,7 @@ def test_what_goes_wrong_ends_in_one_sentence_and_leaves_no_adapter(
     with pytest.raises(UserError, match=says) as refused:
         told.run(told.spec(tmp_path, **more), tmp_path)
     assert refused.value.code is code
-    assert not (tmp_path / "work" / train.FOLDER).exists()
+    assert not (tmp_path / "work" / as_job.FOLDER).exists()
 
 
 def test_a_loss_that_is_no_number_ends_it(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_loss_that_is_no_number_ends_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no number any more at step 1") as refused:
         told.run(asked, tmp_path)
     assert refused.value.code is Code.TRAINING_FAILED
-    assert not (tmp_path / "work" / train.FOLDER).exists()
+    assert not (tmp_path / "work" / as_job.FOLDER).exists()
 
 
 def test_one_that_ran_out_of_time_goes_on_with_more(

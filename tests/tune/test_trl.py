@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from freehold.adapt import train, trl_checkpoint
+from freehold.adapt.training import as_job, trl_checkpoint
 from freehold.catalog import checkpoint
 from freehold.core import peft
 from freehold.core.errors import Code, UserError
@@ -47,10 +47,10 @@ def test_it_is_chosen_by_itself_and_leaves_an_adapter_of_its_base(
     result = told.run(asked, tmp_path)
     assert result["manifest"]["recipe"]["trainer"] == "trl"
     assert result["held_out_loss"] < result["held_out_loss_before"]
-    assert {path.name for path in (tmp_path / "work").iterdir()} == {train.FOLDER}
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {as_job.FOLDER}
     base = checkpoint.read({each.name: each for each in Path(asked["base_path"]).iterdir()})
     assert base is not None
-    config = (tmp_path / "work" / train.FOLDER / peft.CONFIG).read_bytes()
+    config = (tmp_path / "work" / as_job.FOLDER / peft.CONFIG).read_bytes()
     tensors = header_of(told.weights(tmp_path), "")
     lora = peft.check(config, tensors, base.linears, base.layers, peft.RankLimit())
     assert {each.linear for each in lora.factors} == set(base.linears)
@@ -89,10 +89,10 @@ def test_one_that_was_asked_to_end_goes_on_to_the_same_bytes(
 _KILLED = """
 import sys
 from pathlib import Path
-from freehold.adapt import train_trl
+from freehold.adapt.training import with_trl
 from tests.tune import told
 from tests.tune.test_trl import _spec
-train_trl._CHECKPOINT_EVERY_S = 0.0
+with_trl._CHECKPOINT_EVERY_S = 0.0
 class Slow(told.Told):
     def progress(self, **figures):
         print(figures["step"], flush=True)
@@ -156,7 +156,7 @@ def test_what_goes_wrong_ends_in_one_sentence_and_leaves_no_adapter(
     with pytest.raises(UserError, match=says) as refused:
         told.run(_spec(tmp_path, **more), tmp_path)
     assert refused.value.code is code
-    assert not (tmp_path / "work" / train.FOLDER).exists()
+    assert not (tmp_path / "work" / as_job.FOLDER).exists()
 
 
 def _spoil(folder: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from freehold.adapt import train
+from freehold.adapt.training import as_job
 from freehold.engines import told_files
 from tests.installation import Installation
 
@@ -86,11 +86,11 @@ def spec(folder: Path, family: str = "llama", kind: str = "chat", **more: Any) -
 def run(asked: dict[str, Any], folder: Path, told: Told | None = None) -> Any:
     work = folder / "work"
     work.mkdir(exist_ok=True)
-    return train.run(asked, work, folder / "home", told or Told())
+    return as_job.run(asked, work, folder / "home", told or Told())
 
 
 def weights(folder: Path) -> bytes:
-    return (folder / "work" / train.FOLDER / "adapter_model.safetensors").read_bytes()
+    return (folder / "work" / as_job.FOLDER / "adapter_model.safetensors").read_bytes()
 
 
 def said(installation: Installation, *words: str, code: int = 0) -> Any:

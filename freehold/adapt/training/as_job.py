@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from freehold import __version__
-from freehold.adapt import rows
-from freehold.adapt.peft_folder import MODULES
-from freehold.adapt.recipe import LINEARS, Recipe, Sizes, Trainer, max_tokens, recipe_of
-from freehold.adapt.rows import Encoder, Read
+from freehold.adapt.training import rows
+from freehold.adapt.training.peft_folder import MODULES
+from freehold.adapt.training.recipe import LINEARS, Recipe, Sizes, Trainer, max_tokens, recipe_of
+from freehold.adapt.training.rows import Encoder, Read
 from freehold.core.errors import Code, UserError
 from freehold.core.gguf import Header, read_header
 from freehold.engines import told_files
@@ -96,8 +96,8 @@ def run(spec: Mapping[str, Any], work: Path, home: Path, tell: Tell) -> Mapping[
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Without it cuBLAS may sum in another order each time; read before the first product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    module = "train_trl" if trainer == "trl" else "train_loop"
-    training = import_module(f"freehold.adapt.{module}").Training
+    module = "with_trl" if trainer == "trl" else "loop"
+    training = import_module(f"freehold.adapt.training.{module}").Training
     job = Job(spec, files, recipe, train, held_out, work, home / "cache", owner, manifest)
     result: Mapping[str, Any] | None = training(job, tell).run()
     return result

@@ -22,12 +22,12 @@ import trl
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from freehold.adapt import batches, checkpoint, peft_folder, training_end, trl_checkpoint
-from freehold.adapt.checkpoint import State
-from freehold.adapt.recipe import BETA, part_tokens
-from freehold.adapt.rows import Pair, Row
-from freehold.adapt.train import FOLDER, Job, Tell
-from freehold.adapt.training_end import MOST_HELD_OUT, PATIENCE
+from freehold.adapt.training import batches, checkpoint, ending, peft_folder, trl_checkpoint
+from freehold.adapt.training.as_job import FOLDER, Job, Tell
+from freehold.adapt.training.checkpoint import State
+from freehold.adapt.training.ending import MOST_HELD_OUT, PATIENCE
+from freehold.adapt.training.recipe import BETA, part_tokens
+from freehold.adapt.training.rows import Pair, Row
 from freehold.core.errors import Code, UserError
 from freehold.engines.cores import usable_cores
 
@@ -45,7 +45,7 @@ class Training:
         self._held_out = job.held_out.examples[:MOST_HELD_OUT]
 
     def run(self) -> Mapping[str, Any] | None:
-        with training_end.out_of_memory():
+        with ending.out_of_memory():
             return self._run()
 
     def _run(self) -> Mapping[str, Any] | None:
@@ -146,7 +146,7 @@ class Training:
     def heard(self, loss: float, tokens: int) -> None:
         """Of a part of a step."""
         if not math.isfinite(loss):
-            raise training_end.no_number(self._state.step, self._recipe)
+            raise ending.no_number(self._state.step, self._recipe)
         self._state.tokens += tokens
         self._loss += loss
 
@@ -155,15 +155,15 @@ class Training:
         state = self._state
         state.step, state.loss, self._loss = step, self._loss, 0.0
         state.seconds += seconds
-        self._tell.progress(**training_end.progress(state, steps))
-        return training_end.over_limits(state, self._job.spec, steps)
+        self._tell.progress(**ending.progress(state, steps))
+        return ending.over_limits(state, self._job.spec, steps)
 
     def must_end(self) -> bool:
         return self._tell.must_end()
 
     def compared(self, held_out: float | None, adapter: Mapping[str, torch.Tensor]) -> bool:
         """Whether another look is worth it; keeps what does best."""
-        if training_end.looked(self._state, held_out):
+        if ending.looked(self._state, held_out):
             self._best = {name: _plain(value) for name, value in adapter.items()}
         return self._state.worse < PATIENCE
 
@@ -171,13 +171,13 @@ class Training:
         trl_checkpoint.finish(folder, self._job.owner, asdict(self._state), self._best)
 
     def _result(self, work: Path) -> Mapping[str, Any]:
-        training_end.outcome(self._tell, self._state)
+        ending.outcome(self._tell, self._state)
         peft_folder.write(
             self._job.work / FOLDER, self._recipe, _factors(self._best), self._job.manifest
         )
         shutil.rmtree(work, ignore_errors=True)
         checkpoint.remove(self._job.work)
-        return training_end.result_of(self._job, self._state, has_held_out=bool(self._held_out))
+        return ending.result_of(self._job, self._state, has_held_out=bool(self._held_out))
 
 
 class _Trained(transformers.Trainer):

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from freehold.adapt.batches import Part
-from freehold.adapt.rows import Row
-from freehold.adapt.train_adapter import Adapter
-from freehold.adapt.train_base import Base
-from freehold.adapt.train_sites import Norm, Site, TokenLogprobs, Turn, attend
+from freehold.adapt.training.adapter import Adapter
+from freehold.adapt.training.base import Base
+from freehold.adapt.training.batches import Part
+from freehold.adapt.training.rows import Row
+from freehold.adapt.training.sites import Norm, Site, TokenLogprobs, Turn, attend
 
 
 class Decoder:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from freehold.adapt.checkpoint import State
+from freehold.adapt.training.checkpoint import State
 from freehold.core.errors import UserError
 from freehold.engines.openvino import safetensors
 

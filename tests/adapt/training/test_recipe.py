@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from freehold.adapt import recipe
-from freehold.adapt.recipe import LINEARS, Recipe, Sizes, recipe_of
+from freehold.adapt.training import recipe
+from freehold.adapt.training.recipe import LINEARS, Recipe, Sizes, recipe_of
 from freehold.core.errors import Code, UserError
 
 _TICKETS = Sizes(hidden=576, context=8192, examples=300, tokens=300 * 90)

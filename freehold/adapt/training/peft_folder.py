@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from freehold.adapt.recipe import Recipe
+from freehold.adapt.training.recipe import Recipe
 from freehold.core.adapter import CONFIG, WEIGHTS
 
 MANIFEST = "freehold.json"

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.adapt import batches
+from freehold.adapt.training import batches
 
 _ROWS = st.lists(
     st.lists(st.integers(0, 1), min_size=2, max_size=12).map(tuple), min_size=1, max_size=12

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from freehold.adapt.train_base import Frozen
+from freehold.adapt.training.base import Frozen
 
 _SHORT = 384  # keys; up to here whole products beat the fused kernel on CPUs
 _AT_ONCE = 256  # rows of the head: their logits are all that is ever held of them

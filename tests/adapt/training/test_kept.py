@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from freehold.adapt import checkpoint, peft_folder
-from freehold.adapt.checkpoint import State
-from freehold.adapt.recipe import Sizes, recipe_of
+from freehold.adapt.training import checkpoint, peft_folder
+from freehold.adapt.training.checkpoint import State
+from freehold.adapt.training.recipe import Sizes, recipe_of
 from freehold.core import peft
 from freehold.core.safetensors import header_of
 

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freehold.adapt import batches, checkpoint, peft_folder, recipe, training_end
-from freehold.adapt.checkpoint import State
-from freehold.adapt.recipe import BETA
-from freehold.adapt.rows import Read, Row
-from freehold.adapt.train import FOLDER, Job, Tell
-from freehold.adapt.train_adapter import Adapter
-from freehold.adapt.train_base import load
-from freehold.adapt.train_decoder import Decoder
-from freehold.adapt.training_end import MOST_HELD_OUT, PATIENCE
+from freehold.adapt.training import batches, checkpoint, ending, peft_folder, recipe
+from freehold.adapt.training.adapter import Adapter
+from freehold.adapt.training.as_job import FOLDER, Job, Tell
+from freehold.adapt.training.base import load
+from freehold.adapt.training.checkpoint import State
+from freehold.adapt.training.decoder import Decoder
+from freehold.adapt.training.ending import MOST_HELD_OUT, PATIENCE
+from freehold.adapt.training.recipe import BETA
+from freehold.adapt.training.rows import Read, Row
 from freehold.engines.cores import usable_cores
 
 _CHECKPOINT_EVERY_S = 60.0
@@ -64,7 +64,7 @@ class Training:
         self._began = time.monotonic()
 
     def run(self) -> Mapping[str, Any] | None:
-        with training_end.out_of_memory():
+        with ending.out_of_memory():
             self._prepare()
             return self._result() if self._steps() else None
 
@@ -133,7 +133,7 @@ class Training:
                 self._compare()
             state.seconds += time.monotonic() - began
             self._check_limits()
-            self._tell.progress(**training_end.progress(state, len(self._plan)))
+            self._tell.progress(**ending.progress(state, len(self._plan)))
             if time.monotonic() - written > _CHECKPOINT_EVERY_S:
                 self._checkpoint()
                 written = time.monotonic()
@@ -145,7 +145,7 @@ class Training:
         for part in self._train.parts(numbers, self._part):
             loss += self._learn(part, numbers)
         if not math.isfinite(loss):
-            raise training_end.no_number(step, self._recipe)
+            raise ending.no_number(step, self._recipe)
         self._update(step)
         self._state.loss = loss
         self._state.tokens += sum(self._train.sizes[i] for i in numbers)
@@ -190,7 +190,7 @@ class Training:
 
     def _compare(self) -> None:
         """Looks at the held-out examples, and keeps what does best on them."""
-        if training_end.looked(self._state, self._look() if self._held_out.groups else None):
+        if ending.looked(self._state, self._look() if self._held_out.groups else None):
             self._best.copy_(self._values.detach())
 
     def _look(self) -> float:
@@ -209,7 +209,7 @@ class Training:
     # what is told and kept
 
     def _check_limits(self) -> None:
-        error = training_end.over_limits(self._state, self._job.spec, len(self._plan))
+        error = ending.over_limits(self._state, self._job.spec, len(self._plan))
         if error is not None:
             self._checkpoint()
             raise error
@@ -220,11 +220,11 @@ class Training:
 
     def _result(self) -> Mapping[str, Any]:
         job = self._job
-        training_end.outcome(self._tell, self._state)
+        ending.outcome(self._tell, self._state)
         factors = [
             (layer, linear, a.numpy(), b.numpy())
             for layer, linear, a, b in self._adapter.factors(self._best.cpu())
         ]
         peft_folder.write(job.work / FOLDER, self._recipe, factors, job.manifest)
         checkpoint.remove(job.work)
-        return training_end.result_of(job, self._state, has_held_out=bool(self._held_out.groups))
+        return ending.result_of(job, self._state, has_held_out=bool(self._held_out.groups))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from freehold.adapt.rows import Encoder, Row, read
+from freehold.adapt.training.rows import Encoder, Row, read
 from freehold.core.errors import Code, UserError
 from freehold.engines.openvino.tokenizer import Tokenizer
 from tests.adapt import tickets

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from freehold.adapt.checkpoint import State
-from freehold.adapt.recipe import Recipe
-from freehold.adapt.train import FOLDER, Job, Tell
+from freehold.adapt.training.as_job import FOLDER, Job, Tell
+from freehold.adapt.training.checkpoint import State
+from freehold.adapt.training.recipe import Recipe
 from freehold.core.errors import Code, UserError
 
 PATIENCE = 3  # looks at the held-out examples that may follow each other without gain
