@@ -24,8 +24,8 @@ from freehold.config import load
 from freehold.config.home import Home, write_private
 from freehold.core.errors import Code, UserError
 from freehold.core.secret import Secret
-from freehold.operate import backup, restore
-from freehold.operate.backups import backups_in, shown_backup, shown_time
+from freehold.operate.backups import backup, restore
+from freehold.operate.backups.served import backups_in, shown_backup, shown_time
 from freehold.secure import age
 
 _SHORTEST = 12

@@ -375,7 +375,7 @@ def _from_feedback(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
         return found
     from freehold.catalog.datasets import Datasets
     from freehold.cli.at_rest import open_subjects
-    from freehold.operate.collecting import Collecting
+    from freehold.operate.feedback.collecting import Collecting
     from freehold.serve.admin.datasets import FeedbackDataset, shown_dataset
     from freehold.serve.reading import validated
 

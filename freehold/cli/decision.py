@@ -14,7 +14,7 @@ from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
-    from freehold.operate.planning import Planned
+    from freehold.operate.decisions.planning import Planned
 
 _PATH = "/admin/v1/decisions"
 _Id = Annotated[str, typer.Argument(metavar="ID", help="As `freehold decide list` shows it.")]
@@ -69,7 +69,7 @@ def recorded(home: Home, wanted: Wanted, found: "Planned | None" = None) -> dict
 
 
 def _content(home: Home, asked: dict[str, Any], found: "Planned | None") -> dict[str, Any]:
-    from freehold.operate import planning
+    from freehold.operate.decisions import planning
 
     if found is None:
         return planning.JOBS["record"](home.path, asked)
@@ -111,7 +111,7 @@ def _deployment_of_plan(home: Home, wanted: Wanted, found: "Planned | None") -> 
     from freehold.catalog.store import ModelStore
     from freehold.config.lined import read
     from freehold.config.workload import read_workload
-    from freehold.operate.deploying import as_plain, deployment
+    from freehold.operate.decisions.deploying import as_plain, deployment
 
     read_workload(wanted.file)
     asked = {
@@ -148,7 +148,7 @@ def _deployment(home: Home, decision_id: str, tenant: str | None) -> dict[str, A
         found: dict[str, Any] = gateway.call("GET", path, query=_of(tenant))
         return found
     from freehold.catalog.store import ModelStore
-    from freehold.operate.deploying import as_plain, deployment
+    from freehold.operate.decisions.deploying import as_plain, deployment
     from freehold.store.decisions import no_decision
 
     with reach.offline(home, to_look=True) as (store, _, _):
@@ -289,8 +289,8 @@ def _checked(
             for each in ([decision_id] if decision_id else _current(_list(home, tenant)))
         ]
     from freehold.cli.wiring.decisions import usage_of
-    from freehold.operate.planning import JOBS
-    from freehold.operate.watched import DAY_US, check_asked, shown_check
+    from freehold.operate.decisions.planning import JOBS
+    from freehold.operate.decisions.watched import DAY_US, check_asked, shown_check
     from freehold.store.decisions import no_decision
 
     with reach.offline(home, to_look=True) as (store, keyring, _):

@@ -15,7 +15,7 @@ from freehold.cli.output import Json, console, errors_in_a_sentence, plain, prin
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
-from freehold.operate.findings import Finding, State
+from freehold.operate.doctor.findings import Finding, State
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -38,7 +38,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from freehold.cli.at_rest import database
-    from freehold.operate.doctor import Installation, checked
+    from freehold.operate.doctor.installation import Installation, checked
 
     with errors_in_a_sentence(as_json):
         home = load.home()
@@ -76,8 +76,8 @@ def isolation(
 async def _tried(
     gateway: reach.RunningGateway, rounds: int, as_json: bool, tell: Callable[[str], None]
 ) -> list[Finding]:
-    from freehold.operate.deployment import reached
-    from freehold.operate.isolation import checked
+    from freehold.operate.doctor.deployment import reached
+    from freehold.operate.doctor.isolation import checked
 
     task = asyncio.current_task()
     if task is not None:  # a polite end removes the tenants too

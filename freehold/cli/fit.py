@@ -9,7 +9,7 @@ from freehold.config import load
 from freehold.core.facts import ModelFacts
 from freehold.decide.speed import fitted
 from freehold.decide.speed.fit import Fit
-from freehold.operate.fits import THIS, Asked, as_plain, fits
+from freehold.operate.decisions.fits import THIS, Asked, as_plain, fits
 
 
 def fit_(

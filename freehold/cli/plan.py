@@ -54,7 +54,7 @@ def plan_(
     from freehold.config import load
     from freehold.config.workload import read_workload
     from freehold.decide.compared.plain import plan_as_plain
-    from freehold.operate.planning import nearest_to, planned, weigh
+    from freehold.operate.decisions.planning import nearest_to, planned, weigh
 
     with errors_in_a_sentence(as_json):
         if not record and (alias or supersede or tenant):

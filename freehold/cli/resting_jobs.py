@@ -16,10 +16,10 @@ from freehold.core.binding import Environment
 from freehold.core.clock import SystemClock
 from freehold.core.event import Happening
 from freehold.core.job import Job, JobKind
-from freehold.operate.jobs import Jobs
+from freehold.operate.jobs.supervisor import Jobs
 
 if TYPE_CHECKING:
-    from freehold.operate.tuning import Prepared, Tuning
+    from freehold.operate.jobs.tuning import Prepared, Tuning
 
 _PAGE = 1000
 

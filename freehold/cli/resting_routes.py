@@ -97,7 +97,7 @@ class Offline:
         return Promoting(self.store, self.adapters, settings.server.environments, settings.currency)
 
     def export(self, wanted: "NewExport") -> Exported:
-        from freehold.operate.evaluating import Evaluating
+        from freehold.operate.jobs.evaluating import Evaluating
 
         settings = self.settings
         made = Exporting(

@@ -68,7 +68,7 @@ class Backups(Protocol):
 
 class Decisions(Protocol):
     async def work(self, job: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Plans beside the gateway: see `operate/planning.py` for the jobs. Raises
+        """Plans beside the gateway: see `operate/decisions/planning.py` for the jobs. Raises
         `UserError(OVERLOADED)` while another plan is made."""
         ...
 

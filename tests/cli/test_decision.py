@@ -14,7 +14,7 @@ from freehold.cli import reach
 from freehold.config.home import Home
 from freehold.core.plan import Workload
 from freehold.decide.ways.planner import Plan
-from freehold.operate import planning
+from freehold.operate.decisions import planning
 from tests.cli.conftest import Run
 from tests.installation import start, stock_tiny
 

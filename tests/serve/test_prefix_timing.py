@@ -18,7 +18,7 @@ import pytest
 
 from freehold.cli.wiring.routes import managed_routes
 from freehold.core.binding import Environment, Scope
-from freehold.operate.timing import furthest
+from freehold.operate.doctor.timing import furthest
 from freehold.secure.keys import KeyRequest
 from tests.harness import Running, asked
 from tests.serve.kinds import Real

@@ -21,7 +21,7 @@ from freehold.core.manifest import MANIFEST
 from freehold.core.promotion import PromotionState
 from freehold.core.usage import Outcome
 from freehold.engines.fake import tokens_for
-from freehold.operate.revisions import Revisions
+from freehold.operate.revisions.watching import Revisions
 from freehold.secure.keys import KeyRequest
 from freehold.store import ledger
 from tests import upstream

@@ -26,7 +26,7 @@ from freehold.core.job import JobState
 from freehold.core.limit import Measure, Period
 from freehold.core.signature import SIGNATURE, Signer
 from freehold.core.subject import SubjectKey
-from freehold.operate.job_process import RESULT
+from freehold.operate.jobs.process import RESULT
 from tests.harness import DIGEST, running
 from tests.serve.revisions import (
     ADAPTER,

@@ -29,8 +29,8 @@ _LOOK_S = 0.2
 
 
 def run(spec: Mapping[str, Any], work: Path, home: Path, tell: Tell) -> Mapping[str, Any] | None:
-    """`spec` as `operate/evaluating.py` writes it, with the `key` to ask with. Leaves the whole
-    result in `result.json`."""
+    """`spec` as `operate/jobs/evaluating.py` writes it, with the `key` to ask with. Leaves the
+    whole result in `result.json`."""
     wanted = _wanted(spec, work)
     with kept(work / "answers") as answers:
         try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from freehold.operate.watched import Usage, Used
+from freehold.operate.decisions.watched import Usage, Used
 from freehold.store import fleet
 from freehold.store.sql import SqlStore
 

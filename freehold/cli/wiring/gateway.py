@@ -31,12 +31,12 @@ from freehold.core.model import ModelCard
 from freehold.deploy.autotune import Records, rank_limits
 from freehold.deploy.pool import Pool
 from freehold.deploy.pools import Pools
-from freehold.operate.backups import Backups
-from freehold.operate.collecting import Collecting
-from freehold.operate.decisions import Decisions
-from freehold.operate.evaluating import Evaluating
-from freehold.operate.marking import Marking
-from freehold.operate.revisions import Revisions
+from freehold.operate.backups.served import Backups
+from freehold.operate.decisions.served import Decisions
+from freehold.operate.feedback.collecting import Collecting
+from freehold.operate.jobs.evaluating import Evaluating
+from freehold.operate.revisions.marking import Marking
+from freehold.operate.revisions.watching import Revisions
 from freehold.secure.keys import Keyring
 from freehold.secure.sessions import Sessions
 from freehold.serve.access import Access

@@ -12,11 +12,11 @@ from freehold.config.schema import Settings
 from freehold.core.clock import Clock
 from freehold.core.event import Happening
 from freehold.engines.cores import usable_cores
-from freehold.operate.booking import Book, BookingAtRest, BookingServed
-from freehold.operate.evaluating import Deciding, KeysOfJobs
-from freehold.operate.jobs import Jobs
-from freehold.operate.taking_in import TakingIn
-from freehold.operate.tuning import Tuning
+from freehold.operate.jobs.booking import Book, BookingAtRest, BookingServed
+from freehold.operate.jobs.evaluating import Deciding, KeysOfJobs
+from freehold.operate.jobs.supervisor import Jobs
+from freehold.operate.jobs.taking_in import TakingIn
+from freehold.operate.jobs.tuning import Tuning
 from freehold.secure.keys import Keyring
 from freehold.serve.limits.limits import Limits
 from freehold.store.ledger import Ledger

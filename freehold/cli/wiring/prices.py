@@ -9,8 +9,8 @@ from freehold.deploy.pool import Pool
 from freehold.deploy.probe import Machine, read_machine
 from freehold.deploy.speed import Speed, Speeds
 from freehold.deploy.speed import measure as measure_speed
-from freehold.operate import pricing
-from freehold.operate.published import look_up
+from freehold.operate.prices import pricing
+from freehold.operate.prices.published import look_up
 from freehold.serve.gateway import Gateway
 from freehold.serve.prices import Machine as MachineCost
 from freehold.serve.prices import Prices
