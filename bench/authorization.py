@@ -25,7 +25,7 @@ import psutil
 from sqlalchemy import insert, select
 
 import freehold
-from freehold.cli import reach
+from freehold.cli.reaching import reach
 from freehold.config.home import Home
 from freehold.core.action import Action
 from freehold.core.binding import Environment, Route

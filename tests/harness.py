@@ -13,7 +13,7 @@ import httpx2
 import uvicorn
 
 from freehold.catalog.store import ModelStore
-from freehold.cli import at_rest
+from freehold.cli.at_rest import opening
 from freehold.cli.wiring.gateway import build_gateway
 from freehold.cli.wiring.pools import adapters_of, build_pools, signatures
 from freehold.cli.wiring.routes import managed_routes
@@ -153,14 +153,14 @@ async def running(
     )
     store = SqlStore(database or databases.stock(home.database))
     store.take_place()
-    keyring = at_rest.open_keyring(home, store, may_create=True, settings=settings)
-    witness = at_rest.open_audit(home, store, settings.audit)
+    keyring = opening.open_keyring(home, store, may_create=True, settings=settings)
+    witness = opening.open_audit(home, store, settings.audit)
     store.put_back(witness.owed(store.audit_heads()))
     recover(store, home.journal)
     store.settle_orphans(1)
     witness.check(store.audit_heads())
-    at_rest.forget_again(store, witness)
-    tenant_id = at_rest.default_tenant(store)
+    opening.forget_again(store, witness)
+    tenant_id = opening.default_tenant(store)
     served = card(task=task, context=context)
     if model is not None:
         served = replace(model.card, name=served.name)

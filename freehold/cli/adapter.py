@@ -8,8 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import interrupt, reach
-from freehold.cli.output import (
+from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.reaching import reach
+from freehold.cli.reaching.resources import every_page, offline, one
+from freehold.cli.terminal import interrupt
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,
@@ -19,8 +22,6 @@ from freehold.cli.output import (
     size,
     table,
 )
-from freehold.cli.owner import EnvironmentOption, Of, TenantOption
-from freehold.cli.routing import every_page, offline, one
 from freehold.config import load
 from freehold.config.home import Home
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from freehold.cli import reach
-from freehold.cli.output import (
+from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,
@@ -22,7 +23,6 @@ from freehold.cli.output import (
     stderr,
     table,
 )
-from freehold.cli.owner import EnvironmentOption, Of, TenantOption
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.audit import Kind, Level, stream_at
@@ -235,7 +235,7 @@ def _verified(
 
 @contextlib.contextmanager
 def _reader(home: Home, named: str | None) -> Iterator["AuditReader"]:
-    from freehold.cli.at_rest import database
+    from freehold.cli.at_rest.opening import database
     from freehold.store.sqlite import Sqlite
     from freehold.store.subjects import AuditReader
 
@@ -265,7 +265,7 @@ def _page(
     if gateway is not None:
         found = gateway.call("GET", _PATH, query=asked)
         return found
-    from freehold.cli.at_rest import open_subjects
+    from freehold.cli.at_rest.opening import open_subjects
     from freehold.serve.admin.audit import AuditQuery, audit_page
     from freehold.serve.reading import validated
 
@@ -283,7 +283,7 @@ def _content(home: Home, of: Of, request: str, is_deleted: bool) -> dict[str, An
         method = "DELETE" if is_deleted else "GET"
         found: dict[str, Any] = gateway.call(method, path, query=of.named())
         return found
-    from freehold.cli.at_rest import open_subjects
+    from freehold.cli.at_rest.opening import open_subjects
     from freehold.serve.admin.content import content_of, no_content
 
     with reach.offline(home) as (store, _, _):

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from freehold.cli.output import (
+from freehold.cli.options.with_default import WithDefault
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,
@@ -19,7 +20,6 @@ from freehold.cli.output import (
     stderr,
     table,
 )
-from freehold.cli.with_default import WithDefault
 from freehold.config import load
 from freehold.config.home import Home, write_private
 from freehold.core.errors import Code, UserError

@@ -8,7 +8,7 @@ import typer
 
 from freehold.catalog.store import ModelStore
 from freehold.cli import model as models
-from freehold.cli.output import (
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,

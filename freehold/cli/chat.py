@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from freehold.cli import reach
-from freehold.cli.output import (
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import interrupt, reach, span
-from freehold.cli.output import (
+from freehold.cli.options import span
+from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.reaching import reach
+from freehold.cli.reaching.resources import every_page, one
+from freehold.cli.terminal import interrupt
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,
@@ -18,8 +22,6 @@ from freehold.cli.output import (
     print_json,
     table,
 )
-from freehold.cli.owner import EnvironmentOption, Of, TenantOption
-from freehold.cli.routing import every_page, one
 from freehold.config import load
 from freehold.config.home import Home
 
@@ -374,7 +376,7 @@ def _from_feedback(home: Home, of: Of, body: dict[str, Any]) -> dict[str, Any]:
         )
         return found
     from freehold.catalog.datasets import Datasets
-    from freehold.cli.at_rest import open_subjects
+    from freehold.cli.at_rest.opening import open_subjects
     from freehold.operate.feedback.collecting import Collecting
     from freehold.serve.admin.datasets import FeedbackDataset, shown_dataset
     from freehold.serve.reading import validated

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freehold.cli import decision
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json
+from freehold.cli.options.with_default import WithDefault
 from freehold.cli.plan import plan_
 from freehold.cli.simulate import simulate_
-from freehold.cli.with_default import WithDefault
+from freehold.cli.terminal.output import Json, console, errors_in_a_sentence, plain, print_json
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _learned(trace: Path | None, from_usage: str | None, given: dict[str, str | 
 
         recorded, cached, origin = read_trace(trace), None, str(trace)
     else:
-        from freehold.cli.traffic import days, used
+        from freehold.cli.reaching.traffic import days, used
         from freehold.config.load import home
 
         recorded, cached = used(home(), days(from_usage or ""))

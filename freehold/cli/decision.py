@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
-from freehold.cli.owner import TenantOption, chosen_tenant
+from freehold.cli.options.owner import TenantOption, chosen_tenant
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    plain,
+    print_json,
+    table,
+)
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
@@ -262,7 +269,7 @@ def check(
 ) -> None:
     """Hold decisions against what was measured since, and what would be decided today. Ends with
     1 where one does not hold any more."""
-    from freehold.cli.traffic import days
+    from freehold.cli.reaching.traffic import days
 
     with errors_in_a_sentence(as_json):
         found = _checked(load.home(), decision_id, days(since), tenant)

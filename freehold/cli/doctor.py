@@ -10,8 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, stderr
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    plain,
+    print_json,
+    stderr,
+)
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
@@ -37,7 +44,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     settings. Changes nothing; fails when something is wrong."""
     if context.invoked_subcommand is not None:
         return
-    from freehold.cli.at_rest import database
+    from freehold.cli.at_rest.opening import database
     from freehold.operate.doctor.installation import Installation, checked
 
     with errors_in_a_sentence(as_json):

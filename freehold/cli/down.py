@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import Json, console, errors_in_a_sentence, print_json
 from freehold.config import load
 from freehold.core.errors import Code, UserError
 

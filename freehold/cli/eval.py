@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import jobs, reach
-from freehold.cli.eval_words import show as show_result
-from freehold.cli.output import (
+from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.options.with_default import WithDefault
+from freehold.cli.reaching import jobs, reach
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,
@@ -19,8 +20,7 @@ from freehold.cli.output import (
     print_json,
     table,
 )
-from freehold.cli.owner import EnvironmentOption, Of, TenantOption
-from freehold.cli.with_default import WithDefault
+from freehold.cli.words.evaluation import show as show_result
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
@@ -98,9 +98,9 @@ def start(
 ) -> None:
     """Ask a route the questions of a suite beside the gateway, hold its answers against those of
     another, and decide whether it may serve. Ends with 1 where it may not."""
-    from freehold.cli.eval_harness import check_alone, measured_here
-    from freehold.cli.eval_harness import show as show_measured
-    from freehold.cli.page_file import check_place
+    from freehold.cli.evaluation.harness import check_alone, measured_here
+    from freehold.cli.evaluation.harness import show as show_measured
+    from freehold.cli.pages.file import check_place
 
     with errors_in_a_sentence(as_json):
         check_alone(
@@ -175,7 +175,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show an evaluation: how far it is, or what it found and decided."""
-    from freehold.cli.page_file import check_place
+    from freehold.cli.pages.file import check_place
 
     with errors_in_a_sentence(as_json):
         if html is not None:
@@ -263,7 +263,7 @@ def _change(job_id: str, how: str, of: Of, as_json: bool) -> None:
 def _asked(suite: Path | None, data: str | None, most: int) -> dict[str, Any]:
     """Files beside this command are read here, and travel whole."""
     from freehold.adapt.evaluate.suite_file import whole_data, whole_suite
-    from freehold.cli.eval_data import is_file
+    from freehold.cli.evaluation.data import is_file
 
     _check_one(suite, data)
     if suite is not None:
@@ -313,7 +313,7 @@ def _here(
 ) -> dict[str, Any]:
     from freehold.adapt.evaluate.run import Wanted
     from freehold.adapt.evaluate.suite import check_size
-    from freehold.cli.eval_here import evaluated
+    from freehold.cli.evaluation.here import evaluated
 
     asked = _suite(home.path, gateway, suite, data, most)
     notes = tuple(check_size(asked, few=few))
@@ -325,7 +325,7 @@ def _suite(
     home: Path, gateway: reach.RunningGateway, suite: Path | None, data: str | None, most: int
 ) -> "Suite":
     from freehold.adapt.evaluate.suite_file import read_suite
-    from freehold.cli.eval_data import suite_of
+    from freehold.cli.evaluation.data import suite_of
 
     _check_one(suite, data)
     return read_suite(suite) if suite is not None else suite_of(home, gateway, data or "", most)
@@ -404,8 +404,8 @@ def _tell(found: dict[str, Any], html: Path | None, as_json: bool) -> None:
 
 
 def _write(found: dict[str, Any], html: Path) -> None:
-    from freehold.cli.eval_page import page
-    from freehold.cli.page_file import write_page
+    from freehold.cli.pages.evaluation import page
+    from freehold.cli.pages.file import write_page
 
     write_page(html, page(found))
 

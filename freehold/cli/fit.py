@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, table
+from freehold.cli.terminal.output import Json, console, errors_in_a_sentence, print_json, table
 from freehold.config import load
 from freehold.core.facts import ModelFacts
 from freehold.decide.speed import fitted

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json
-from freehold.cli.owner import TenantOption, chosen_tenant
+from freehold.cli.options.owner import TenantOption, chosen_tenant
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import Json, console, errors_in_a_sentence, plain, print_json
 from freehold.config import load
 from freehold.config.home import Home
 

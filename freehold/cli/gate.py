@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach
-from freehold.cli.eval_words import show_verdicts
-from freehold.cli.output import (
+from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,
@@ -15,7 +15,7 @@ from freehold.cli.output import (
     print_json,
     table,
 )
-from freehold.cli.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.words.evaluation import show_verdicts
 from freehold.config import load
 
 _PATH = "/admin/v1/gates"

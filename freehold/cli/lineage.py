@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach
-from freehold.cli.output import (
+from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.reaching import reach
+from freehold.cli.reaching.resources import offline
+from freehold.cli.terminal.output import (
     Json,
     errors_in_a_sentence,
     labelled,
@@ -16,8 +18,6 @@ from freehold.cli.output import (
     print_json,
     stderr,
 )
-from freehold.cli.owner import EnvironmentOption, Of, TenantOption
-from freehold.cli.routing import offline
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError

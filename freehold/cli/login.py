@@ -17,8 +17,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import typer
 
-from freehold.cli import logins, reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, stderr
+from freehold.cli.reaching import logins, reach
+from freehold.cli.terminal.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    plain,
+    print_json,
+    stderr,
+)
 from freehold.config import load
 from freehold.core.errors import Code, UserError
 from freehold.secure.oauth import (

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from freehold.cli import reach
 from freehold.cli.commands import Commands
-from freehold.cli.output import errors_in_a_sentence, plain, stderr
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import errors_in_a_sentence, plain, stderr
 
 app = typer.Typer(
     cls=Commands,
@@ -32,7 +32,7 @@ def _where(
 ) -> None:
     reach.elsewhere.set(None)
     if url is not None:
-        from freehold.cli.logins import checked
+        from freehold.cli.reaching.logins import checked
 
         with errors_in_a_sentence():
             reach.elsewhere.set(checked(url))
@@ -49,7 +49,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the process boundary
-        from freehold.cli.crash import report
+        from freehold.cli.terminal.crash import report
 
         stderr.print(f"[red]Error:[/red] {plain(report(error))}")
         sys.exit(1)

@@ -14,8 +14,18 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 from freehold.catalog import known
 from freehold.catalog.fetched import Progress as Tell
 from freehold.catalog.store import ModelStore
-from freehold.cli import interrupt, quality, reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, size, stderr, table
+from freehold.cli import quality
+from freehold.cli.reaching import reach
+from freehold.cli.terminal import interrupt
+from freehold.cli.terminal.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    print_json,
+    size,
+    stderr,
+    table,
+)
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError

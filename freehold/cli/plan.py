@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freehold.cli.decision import Wanted, decide_for
-from freehold.cli.option_words import a_month, model_of, place_of, told
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
-from freehold.cli.owner import TenantOption
+from freehold.cli.options.owner import TenantOption
+from freehold.cli.terminal.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    plain,
+    print_json,
+    table,
+)
+from freehold.cli.words.option import a_month, model_of, place_of, told
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
@@ -49,8 +56,8 @@ def plan_(
     as_json: Json = False,
 ) -> None:
     """Rank every way to serve a workload, with what it costs, and say why others are left out."""
-    from freehold.cli.decision_page import page
-    from freehold.cli.page_file import check_place, write_page
+    from freehold.cli.pages.decision import page
+    from freehold.cli.pages.file import check_place, write_page
     from freehold.config import load
     from freehold.config.workload import read_workload
     from freehold.decide.compared.plain import plan_as_plain

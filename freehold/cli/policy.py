@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import reach
 from freehold.cli.explain import explain
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, table
-from freehold.cli.owner import TenantOption, chosen_tenant
+from freehold.cli.options.owner import TenantOption, chosen_tenant
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import Json, console, errors_in_a_sentence, print_json, table
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError

@@ -4,8 +4,15 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, money, print_json, table
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    money,
+    print_json,
+    table,
+)
 from freehold.config import load
 from freehold.core.errors import Code, UserError
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from freehold.cli import interrupt, reach
-from freehold.cli.new_file import check_new, moved
-from freehold.cli.output import (
+from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.reaching import reach
+from freehold.cli.reaching.resources import offline, one
+from freehold.cli.terminal import interrupt
+from freehold.cli.terminal.new_file import check_new, moved
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,
@@ -20,14 +23,12 @@ from freehold.cli.output import (
     size,
     table,
 )
-from freehold.cli.owner import EnvironmentOption, Of, TenantOption
-from freehold.cli.routing import offline, one
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment
 
 if TYPE_CHECKING:
-    from freehold.cli.resting_routes import Offline
+    from freehold.cli.at_rest.routes import Offline
 
 _PATH = "/admin/v1/promotions"
 _BY_HAND = "set by hand"

@@ -12,8 +12,16 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from freehold.catalog.fetched import Progress as Tell
 from freehold.catalog.store import ModelStore
-from freehold.cli import interrupt
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, size, stderr, table
+from freehold.cli.terminal import interrupt
+from freehold.cli.terminal.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    print_json,
+    size,
+    stderr,
+    table,
+)
 from freehold.config import load
 from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard, Quality, QualityTrial, Task

@@ -4,9 +4,16 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
-from freehold.cli.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    plain,
+    print_json,
+    table,
+)
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Role

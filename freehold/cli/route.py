@@ -4,10 +4,17 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json, table
-from freehold.cli.owner import EnvironmentOption, Of, TenantOption
-from freehold.cli.routing import every_page, offline, one
+from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.reaching import reach
+from freehold.cli.reaching.resources import every_page, offline, one
+from freehold.cli.terminal.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    plain,
+    print_json,
+    table,
+)
 from freehold.config import load
 from freehold.config.home import Home
 

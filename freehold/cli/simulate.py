@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, table
+from freehold.cli.terminal.output import Json, console, errors_in_a_sentence, print_json, table
 from freehold.core.errors import Code, UserError
 from freehold.core.plan import Precision
 

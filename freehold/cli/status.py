@@ -3,8 +3,16 @@
 import time
 from typing import Any
 
-from freehold.cli import reach
-from freehold.cli.output import Json, console, errors_in_a_sentence, print_json, rate, size, table
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import (
+    Json,
+    console,
+    errors_in_a_sentence,
+    print_json,
+    rate,
+    size,
+    table,
+)
 from freehold.config import load
 
 _INTERVAL_S = 1.0

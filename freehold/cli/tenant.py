@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import reach, routing
-from freehold.cli.output import (
+from freehold.cli.options.owner import Of, chosen_tenant
+from freehold.cli.reaching import reach, resources
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,
@@ -16,7 +17,6 @@ from freehold.cli.output import (
     print_json,
     table,
 )
-from freehold.cli.owner import Of, chosen_tenant
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment
@@ -285,7 +285,7 @@ def _remove(home: Home, name: str, force: bool) -> dict[str, Any]:
         shown_tenant,
     )
 
-    with routing.offline(home, Of(name)) as rest:
+    with resources.offline(home, Of(name)) as rest:
         tenant = chosen_tenant(rest.store, name)
         check_not_default(tenant)
         held = rest.store.holdings(tenant.id, _now_us())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from freehold.cli.output import Json, console, errors_in_a_sentence, plain, print_json
+from freehold.cli.terminal.output import Json, console, errors_in_a_sentence, plain, print_json
 from freehold.config import load
 from freehold.config.home import Home, write_private
 from freehold.config.schema import ServerSettings, Settings

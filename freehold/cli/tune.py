@@ -9,8 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from freehold.cli import jobs, reach
-from freehold.cli.output import (
+from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
+from freehold.cli.options.with_default import WithDefault
+from freehold.cli.pages.file import check_place, write_page
+from freehold.cli.reaching import jobs, reach
+from freehold.cli.reaching.resources import one
+from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,
@@ -20,10 +24,6 @@ from freehold.cli.output import (
     size,
     table,
 )
-from freehold.cli.owner import EnvironmentOption, Of, TenantOption
-from freehold.cli.page_file import check_place, write_page
-from freehold.cli.routing import one
-from freehold.cli.with_default import WithDefault
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
@@ -162,7 +162,7 @@ def show(
             check_place(html)
         found = _one(home, of, job_id)
         if html is not None:
-            from freehold.cli.tune_page import page
+            from freehold.cli.pages.training import page
 
             write_page(html, page(found, _log(home, of, job_id)))
     if as_json:
@@ -254,7 +254,7 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
     gateway = reach.running(home)
     if gateway is not None:
         return jobs.every(gateway, of, "tune")
-    from freehold.cli.resting_jobs import opened
+    from freehold.cli.at_rest.jobs import opened
 
     with opened(home, of) as rest:
         return [each for each in rest.every() if each["kind"] == "tune"]
@@ -280,7 +280,7 @@ def _one(home: Home, of: Of, job_id: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
         return one(gateway, "GET", jobs.PATH, job_id, of)
-    from freehold.cli.resting_jobs import opened
+    from freehold.cli.at_rest.jobs import opened
 
     with opened(home, of) as rest:
         return rest.shown(rest.jobs.get(rest.owner, job_id))
@@ -290,7 +290,7 @@ def _log(home: Home, of: Of, job_id: str) -> list[dict[str, Any]]:
     gateway = reach.running(home)
     if gateway is not None:
         return jobs.log(gateway, of, job_id)
-    from freehold.cli.resting_jobs import opened
+    from freehold.cli.at_rest.jobs import opened
 
     with opened(home, of) as rest:
         return rest.jobs.log(rest.jobs.get(rest.owner, job_id))
@@ -300,7 +300,7 @@ def _change(home: Home, of: Of, job_id: str, how: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
         return jobs.change(gateway, of, job_id, how)
-    from freehold.cli.resting_jobs import opened
+    from freehold.cli.at_rest.jobs import opened
 
     with opened(home, of) as rest:
         change = rest.jobs.cancel if how == "cancel" else rest.jobs.resume
@@ -311,7 +311,7 @@ def _removed(home: Home, of: Of, job_id: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
         return jobs.remove(gateway, of, job_id)
-    from freehold.cli.resting_jobs import opened
+    from freehold.cli.at_rest.jobs import opened
 
     with opened(home, of) as rest:
         return rest.shown(rest.jobs.remove(rest.owner, job_id))
@@ -324,7 +324,7 @@ def _here(
     home: Home, of: Of, body: dict[str, Any], estimate: bool, yes: bool, as_json: bool
 ) -> None:
     """In the foreground, on the home's lock: Ctrl-C leaves it to be gone on with."""
-    from freehold.cli.resting_jobs import opened
+    from freehold.cli.at_rest.jobs import opened
 
     reach.require_here("Without a gateway jobs run")
     with opened(home, of) as rest:
@@ -346,7 +346,7 @@ def _here(
 
 
 def _finish_here(home: Home, of: Of, job_id: str, as_json: bool) -> dict[str, Any]:
-    from freehold.cli.resting_jobs import opened
+    from freehold.cli.at_rest.jobs import opened
 
     if not as_json:
         console.print(

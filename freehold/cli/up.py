@@ -23,8 +23,10 @@ from rich.console import Console
 
 from freehold.catalog.adapters import staging
 from freehold.catalog.store import ModelStore
-from freehold.cli import at_rest, banner, logs, model, tls
-from freehold.cli.output import Json, console, errors_in_a_sentence, stderr
+from freehold.cli import model, tls
+from freehold.cli.at_rest import opening
+from freehold.cli.terminal import banner, logs
+from freehold.cli.terminal.output import Json, console, errors_in_a_sentence, stderr
 from freehold.cli.wiring.gateway import build_gateway
 from freehold.cli.wiring.pools import build_pools, clear_copies
 from freehold.cli.wiring.prices import measure_prices
@@ -193,19 +195,19 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.on_signal)
     url = _url(settings.server, listener)
-    store, is_new = at_rest.open_store(home, settings.database)
+    store, is_new = opening.open_store(home, settings.database)
     witness: Witness | None = None
     try:
-        keyring = at_rest.open_keyring(home, store, may_create=is_new, settings=settings)
+        keyring = opening.open_keyring(home, store, may_create=is_new, settings=settings)
         if file is None:
-            at_rest.check_settings(home, store)
-        witness = at_rest.open_audit(home, store, settings.audit)
+            opening.check_settings(home, store)
+        witness = opening.open_audit(home, store, settings.audit)
         store.put_back(witness.owed(store.audit_heads()))
         recover(store, home.journal)
         orphans = store.settle_orphans(time.time_ns() // 1000)
         witness.check(store.audit_heads())
-        at_rest.forget_again(store, witness)
-        tenant_id = at_rest.default_tenant(store)
+        opening.forget_again(store, witness)
+        tenant_id = opening.default_tenant(store)
         operator = keyring.open_locally(tenant_id)
         first_key = _first_key(home, store, keyring, tenant_id)
         shutil.rmtree(staging(home.path), ignore_errors=True)  # of a command that was killed

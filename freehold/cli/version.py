@@ -1,7 +1,7 @@
 """`freehold version`."""
 
 import freehold
-from freehold.cli.output import Json, console, print_json
+from freehold.cli.terminal.output import Json, console, print_json
 
 
 def version(as_json: Json = False) -> None:

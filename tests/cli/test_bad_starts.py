@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from freehold.cli import reach
 from freehold.cli.main import app
+from freehold.cli.reaching import reach
 from freehold.config.home import Home
 from freehold.store.base import Entries
 from freehold.store.ledger import _reserved

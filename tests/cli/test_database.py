@@ -13,7 +13,7 @@ import httpx2
 import psycopg
 import pytest
 
-from freehold.cli import reach
+from freehold.cli.reaching import reach
 from freehold.config.home import Home
 from freehold.store.postgres import Postgres
 from tests import postgres

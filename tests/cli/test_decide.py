@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
-from freehold.cli.at_rest import opened
+from freehold.cli.at_rest.opening import opened
 from freehold.cli.main import app
 from freehold.config.home import Home
 from freehold.config.workload import read_workload

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from freehold.cli.eval_page import page
+from freehold.cli.pages.evaluation import page
 from tests.adapt.tickets import tickets
 from tests.cli.conftest import Run
 from tests.installation import Installation, environment_of

@@ -13,8 +13,8 @@ import pytest
 
 from freehold.adapt.evaluate.asking import Gateway, Route
 from freehold.adapt.evaluate.harness import Harness, measured
-from freehold.cli import reach
-from freehold.cli.eval_harness import measured_here
+from freehold.cli.evaluation.harness import measured_here
+from freehold.cli.reaching import reach
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 from tests.cli.conftest import Run

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from freehold.catalog.store import ModelStore
-from freehold.cli import at_rest
+from freehold.cli.at_rest import opening
 from freehold.config.home import Home
 from freehold.core.ids import new_id
 from freehold.core.manifest import MANIFEST
@@ -50,7 +50,7 @@ class Both:
         )
         added = self.dev.said("adapter", "add", str(folder), "--base", "tiny", "--name", name)
         self.dev.said("route", "set", "support", "--base", "tiny", "--adapter", name)
-        with at_rest.opened(Home(self.dev.home)) as (store, _, tenant):
+        with opening.opened(Home(self.dev.home)) as (store, _, tenant):
             gate = a_gate(
                 new_id("gat"), tenant, base_digest=base.digest, adapter_digest=added["digest"],
                 made_at_us=time.time_ns() // 1000,

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from freehold.cli import reach
+from freehold.cli.reaching import reach
 from freehold.config.home import Home
 from tests.cli.conftest import Run
 from tests.cli.spoken import failed, said

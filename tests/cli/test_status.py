@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from freehold.cli import reach, status
+from freehold.cli import status
+from freehold.cli.reaching import reach
 from tests.cli.conftest import Run
 from tests.installation import Installation
 

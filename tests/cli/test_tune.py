@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from freehold.cli import resting_jobs
-from freehold.cli.owner import Of
+from freehold.cli.at_rest import jobs
+from freehold.cli.options.owner import Of
 from freehold.config.home import Home
 from freehold.core.job import Job, JobState
 from freehold.store.sql import SqlStore
@@ -150,7 +150,7 @@ def test_a_budget_that_is_used_up_begins_nothing(resting: Place) -> None:
 
 
 def test_the_time_is_told_by_what_the_last_job_here_reached(resting: Place) -> None:
-    with resting_jobs.opened(Home(resting.home), Of()) as rest:
+    with jobs.opened(Home(resting.home), Of()) as rest:
         job = rest.jobs.get(
             rest.owner, rest.added(rest.prepared({"dataset": "help", "base": "tiny"}))
         )
@@ -172,7 +172,7 @@ def _done(store: SqlStore, job: Job) -> None:
 
 
 def test_a_job_is_listed_shown_and_cancelled_and_holds_its_name(resting: Place) -> None:
-    with resting_jobs.opened(Home(resting.home), Of()) as rest:
+    with jobs.opened(Home(resting.home), Of()) as rest:
         job_id = rest.added(rest.prepared({"dataset": "help", "base": "tiny", "name": "helper"}))
     (listed,) = resting.said("tune", "list")
     shown = resting.said("tune", "show", job_id)

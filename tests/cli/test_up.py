@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import freehold
-from freehold.cli import reach
+from freehold.cli.reaching import reach
 from freehold.config.home import Home
 from tests.installation import start, stock_tiny
 from tests.newer import REVISION, newer

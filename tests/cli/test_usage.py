@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from freehold.cli import reach
+from freehold.cli.reaching import reach
 from freehold.config.home import Home
 from freehold.core.usage import Outcome
 from freehold.store import ledger

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from freehold.catalog.adapters import stage
-from freehold.cli import at_rest
+from freehold.cli.at_rest import opening
 from freehold.config.home import Home
 from freehold.core.binding import Environment, Scope
 from freehold.secure.keys import KeyRequest
@@ -167,9 +167,9 @@ def _staging(house: House) -> httpx2.AsyncClient:
     """A client with a key of another environment, where other prompts are kept."""
     home = Home(house.installation.home)
     store = SqlStore(home.database)
-    keyring = at_rest.open_keyring(home, store, may_create=False)
+    keyring = opening.open_keyring(home, store, may_create=False)
     scopes = frozenset({Scope.INFER, Scope.ADMIN})
-    wanted = KeyRequest(at_rest.default_tenant(store), Environment.STAGING, "other", scopes)
+    wanted = KeyRequest(opening.default_tenant(store), Environment.STAGING, "other", scopes)
     _, key = keyring.mint(wanted)
     store.close()
     assert key is not None

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
-from freehold.cli import at_rest
+from freehold.cli.at_rest import opening
 from freehold.config.home import Home
 from freehold.core.binding import Scope
 from freehold.core.errors import Fault, UserError
@@ -145,7 +145,7 @@ async def test_an_older_database_that_is_put_back_forgets_again(tmp_path: Path) 
     for path in checkpoints.days(kept):  # as docs/audit.md says for a backup
         path.rename(tmp_path / path.name)
     store = SqlStore(home / "freehold.db")
-    at_rest.open_audit(Home(home), store, begin=True).close()  # `freehold audit begin`
+    opening.open_audit(Home(home), store, begin=True).close()  # `freehold audit begin`
     store.close()
     async with running(home) as world:
         (record,) = await _requests(world)
@@ -154,11 +154,11 @@ async def test_an_older_database_that_is_put_back_forgets_again(tmp_path: Path) 
     store = SqlStore(home / "freehold.db")
     (kept / "forgotten.jsonl").write_bytes(forgotten.replace(b"usr_", b"usr-"))
     with pytest.raises(UserError, match="not as it was written"):
-        at_rest.open_audit(Home(home), store)
+        opening.open_audit(Home(home), store)
     (kept / "forgotten.jsonl").unlink()
-    witness = at_rest.open_audit(Home(home), store)
+    witness = opening.open_audit(Home(home), store)
     with pytest.raises(UserError, match="Fewer are forgotten"):
-        at_rest.forget_again(store, witness)
+        opening.forget_again(store, witness)
     witness.close()
     store.close()
 

@@ -15,7 +15,7 @@ from freehold.catalog.datasets import Datasets
 from freehold.catalog.exporting import Exporting
 from freehold.catalog.lineage import Lineages
 from freehold.catalog.store import ModelStore
-from freehold.cli import at_rest
+from freehold.cli.at_rest import opening
 from freehold.cli.wiring.decisions import usage_of
 from freehold.cli.wiring.jobs import build_jobs, build_tuning, place_of
 from freehold.cli.wiring.people import build_cookies, build_login, build_people, build_proxies
@@ -108,7 +108,7 @@ def build_gateway(
         functools.partial(fleet.is_wanted, store),
         clock,
     )
-    subjects = at_rest.open_subjects(home, store)
+    subjects = opening.open_subjects(home, store)
     policies, refusals = LivePolicies(store, clock), Refusals(store, clock)
     people = build_people(settings, tenants, store, clock)
     sessions = Sessions(store, keyring, settings.sessions)

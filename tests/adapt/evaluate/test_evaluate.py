@@ -16,7 +16,7 @@ from freehold.adapt.evaluate.result import fingerprint
 from freehold.adapt.evaluate.run import Wanted, evaluate
 from freehold.adapt.evaluate.suite import Suite
 from freehold.adapt.evaluate.suite_file import read_suite, suite_of_data
-from freehold.cli.eval_page import loss_in_words
+from freehold.cli.pages.evaluation import loss_in_words
 from freehold.core.errors import Code, UserError
 from freehold.core.job import JobState
 from tests import upstream as far

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from freehold.cli import resting_routes
-from freehold.cli.owner import Of
+from freehold.cli.at_rest import routes
+from freehold.cli.options.owner import Of
 from freehold.cli.wiring.jobs import build_jobs, build_tuning
 from freehold.cli.wiring.prices import micro_per_hour
 from freehold.config.home import Home
@@ -30,7 +30,7 @@ class Offline:
 
     jobs: Jobs
     tuning: "Tuning"
-    rest: resting_routes.Offline
+    rest: routes.Offline
 
     @property
     def owner(self) -> tuple[str, Environment]:
@@ -69,7 +69,7 @@ class Offline:
 @contextmanager
 def opened(home: Home, of: Of) -> Iterator[Offline]:
     clock = SystemClock()
-    with resting_routes.opened(home, of) as rest:
+    with routes.opened(home, of) as rest:
         made = home, rest.settings, rest.store
         cost = micro_per_hour(rest.settings)
         jobs = build_jobs(*made, rest.adapters, clock, _to_nobody, cost, None)

@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from freehold.cli import reach
+from freehold.cli.reaching import reach
 from freehold.config.home import Home, write_private
 from freehold.core.binding import Environment, Scope
 from freehold.core.errors import Code, UserError

@@ -121,7 +121,7 @@ def asked(method: str, url: str, **options: Any) -> httpx2.Response:
 
 def of_gateway(url: str, response: httpx2.Response) -> Any:
     """What it said. Raises `UserError` with its own sentence."""
-    from freehold.cli.reach import refusal
+    from freehold.cli.reaching.reach import refusal
 
     try:
         content = response.json()

@@ -1,5 +1,5 @@
 """How a command reaches the installation: a running gateway by its admin API, or
-the store itself (`at_rest.py`) when none runs."""
+the store itself (`at_rest/`) when none runs."""
 
 import json
 import os
@@ -115,7 +115,7 @@ def running(home: Home) -> RunningGateway | None:
     """The gateway that was named, else that of this home; None when none runs."""
     named = elsewhere.get()
     if named is not None:
-        from freehold.cli.logins import session
+        from freehold.cli.reaching.logins import session
 
         return RunningGateway(named, os.environ.get("FREEHOLD_API_KEY") or session(named), None)
     try:
@@ -188,9 +188,9 @@ def offline(
     checkpoints: "AuditSettings | None" = None,
     begin: bool = False,
 ) -> Iterator[tuple["SqlStore", "Keyring", str]]:
-    """The store, the keyring and the default tenant: see `at_rest.opened`."""
+    """The store, the keyring and the default tenant: see `at_rest/opening.py`."""
     # What opens a store takes longer to import than a running gateway takes to answer.
-    from freehold.cli.at_rest import opened
+    from freehold.cli.at_rest.opening import opened
 
     with opened(home, to_look=to_look, checkpoints=checkpoints, begin=begin) as found:
         yield found

@@ -1,15 +1,15 @@
-"""What `freehold adapter` and `freehold route` share: long lists, and a home at rest."""
+"""What commands about adapters, routes and datasets share: long lists, and a home at rest."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from freehold.cli import reach
-from freehold.cli.owner import Of
+from freehold.cli.options.owner import Of
+from freehold.cli.reaching import reach
 from freehold.config.home import Home
 
 if TYPE_CHECKING:
-    from freehold.cli.resting_routes import Offline
+    from freehold.cli.at_rest.routes import Offline
 
 _PAGE = 1000
 
@@ -17,7 +17,7 @@ _PAGE = 1000
 @contextmanager
 def offline(home: Home, of: Of) -> Iterator["Offline"]:
     # As in `reach.offline`: a running gateway answers before this is imported.
-    from freehold.cli.resting_routes import opened
+    from freehold.cli.at_rest.routes import opened
 
     with opened(home, of) as found:
         yield found

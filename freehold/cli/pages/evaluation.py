@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from freehold.adapt.evaluate.result import chance
-from freehold.cli.output import money
-from freehold.cli.page_file import rendered
+from freehold.cli.pages.file import rendered
+from freehold.cli.terminal.output import money
 
 _MOST_EXAMPLES = 200
 _LONGEST = 4000

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freehold.cli import reach
-from freehold.cli.output import console, plain, stderr, table
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import console, plain, stderr, table
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 

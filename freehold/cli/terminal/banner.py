@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from freehold.catalog import known
-from freehold.cli.output import console, print_json, rate, size
+from freehold.cli.terminal.output import console, print_json, rate, size
 from freehold.config.home import Home
 from freehold.core.binding import Priority
 from freehold.core.engine import COMPLETIONS, EngineCall

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from freehold.cli import reach
-from freehold.cli.output import console, plain, print_json
-from freehold.cli.owner import Of
+from freehold.cli.options.owner import Of
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import console, plain, print_json
 
 PATH = "/admin/v1/jobs"
 OVER = ("done", "failed", "cancelled")

@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 
-from freehold.cli import reach
+from freehold.cli.reaching import reach
 from freehold.config.home import Home
 from freehold.config.trace import Row, Trace, trace_of
 from freehold.core.binding import Environment

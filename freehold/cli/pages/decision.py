@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from freehold.catalog.facts import ages
-from freehold.cli import charts
-from freehold.cli.option_words import model_of, place_of, told
-from freehold.cli.page_file import money, rendered
+from freehold.cli.pages import charts
+from freehold.cli.pages.file import money, rendered
+from freehold.cli.words.option import model_of, place_of, told
 from freehold.core.plan import Basis, Economics, Verdict, Way
 from freehold.decide.compared.breakeven import WORDS, rounded
 from freehold.decide.compared.finalists import best_by_way

@@ -4,7 +4,7 @@ checkpoint, and nothing of what others wrote as markup."""
 import re
 from typing import Any
 
-from freehold.cli.tune_page import Losses, chart, losses, page
+from freehold.cli.pages.training import Losses, chart, losses, page
 
 _JOB: dict[str, Any] = {
     "id": "job_1", "name": "help <b>me</b>", "kind": "tune", "state": "running",

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from freehold.cli.output import console, plain, table
+from freehold.cli.terminal.output import console, plain, table
 
 
 def show(found: dict[str, Any]) -> None:
-    from freehold.cli.eval_page import amount, judged_in_words, loss_in_words
+    from freehold.cli.pages.evaluation import amount, judged_in_words, loss_in_words
 
     console.print(plain(found["summary"]), soft_wrap=True)
     for note in found["notes"]:
@@ -46,7 +46,7 @@ def _against(found: dict[str, Any]) -> list[str]:
 
 
 def _row(measure: dict[str, Any]) -> list[str]:
-    from freehold.cli.eval_page import points, share_in_words
+    from freehold.cli.pages.evaluation import points, share_in_words
 
     told = [measure["name"], share_in_words(measure["candidate"])]
     if measure["compared"] is None:
@@ -56,7 +56,7 @@ def _row(measure: dict[str, Any]) -> list[str]:
 
 
 def _show_classes(classes: list[dict[str, Any]]) -> None:
-    from freehold.cli.eval_page import share_in_words
+    from freehold.cli.pages.evaluation import share_in_words
 
     rows = []
     for at, label in enumerate(classes[0]["labels"]):
@@ -66,7 +66,7 @@ def _show_classes(classes: list[dict[str, Any]]) -> None:
 
 
 def _show_safety(found: dict[str, Any]) -> None:
-    from freehold.cli.eval_page import share_in_words
+    from freehold.cli.pages.evaluation import share_in_words
 
     for probes in found["probes"]:
         who = probes["alias"]

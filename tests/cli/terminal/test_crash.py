@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold.cli import crash
+from freehold.cli.terminal import crash
 
 _MAIN = """
 import sys

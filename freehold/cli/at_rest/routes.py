@@ -13,8 +13,8 @@ from freehold.catalog.exporting import Exported, Exporting
 from freehold.catalog.lineage import Lineages
 from freehold.catalog.signatures import Signatures
 from freehold.catalog.store import ModelStore
-from freehold.cli import reach
-from freehold.cli.owner import Of
+from freehold.cli.options.owner import Of
+from freehold.cli.reaching import reach
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.config.schema import Settings

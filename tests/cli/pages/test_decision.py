@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from freehold.catalog.facts import load_facts
-from freehold.cli.decision_page import page
 from freehold.cli.main import app
-from freehold.cli.page_file import write_page
+from freehold.cli.pages.decision import page
+from freehold.cli.pages.file import write_page
 from freehold.config.workload import parse_workload
 from freehold.core.errors import UserError
 from freehold.core.facts import Facts, Source

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from math import ceil, floor
 from typing import Any
 
-from freehold.cli.charts import Tick, short, step_of
-from freehold.cli.output import size
-from freehold.cli.page_file import rendered
+from freehold.cli.pages.charts import Tick, short, step_of
+from freehold.cli.pages.file import rendered
+from freehold.cli.terminal.output import size
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 44  # margins, for ticks and titles
 _MOST_POINTS = 600  # of a line: more than a screen has places for

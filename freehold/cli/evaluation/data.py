@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freehold.cli import reach
+from freehold.cli.reaching import reach
 from freehold.core.dataset import HELD_OUT
 from freehold.core.errors import Code, UserError
 

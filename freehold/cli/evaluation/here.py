@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from freehold.cli import reach
-from freehold.cli.output import stderr
+from freehold.cli.reaching import reach
+from freehold.cli.terminal.output import stderr
 from freehold.config import load
 
 if TYPE_CHECKING:

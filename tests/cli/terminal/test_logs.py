@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from freehold.cli import logs
+from freehold.cli.terminal import logs
 from freehold.deploy import process
 from tests.harness import Running, running
 from tests.installation import Installation
