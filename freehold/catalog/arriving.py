@@ -113,7 +113,7 @@ def _gate(adapters: Adapters, owner: Owner, told: ToldGate, content: Content, no
         if found is None:
             raise revision_file.refused(
                 f"its gate was decided by the key {told.decided_by[:16]}, which is not trusted "
-                "here (supply.trusted_keys)"
+                "here (supply.trusted_installations)"
             )
         decided_by = found
     there = Elsewhere(

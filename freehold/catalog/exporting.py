@@ -129,7 +129,7 @@ class Exporting:
     def _gate(self, adapter: Adapter) -> Gate:
         signatures = self.adapters.signatures
         found = self.store.gates_of(adapter.tenant_id, adapter.base_digest, adapter.digest)
-        gate = deciding(found, signatures.is_trusted)
+        gate = deciding(found, signatures.is_installation)
         now_us = self.clock.wall_us()
         if gate is None or not gate.passed or too_old(gate, signatures.gate_days, now_us):
             last = "no gate" if gate is None else f"no gate since {gate.id}"

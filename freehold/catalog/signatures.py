@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,9 @@ class Signatures:
         self._store = store
         self._clock = clock
         self._changing = threading.Lock()
-        self._named = dict(map(_trusted_in, settings.trusted_keys))
+        believed = dict(_trusted_in("trusted_installations", settings.trusted_installations))
+        self._named = {**dict(_trusted_in("trusted_keys", settings.trusted_keys)), **believed}
+        self._believed = frozenset(believed)
         self._key = self._own()
         self._trusted = self._all_trusted()
         # What held once holds for ever: by the hash of all that it depends on but the key.
@@ -100,27 +102,32 @@ class Signatures:
         return bundle.signed(name, files, self._key)
 
     def vouched(self, text: bytes) -> Vouched:
-        """What such a signature says, where its key is trusted. Raises `bundle.Unreadable`."""
+        """What a signature of an installation says, where that is trusted. Raises
+        `bundle.Unreadable`."""
         found = bundle.parsed(text)
         self._trusted = self._all_trusted()
         key = found.key or next(
             (id for id, each in self._trusted.items() if found.is_by(each.key)), None
         )
-        trusted = self._trusted.get(key or "")
+        trusted = None if key is None else self._installation(key)
         if key is None or trusted is None:
             named = "no key" if key is None else f"the key {key[:16]}, which is not one"
-            raise bundle.Unreadable(f"it is by {named} that is trusted here (supply.trusted_keys)")
+            raise bundle.Unreadable(
+                f"it is by {named} of an installation that is trusted here "
+                "(supply.trusted_installations)"
+            )
         if not found.is_by(trusted.key):
             raise bundle.Unreadable(f"it is not by the key of {trusted.by}, or was changed")
         return Vouched(Signer(key, trusted.by), found.files)
 
     def signer(self, key: str) -> Signer | None:
-        """Whose this key is, if it is trusted."""
-        trusted = self._trusts(key)
+        """Whose this key is, if it is that of an installation which is trusted."""
+        trusted = self._installation(key)
         return None if trusted is None else Signer(key, trusted.by)
 
-    def is_trusted(self, key: str) -> bool:
-        return self._trusts(key) is not None
+    def is_installation(self, key: str) -> bool:
+        """Whether what it signed is believed about gates, too."""
+        return self._installation(key) is not None
 
     def accept(self, adapter: Adapter, text: bytes, manifest: str | None) -> Signature:
         """One that came with an adapter; `manifest` is the text beside it. Raises
@@ -236,6 +243,12 @@ class Signatures:
             self._trusted = self._all_trusted()
         return self._trusted.get(key)
 
+    def _installation(self, key: str) -> Trusted | None:
+        """Who publishes adapters may sign these, and say nothing of gates."""
+        found = self._trusts(key)
+        is_one = found is not None and (key in self._believed or found.by == OURS)
+        return found if is_one else None
+
     def _without_hint(self, found: bundle.Bundle) -> str:
         for id, each in self._trusted.items():
             if found.is_by(each.key):
@@ -319,14 +332,15 @@ def _private(key: bundle.PrivateKey) -> bytes:
     )
 
 
-def _trusted_in(name: str) -> tuple[str, Trusted]:
-    path = Path(name).expanduser()
-    try:
-        key = bundle.read_public(path.read_bytes())
-    except (OSError, ValueError):
-        raise UserError(
-            Code.CONFIG_INVALID,
-            f"supply.trusted_keys: {name} is no public key in PEM, of the curve P-256, P-384 or "
-            "P-521.",
-        ) from None
-    return bundle.id_of(key), Trusted(key, path.name)
+def _trusted_in(setting: str, names: Iterable[str]) -> Iterator[tuple[str, Trusted]]:
+    for name in names:
+        path = Path(name).expanduser()
+        try:
+            key = bundle.read_public(path.read_bytes())
+        except (OSError, ValueError):
+            raise UserError(
+                Code.CONFIG_INVALID,
+                f"supply.{setting}: {name} is no public key in PEM, of the curve P-256, P-384 or "
+                "P-521.",
+            ) from None
+        yield bundle.id_of(key), Trusted(key, path.name)

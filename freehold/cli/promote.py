@@ -163,7 +163,7 @@ def export(
     console.print(plain(told), soft_wrap=True)
     console.print(
         "It counts where that key is trusted: `freehold adapter keys --json` has it for "
-        "supply.trusted_keys there.",
+        "supply.trusted_installations there.",
         soft_wrap=True,
     )
 

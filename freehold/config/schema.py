@@ -315,10 +315,12 @@ class DataSettings(_Section):
 
 class SupplySettings(_Section):
     """Which adapters may serve: `trusted_keys` are files of public keys in PEM whose signatures
-    count beside our own; where one is required, others stay out. A gate that another installation
-    decided counts for `gate_days`: a later one that failed there is not known here."""
+    count beside our own; where one is required, others stay out. `trusted_installations` are those
+    of installations, which are believed about gates, too. A gate that another one decided counts
+    for `gate_days`: a later one that failed there is not known here."""
 
     trusted_keys: tuple[str, ...] = ()
+    trusted_installations: tuple[str, ...] = ()
     require_signature: tuple[Environment, ...] = ()
     gate_days: Annotated[int, Field(ge=1, le=36_500)] = 90
 

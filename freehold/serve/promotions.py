@@ -303,7 +303,7 @@ class Promoting:
             )
 
     def _trusts(self, key: str) -> bool:
-        return self.adapters.signatures.is_trusted(key)
+        return self.adapters.signatures.is_installation(key)
 
     def _check_judge(self, owner: Owner, judge: str | None) -> None:
         if judge is None:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_pem_private_key,
 )
 from model_signing import signing, verifying
 
@@ -124,6 +125,20 @@ def test_what_the_real_library_signed_is_verified_here(
     found = adapters.verified(adapter)
     assert found.holds
     assert [each.by for each in found.signatures] == ["publisher.pem"]
+
+
+def test_who_publishes_adapters_says_nothing_of_revisions_and_gates(shelf: Shelf) -> None:
+    key = load_pem_private_key(shelf.private.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    said = bundle.signed("revision", {"gate.json": "sha256:" + "0" * 64}, key).encode()
+    publisher = shelf.signatures(shelf.public)
+    with pytest.raises(bundle.Unreadable, match="trusted_installations"):
+        publisher.vouched(said)
+    assert not publisher.is_installation(bundle.id_of(key.public_key()))
+    settings = SupplySettings(trusted_installations=(str(shelf.public),))
+    believed = Signatures(shelf.home / "signing", shelf.store, settings, SystemClock())
+    assert believed.vouched(said).signer.by == "publisher.pem"
+    assert bundle.id_of(key.public_key()) in [id for _, id, _ in believed.keys], "for adapters, too"
 
 
 def test_one_that_nobody_trusts_here_is_not_taken_in(shelf: Shelf) -> None:

@@ -62,7 +62,7 @@ class Both:
         (key,) = self.dev.said("adapter", "keys")
         pem = self.folder / "dev.pem"
         pem.write_text(key["public"])
-        settings = {"engines": {"default": "fake"}, "supply": {"trusted_keys": [str(pem)]}}
+        settings = {"engines": {"default": "fake"}, "supply": {"trusted_installations": [str(pem)]}}
         (self.prod.home / "freehold.yaml").write_text(json.dumps(settings))
 
     def export(self, name: str) -> Path:
@@ -85,7 +85,7 @@ def test_a_revision_goes_from_one_home_to_another(both: Both) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     words = ("promote", "support", "--to", "staging", "--file", str(file))
     told = failed(both.prod.run(*words, "--json"), "file_refused")
-    assert "not one that is trusted here (supply.trusted_keys)" in told
+    assert "not one of an installation that is trusted here (supply.trusted_installations)" in told
     both.trust()
     done = both.prod.run(*words)
     assert done.exit_code == 0, done.output

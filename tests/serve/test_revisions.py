@@ -123,7 +123,7 @@ async def houses(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hous
         pem = folder / "dev.pem"
         signatures = dev.gateway.adapters.signatures
         pem.write_bytes(bundle.pem_of(signatures.keys[0][2].key))
-        supply = {"trusted_keys": [str(pem)]}
+        supply = {"trusted_installations": [str(pem)]}
         async with running(_stock(folder / "prod" / "home"), supply=supply) as prod:
             await prod.replica.ensure_ready(20)
             yield Houses(Ladder(dev), Ladder(prod))
@@ -265,7 +265,7 @@ _BAD: dict[str, tuple[Callable[[bytes, bundle.PrivateKey], bytes], str, str]] = 
         lambda raw, key: packed({**parts(raw), SIGNATURE: b"{}"}), _REFUSED, "no signature in",
     ),
     "a stranger's signature": (
-        lambda raw, key: signed(parts(raw), _stranger), _REFUSED, "not one that is trusted here",
+        lambda raw, key: signed(parts(raw), _stranger), _REFUSED, "not one of an installation",
     ),
     "a stranger's signature under our name": (
         lambda raw, key: signed(parts(raw), _stranger).replace(
@@ -662,7 +662,7 @@ async def test_what_the_engine_refuses_leaves_nothing(houses: Houses, tmp_path: 
     content = await houses.exported("heavy")
     pem = tmp_path / "dev.pem"
     pem.write_bytes(bundle.pem_of(houses.key.public_key()))
-    supply = {"trusted_keys": [str(pem)]}
+    supply = {"trusted_installations": [str(pem)]}
     home = _stock(tmp_path / "other" / "home")
     async with running(home, "--refuse-adapters", supply=supply) as world:
         await world.replica.ensure_ready(20)
@@ -735,7 +735,7 @@ async def test_a_revision_that_came_goes_on_with_who_decided_it(houses: Houses) 
     assert (told["id"], told["decided_by"]) == (gate, signatures.current)
     refused = await Houses(houses.prod, houses.dev).bring(content, PROD, alias="chain")
     assert refusal(refused)[1] == "file_refused"
-    assert "not one that is trusted here" in refused.text
+    assert "not one of an installation that is trusted here" in refused.text
     kept = [each for each in houses.prod.store.gates(houses.prod.tenant, 99)
             if each.adapter_digest == digest]  # fmt: skip
     assert len(kept) == 1
