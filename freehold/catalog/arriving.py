@@ -136,7 +136,7 @@ def _gate(adapters: Adapters, owner: Owner, told: ToldGate, content: Content, no
         passed=told.passed,
         verdicts=told.verdicts_as_made(),
         job=told.job,
-        made_at_us=told.made_at_us,
+        made_at_us=min(told.made_at_us, now_us),  # else it would outdo what is decided here next
         made_by=told.made_by,
         elsewhere=there,
     )

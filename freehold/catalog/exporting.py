@@ -1,7 +1,7 @@
 """A revision that served and passed its gate, written into a file for another installation.
 
 Figures leave, and texts do not unless somebody asks for them: neither what was asked and answered
-in the evaluation nor phrases that reports quote.
+in the evaluation nor phrases that reports quote. Nor do the folders of this machine.
 """
 
 import json
@@ -29,6 +29,7 @@ from freehold.store.sql import SqlStore
 FILE = "revision.fhr"  # of an upload, and of what is fetched
 Owner = tuple[str, Environment]
 _QUOTED = re.compile("“.*”", re.DOTALL)
+_FOLDER = re.compile("^file:.*/", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,17 @@ class Exporting:
     currency: str
     clock: Clock
 
-    def export(self, owner: Owner, alias: str, ticket: str, *, with_examples: bool) -> Exported:
-        """Writes what the alias leads to into the folder of the ticket, and leaves it there. Raises
+    def export(
+        self,
+        owner: Owner,
+        alias: str,
+        ticket: str,
+        check_reading: Callable[[Environment], None],
+        *,
+        with_examples: bool,
+    ) -> Exported:
+        """Writes what the alias leads to into the folder of the ticket, and leaves it there.
+        `check_reading` raises where evaluations of an environment are not for who asks. Raises
         `UserError`, `GATE_NOT_PASSED` among them; then there is no file."""
         base, adapter = self._led(owner, alias)
         self.adapters.folder(ticket)
@@ -74,21 +84,17 @@ class Exporting:
         if gate.job is not None and gate.elsewhere is None:
             found = self.evaluated((owner[0], gate.environment), gate.job)
         figures = gate.elsewhere.figures if gate.elsewhere else found and found.figures
-        whole = found.whole if with_examples and found is not None else None
-        if with_examples and whole is None:
-            raise UserError(
-                Code.NOT_FOUND,
-                f"The answers of the evaluation behind {gate.id} are not here (any more), or hold "
-                "words of somebody who was forgotten: leave --with-examples out.",
-                param="with_examples",
-            )
+        whole = None
+        if with_examples:
+            check_reading(gate.environment)
+            whole = self._whole(gate, adapter, found)
         told = {
             revision_file.ABOUT: self._about(owner, alias, base, adapter),
             revision_file.GATE: revision_told.gate_as_told(gate).model_dump(mode="json"),
             revision_file.FIGURES: figures,
             revision_file.EVALUATION: whole,
         }
-        lineage = self.lineages.of_alias(owner, alias, self.clock.wall_us())
+        lineage = self._lineage(owner, alias, adapter)
         if not with_examples:
             told, lineage = unquoted(told), unquoted(lineage)
         small = {name: _json(each) for name, each in told.items() if each is not None}
@@ -104,6 +110,21 @@ class Exporting:
         return Exported(
             adapter, base, gate, digest, signatures.current, figures is not None, with_examples
         )
+
+    def _whole(self, gate: Gate, adapter: Adapter, found: Evaluated | None) -> Mapping[str, Any]:
+        """Evaluations ask for phrases of what the adapter was trained on, too."""
+        trained_on = None if adapter.manifest is None else adapter.manifest.dataset_digest
+        is_remembered = trained_on is not None and self.store.is_remembered(
+            adapter.tenant_id, trained_on
+        )
+        if found is None or found.whole is None or is_remembered:
+            raise UserError(
+                Code.NOT_FOUND,
+                f"The answers of the evaluation behind {gate.id} are not here (any more), or hold "
+                "words of somebody who was forgotten: leave --with-examples out.",
+                param="with_examples",
+            )
+        return found.whole
 
     def _led(self, owner: Owner, alias: str) -> tuple[ModelCard, Adapter]:
         route = self.store.route(*owner, alias)
@@ -141,6 +162,19 @@ class Exporting:
             )
         return gate
 
+    def _lineage(self, owner: Owner, alias: str, adapter: Adapter) -> dict[str, Any]:
+        found = self.lineages.of_alias(owner, alias, self.clock.wall_us())
+        base, told = found["base"], found["adapter"]
+        if told is None or (base["digest"], told["digest"]) != (
+            adapter.base_digest, adapter.digest
+        ):  # fmt: skip
+            raise UserError(
+                Code.CONFLICT, f"{alias} was led elsewhere while it was exported: try it again."
+            )
+        for each in (base, told):
+            each["source"] = _unplaced(each.get("source") or "")
+        return found
+
     def _about(self, owner: Owner, alias: str, base: ModelCard, adapter: Adapter) -> dict[str, Any]:
         limits = [
             {"measure": each.measure.value, "period": each.period.value, "amount": each.amount}
@@ -152,7 +186,7 @@ class Exporting:
             "alias": alias,
             "environment": owner[1].value,
             "environments": [each.value for each in Environment if each in self.environments],
-            "base": {"digest": base.digest, "name": base.name, "source": base.source},
+            "base": {"digest": base.digest, "name": base.name, "source": _unplaced(base.source)},
             "adapter": {"digest": adapter.digest, "name": adapter.name},
             "tokenizer_digest": tokenizer_digest(base),
             "template_digest": base.chat_template_digest,
@@ -188,9 +222,11 @@ class Exporting:
                 paths,
                 lambda digests: self.adapters.signatures.vouch(adapter.name, digests),
             )
-        except OSError as error:
+        except BaseException as error:
             path.unlink(missing_ok=True)
-            raise disk_error(error, path) from None
+            if isinstance(error, OSError):
+                raise disk_error(error, path) from None
+            raise
 
 
 def unquoted(value: Any) -> Any:
@@ -200,6 +236,11 @@ def unquoted(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: unquoted(each) for name, each in value.items()}
     return [unquoted(each) for each in value] if isinstance(value, list) else value
+
+
+def _unplaced(source: str) -> str:
+    """What came from a disk, by its name alone."""
+    return _FOLDER.sub("file:", source)
 
 
 def _json(told: Any) -> bytes:

@@ -3,13 +3,20 @@
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    ValidationError,
+    model_validator,
+)
 
 from freehold.catalog import revision_file
 from freehold.config.schema import Name
 from freehold.core.binding import Environment
 from freehold.core.gate import Gate, Verdict
-from freehold.core.limit import Measure, Period
+from freehold.core.limit import SENSIBLE, Measure, Period
 
 VERSION = "1"
 _Shape = TypeVar("_Shape", bound=BaseModel)
@@ -41,6 +48,12 @@ class ToldLimit(_Told):
     measure: Measure
     period: Period
     amount: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @model_validator(mode="after")
+    def _is_sensible(self) -> "ToldLimit":
+        if self.period not in SENSIBLE[self.measure]:
+            raise ValueError(f"{self.measure} has no limit for {self.period}")
+        return self
 
 
 class About(_Told):

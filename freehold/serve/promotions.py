@@ -17,7 +17,7 @@ from freehold.core.binding import Environment, Route
 from freehold.core.errors import Code, UserError
 from freehold.core.gate import Gate
 from freehold.core.ids import new_id
-from freehold.core.limit import Limit, Measure
+from freehold.core.limit import Limit, Measure, Period
 from freehold.core.model import ModelCard
 from freehold.core.promotion import GATED, Bundle, Promotion, PromotionState, Watch
 from freehold.serve.routes import NewRoute, Reason, Reference, Step, Ticket
@@ -387,7 +387,8 @@ class Promoting:
         ]
 
     def _told(self, came: Arrived) -> list[Limit]:
-        """What a file tells of limits is the tenant's own here, whoever set it there."""
+        """What a file tells of limits is the tenant's own here, whoever set it there: of two of a
+        kind the one that allows less."""
         about = came.about
         is_money = any(each.measure is Measure.MONEY for each in about.limits)
         if is_money and about.currency != self.currency:
@@ -398,13 +399,12 @@ class Promoting:
                 "set`.",
                 param="with_limits",
             )
-        return [
-            Limit(
-                "", came.adapter.tenant_id, about.environment, None, each.measure, each.period,
-                each.amount, True, 0,
-            )
-            for each in about.limits
-        ]  # fmt: skip
+        least: dict[tuple[Measure, Period], int] = {}
+        for each in about.limits:
+            kind = each.measure, each.period
+            least[kind] = min(each.amount, least.get(kind, each.amount))
+        place = came.adapter.tenant_id, about.environment, None
+        return [Limit("", *place, *kind, amount, True, 0) for kind, amount in least.items()]
 
     def _promotion(
         self,

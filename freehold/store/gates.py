@@ -78,8 +78,11 @@ def add_gate_in(changing: Changing, tenant_id: str, new: Gate) -> None:
     }
     changing.connection.execute(insert(gates), [row])
     stream = stream_of(tenant_id, new.environment)
-    act = Act.GATE_MAKE if new.elsewhere is None else Act.GATE_IMPORT
-    changing.note(Change(act, stream, new.id, _FIELDS, new.suite_name))
+    act, name = Act.GATE_MAKE, new.suite_name
+    if new.elsewhere is not None:
+        signer = new.elsewhere.signer
+        act, name = Act.GATE_IMPORT, f"{name} of {signer.by} (key {signer.key[:16]})"
+    changing.note(Change(act, stream, new.id, _FIELDS, name))
 
 
 def _gate(row: RowMapping) -> Gate:

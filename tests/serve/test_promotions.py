@@ -62,14 +62,26 @@ class Ladder:
             return await client.request(method, path, json=body)
 
     async def tuned(
-        self, name: str, seed: int, alias: str = "bot", licences: dict[str, str] | None = None
+        self,
+        name: str,
+        seed: int,
+        alias: str = "bot",
+        licences: dict[str, str] | None = None,
+        *,
+        dataset_digest: str | None = None,
+        source: str | None = None,
     ) -> str:
         """An adapter in dev, which the alias leads to there."""
         folder = peft_folder(self.world.home.path.parent / "outside" / name, seed)
-        manifest = {"base_digest": DIGEST, "licences": _OWN if licences is None else licences}
+        manifest = {
+            "base_digest": DIGEST,
+            "licences": _OWN if licences is None else licences,
+            "dataset_digest": dataset_digest,
+        }
         (folder / MANIFEST).write_text(json.dumps(manifest))
         ticket = stage(self.world.home.path, folder)
         body = {"upload": ticket, "base": "fake-model", "name": name}
+        body |= {} if source is None else {"source": source}
         added = await self.call(DEV, "POST", "/admin/v1/adapters", body)
         assert added.status_code == 201, added.text
         body = {"alias": alias, "base": "fake-model", "adapter": name}

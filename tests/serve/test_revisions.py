@@ -164,6 +164,7 @@ async def test_a_revision_serves_where_its_gate_is_trusted_and_says_who_decided(
     page = houses.prod.store.audit_records(houses.prod.tenant, STAGING, 1000)
     acts = {told["act"]: told for each in page if (told := json.loads(each.body)).get("act")}
     assert acts["gate.import"]["object"] == done["gate"]
+    assert acts["gate.import"]["name"].endswith(f" of dev.pem (key {key[:16]})")
     assert acts["promotion.make"]["fields"] == ["gate", "share", "elsewhere"]
     out = houses.dev.store.audit_records(houses.dev.tenant, DEV, 1000)
     assert sum(b"revision.export" in each.body for each in out) == 2
@@ -343,6 +344,12 @@ _BAD: dict[str, tuple[Callable[[bytes, bundle.PrivateKey], bytes], str, str]] = 
             }), key
         ), "model_not_found", "big-base (sha256:cccccccccccc) is not stored here: pull it with "
         "`freehold model pull hf:org/big/b.gguf`",
+    ),
+    "a limit that none can be": (
+        lambda raw, key: signed(
+            telling(parts(raw), "revision.json",
+                    limits=[{"measure": "concurrency", "period": "day", "amount": 5}]), key
+        ), _REFUSED, "revision.json is not as it should be (limits.0)",
     ),
     "another chat template": (
         lambda raw, key: signed(
@@ -544,6 +551,16 @@ async def test_limits_come_along_where_they_are_asked_for_and_policies_are_compa
     assert (limit.amount, limit.environment, limit.is_own) == (1000, STAGING, True)
     await houses.prod.rolled_back(STAGING, "limited")
     assert limit not in houses.prod.store.limits(houses.prod.tenant)
+    twice = telling(parts(content), "revision.json", limits=[
+        {"measure": "tokens", "period": "day", "amount": amount} for amount in (9, 7, 8)
+    ])  # fmt: skip
+    content = signed(twice, houses.key)
+    done = await houses.brought(content, alias="limited", with_limits=True)
+    assert [
+        each.amount for each in houses.prod.store.limits(houses.prod.tenant)
+        if each.id in done["bundle"]["limits"]
+    ] == [7], "the operator's and the tenant's own are one here"  # fmt: skip
+    await houses.prod.rolled_back(STAGING, "limited")
     euros = telling(parts(content), "revision.json", currency="EUR", limits=[
         {"measure": "money", "period": "day", "amount": 5}
     ])  # fmt: skip
@@ -627,6 +644,54 @@ async def test_words_of_somebody_who_was_forgotten_do_not_leave(houses: Houses) 
     assert refusal(answer) == (404, "not_found")
     assert content is None
     assert "figures.json" in parts(await houses.exported("mira"))
+
+
+async def test_nor_do_those_that_an_adapter_was_trained_on(houses: Houses) -> None:
+    """Its evaluation quotes phrases of them."""
+    dataset = "sha256:" + "6" * 64
+    digest = await houses.dev.tuned("noah", next(_seeds), "noah", dataset_digest=dataset)
+    store, tenant = houses.dev.store, houses.dev.tenant
+    houses.dev.gate(digest, made_at_us=now_us(), job=_result(houses, digest))
+    store.add_subject_key(SubjectKey("dk_noah", tenant, "noah", b"wrapped", 1))
+    store.add_words(tenant, dataset, ["dk_noah"])
+    await houses.exported("noah", with_examples=True)
+    assert store.forget_subject(tenant, "noah", now_us())
+    answer, content = await houses.export("noah", with_examples=True)
+    assert refusal(answer) == (404, "not_found")
+    assert content is None
+
+
+async def test_examples_leave_by_who_may_read_them_where_they_were_asked(houses: Houses) -> None:
+    digest = await houses.dev.tuned("read", next(_seeds), "read")
+    houses.dev.gate(digest, made_at_us=now_us(), job=_result(houses, digest))
+    await houses.dev.promoted(STAGING, "read")
+    answer, content = await houses.export("read", STAGING, with_examples=True)
+    assert refusal(answer) == (403, "insufficient_permissions")
+    assert content is None
+    assert (await houses.export("read", STAGING))[0].status_code == 201
+
+
+async def test_no_folder_of_the_machine_leaves(houses: Houses) -> None:
+    digest = await houses.dev.tuned("place", next(_seeds), "place", source="file:/home/mira/place")
+    houses.dev.gate(digest, made_at_us=now_us())
+    content = await houses.exported("place")
+    assert b"/home/mira" not in content
+    assert b'"file:place"' in content
+
+
+async def test_a_gate_of_a_clock_that_is_ahead_was_decided_when_it_came(houses: Houses) -> None:
+    """Else it would go before what is found out here until then."""
+    digest, _ = await gated(houses, "ahead")
+    ahead = telling(
+        parts(await houses.exported("ahead")), "gate.json", made_at_us=now_us() + 300_000_000
+    )
+    await houses.brought(signed(ahead, houses.key), alias="ahead")
+    ours = a_gate(
+        new_id("gat"), houses.prod.tenant, passed=False, base_digest=DIGEST,
+        adapter_digest=digest, made_at_us=now_us(),
+    )  # fmt: skip
+    houses.prod.store.add_gate(houses.prod.tenant, ours)
+    assert refusal(await houses.prod.promote(PROD, "ahead")) == (409, "gate_not_passed")
 
 
 async def test_what_passed_no_gate_or_has_no_adapter_does_not_leave(houses: Houses) -> None:

@@ -110,7 +110,11 @@ class Offline:
             SystemClock(),
         )
         return made.export(
-            self.owner, wanted.alias, wanted.download, with_examples=wanted.with_examples
+            self.owner,
+            wanted.alias,
+            wanted.download,
+            lambda environment: None,  # whoever has the home reads all of it
+            with_examples=wanted.with_examples,
         )
 
     def _let_in(self, step: "Step") -> Route | None:

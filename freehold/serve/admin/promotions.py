@@ -9,7 +9,7 @@ from freehold.catalog.arriving import Arrived, arrived
 from freehold.catalog.exporting import Exported
 from freehold.config.schema import Name
 from freehold.core.action import Action, Space
-from freehold.core.binding import Principal
+from freehold.core.binding import Environment, Principal
 from freehold.core.clock import rfc3339
 from freehold.core.errors import Code, UserError
 from freehold.core.event import Happening, Kind
@@ -102,14 +102,22 @@ class PromotionsAdmin:
         gateway = self._gateway
         asked = parsed(NewExport, await body_of(gateway, scope, receive, principal, key))
         place = self._owner(scope, principal, asked)
-        gateway.policies.require(
-            principal, Action.READ_JOBS, Space(*place), scope["freehold.address"]
-        )
+
+        def check_reading(environment: Environment) -> None:
+            gateway.policies.require(
+                principal,
+                Action.READ_JOBS,
+                Space(place[0], environment),
+                scope["freehold.address"],
+            )
+
+        check_reading(place[1])
         done = await asyncio.to_thread(
             gateway.exporting.export,
             place,
             asked.alias,
             asked.download,
+            check_reading,
             with_examples=asked.with_examples,
         )
         await reply_json(send, shown_export(done), status=201)
