@@ -29,7 +29,8 @@ class RememberedTable(Database):
             of: dict[str, int | None] = {}
             for at in range(0, len(names), _AT_ONCE):
                 some = asked.where(subject_keys.c.id.in_(names[at : at + _AT_ONCE]))
-                of |= {row.subject: row.forgotten_at_us for row in connection.execute(some)}
+                for row in connection.execute(some):  # of two keys one may be forgotten
+                    of[row.subject] = of.get(row.subject) or row.forgotten_at_us
             rows = [
                 {"tenant_id": tenant_id, "digest": digest, "subject": subject,
                  "forgotten_at_us": at_us}

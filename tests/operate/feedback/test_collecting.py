@@ -15,6 +15,7 @@ from freehold.config import load
 from freehold.core.clock import rfc3339
 from freehold.core.dataset import HELD_OUT, TRAIN
 from freehold.core.manifest import MANIFEST
+from freehold.core.subject import SubjectKey
 from freehold.operate.doctor.findings import Finding, State
 from freehold.operate.doctor.installation import Installation, checked
 from freehold.store.sqlite import Sqlite
@@ -210,6 +211,11 @@ async def test_who_is_forgotten_while_a_dataset_is_made_is_so_in_it(world: Runni
     store.add_words(world.tenant_id, "sha256:of ida", [key])
     assert store.is_remembered(world.tenant_id, "sha256:of ida")
     assert not store.is_remembered("another", "sha256:of ida")
+    for anew in ("", "~"):  # one comes before that key, one behind it
+        store.add_subject_key(SubjectKey(anew, world.tenant_id, "usr_ida", b"wrapped", 1))
+        store.add_words(world.tenant_id, f"sha256:{anew}", [key, anew])
+        assert store.is_remembered(world.tenant_id, f"sha256:{anew}"), "some of them are"
+        store.forget_subject(world.tenant_id, "usr_ida", world.gateway.clock.wall_us())
 
 
 async def _told(world: Running) -> list[Finding]:
