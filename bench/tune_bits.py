@@ -59,7 +59,7 @@ def _trained(
                "--yes", "--follow")  # fmt: skip
     said(installation, "route", "set", adapter, "--base", BASE, "--adapter", adapter)
     done = installation.run(
-        "eval", adapter, "--data", "tickets", "--against", "plain", "--json", timeout=3600
+        "eval", adapter, "--data", "tickets", "--against", "plain", "--json", timeout=7200
     )  # which ends with 1 where the gate is not passed
     found = json.loads(done.stdout)["measures"][0]
     shown = {

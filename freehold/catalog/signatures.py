@@ -343,4 +343,4 @@ def _trusted_in(setting: str, names: Iterable[str]) -> Iterator[tuple[str, Trust
                 f"supply.{setting}: {name} is no public key in PEM, of the curve P-256, P-384 or "
                 "P-521.",
             ) from None
-        yield bundle.id_of(key), Trusted(key, path.name)
+        yield bundle.id_of(key), Trusted(key, path.name if path.name != OURS else str(path))

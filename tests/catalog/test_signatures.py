@@ -136,6 +136,9 @@ def test_who_publishes_adapters_says_nothing_of_revisions_and_gates(shelf: Shelf
         publisher.vouched(said)
     assert not publisher.is_installation(bundle.id_of(key.public_key()))
     settings = SupplySettings(trusted_installations=(str(shelf.public),))
+    posing = shelf.public.rename(shelf.folder / OURS)
+    assert not shelf.signatures(posing).is_installation(bundle.id_of(key.public_key()))
+    shelf.public = posing.rename(shelf.folder / "publisher.pem")
     believed = Signatures(shelf.home / "signing", shelf.store, settings, SystemClock())
     assert believed.vouched(said).signer.by == "publisher.pem"
     assert bundle.id_of(key.public_key()) in [id for _, id, _ in believed.keys], "for adapters, too"
