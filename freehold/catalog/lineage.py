@@ -18,6 +18,7 @@ from freehold.core.binding import Environment
 from freehold.core.clock import rfc3339
 from freehold.core.dataset import Dataset
 from freehold.core.errors import Code, UserError
+from freehold.core.ids import request_of
 from freehold.core.job import Job
 from freehold.core.lineage import Remains
 from freehold.core.model import ModelCard
@@ -67,12 +68,12 @@ class Lineages:
     ) -> Plain:
         """Of an answer: by the digests that it was computed with, wherever its alias leads now.
         Raises `NOT_FOUND`, `INVALID_VALUE` where it was asked of another alias."""
-        found = self._store.asked(*owner, request_id)
+        found = self._store.asked(*owner, request_of(request_id))
         if found is None:
             raise UserError(
                 Code.NOT_FOUND,
                 f"There is no request {request_id[:80]!r} in {owner[1]}: an answer names its own "
-                "in x-freehold-request-id.",
+                "in `id` and in x-freehold-request-id.",
             )
         if alias is not None and alias != found.alias:
             raise UserError(

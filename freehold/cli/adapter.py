@@ -16,14 +16,15 @@ from freehold.cli.terminal.output import (
     Json,
     console,
     errors_in_a_sentence,
+    in_a_line,
     labelled,
     plain,
     print_json,
-    size,
     table,
 )
 from freehold.config import load
 from freehold.config.home import Home
+from freehold.core.words import size
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Add, list, sign, verify and remove adapters."
@@ -132,14 +133,13 @@ def show(
 def _lineage(manifest: dict[str, Any] | None) -> list[tuple[str, str]]:
     if manifest is None:
         return [("lineage", "unknown")]
-    recipe = ", ".join(f"{name} {value}" for name, value in manifest["recipe"].items())
     licences = ", ".join(f"{name}: {value}" for name, value in manifest["licences"].items())
     return [
         ("made by", manifest["job"] or "somebody elsewhere"),
         ("dataset", manifest["dataset_digest"] or "unknown"),
         ("tokenizer", manifest["tokenizer_digest"] or "unknown"),
         ("template", manifest["template_digest"] or "unknown"),
-        ("recipe", recipe or "unknown"),
+        ("recipe", in_a_line(manifest["recipe"]) or "unknown"),
         ("licences", licences or "unknown"),
     ]
 

@@ -16,7 +16,6 @@ from freehold.cli.terminal.output import (
     errors_in_a_sentence,
     plain,
     print_json,
-    size,
     stderr,
     table,
 )
@@ -24,6 +23,7 @@ from freehold.config import load
 from freehold.config.home import Home, write_private
 from freehold.core.errors import Code, UserError
 from freehold.core.secret import Secret
+from freehold.core.words import size
 from freehold.operate.backups import backup, restore
 from freehold.operate.backups.served import backups_in, shown_backup, shown_time
 from freehold.secure import age

@@ -434,6 +434,12 @@ def _print_report(report: dict[str, Any], *, is_accepted: bool = False) -> None:
     for each in report["needs_acceptance"]:
         said = "Accepted" if is_accepted else "To be accepted"
         console.print(f"[yellow]{said}:[/yellow] {plain(each)}", soft_wrap=True)
+    if report["needs_acceptance"] and not is_accepted:
+        console.print(
+            "`freehold data add` refuses it so: take that out (`--redact` does for secrets), or "
+            "say with `--accept-findings` why it may stay.",
+            soft_wrap=True,
+        )
     for each in report["notes"]:
         console.print(f"[yellow]Note:[/yellow] {plain(each)}", soft_wrap=True)
 

@@ -1,8 +1,6 @@
 """`freehold eval`: how good the answers of a route are, and whether it may serve."""
 
 import json
-import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from freehold.adapt.evaluate.suite import Suite
 
 _PATH = "/admin/v1/evaluations"
-_LOOK_S = 0.5
 _Id = Annotated[str, typer.Argument(metavar="ID", help="As `freehold eval list` shows it.")]
 _Html = Annotated[Path | None, typer.Option(help="Write it as a page, too, over what is there.")]
 
@@ -342,22 +339,11 @@ def _waited(
     if not as_json:
         console.print(f"{job_id} asks: Ctrl-C ends the waiting alone.")
     try:
-        with nullcontext() if as_json else console.status("Waiting…") as shown:
-            while job["state"] not in jobs.OVER:
-                time.sleep(_LOOK_S)
-                try:
-                    path = f"{jobs.PATH}/{reach.quoted(job_id)}"
-                    job = gateway.call("GET", path, query=of.named())
-                    told = _progress(job["progress"]) or job["state"]
-                except UserError as error:
-                    if error.code is not Code.GATEWAY_NOT_RUNNING:
-                        raise
-                    gateway, told = reach.running(home) or gateway, "Waiting for the gateway…"
-                if shown is not None:
-                    shown.update(plain(told))
+        job = jobs.waited(home, gateway, job_id, of, _progress, as_json)
     except KeyboardInterrupt:
         console.print(f"It goes on: see `freehold eval show {job_id}`.")
         raise typer.Exit(1) from None
+    gateway = reach.running(home) or gateway  # it may have been started again
     if job["state"] != "done":
         why = (job["error"] or {}).get("message", "somebody asked for its end.")
         raise UserError(Code.CONFLICT, f"{job_id} {job['state']}: {why}")

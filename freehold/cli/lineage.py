@@ -1,6 +1,5 @@
 """`freehold lineage`: where the answers of an alias come from."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from freehold.cli.reaching.resources import offline
 from freehold.cli.terminal.output import (
     Json,
     errors_in_a_sentence,
+    in_a_line,
     labelled,
     plain,
     print_json,
@@ -34,7 +34,7 @@ def lineage(
     ] = None,
     request: Annotated[
         str | None,
-        typer.Option(help="One answer: the id in its header x-freehold-request-id."),
+        typer.Option(help="One answer: its id, or that in its header x-freehold-request-id."),
     ] = None,
     bom: Annotated[
         Path | None, typer.Option(help="Write it as a CycloneDX ML-BOM into this file.")
@@ -45,6 +45,8 @@ def lineage(
 ) -> None:
     """Show where answers come from: base, adapter, data, training, evaluation, promotion."""
     with errors_in_a_sentence(as_json):
+        if alias is None and request is None:
+            raise UserError(Code.INVALID_VALUE, "Name an alias, or an answer with --request.")
         asked = {"alias": alias, "at": at and at.isoformat(), "request": request}
         query = {name: value for name, value in asked.items() if value is not None}
         found, made = _found(load.home(), Of(tenant, environment), query)
@@ -135,8 +137,6 @@ def _adapter(found: dict[str, Any]) -> list[tuple[str, str]]:
         f"{each['by'] or 'an unknown key'}{'' if each['holds'] else ' (does not hold)'}"
         for each in adapter["signatures"]
     ]
-    recipe = ", ".join(f"{name} {_short(each)}" for name, each in (adapter["recipe"] or {}).items())
-    with_ = ", ".join(f"{name} {_short(e)}" for name, e in (adapter["made_with"] or {}).items())
     return [
         (
             "adapter",
@@ -144,15 +144,11 @@ def _adapter(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{adapter['source']}{removed}",
         ),
         ("signed by", ", ".join(signed) or "nobody"),
-        ("recipe", recipe or _OUTSIDE),
-        ("made with", with_ or _OUTSIDE),
+        ("recipe", in_a_line(adapter["recipe"] or {}) or _OUTSIDE),
+        ("made with", in_a_line(adapter["made_with"] or {}) or _OUTSIDE),
         ("tokenizer", adapter["tokenizer_digest"] or _OUTSIDE),
         ("template", adapter["template_digest"] or _OUTSIDE),
     ]
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _dataset(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -181,8 +177,9 @@ def _job(found: dict[str, Any]) -> str:
     job = found["job"]
     if job is None:
         return _OUTSIDE
-    figures = ", ".join(f"{name} {value:g}" for name, value in job["figures"].items())
-    return f"{job['id']} by {job['created_by']}, {job['created_at'][:19]}: {figures}"
+    return (
+        f"{job['id']} by {job['created_by']}, {job['created_at'][:19]}: {in_a_line(job['figures'])}"
+    )
 
 
 def _of(each: dict[str, Any]) -> str:
@@ -195,13 +192,19 @@ def _from(each: dict[str, Any]) -> str:
     return f" from {each['source']}{_of(each)}" if each["elsewhere"] else ""
 
 
+def _verdict(each: dict[str, Any]) -> str:
+    return f"{each['name']} {each['found']} (needs {each['needed']})"
+
+
 def _evidence(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (
             "gate",
             f"{each['id']} {'passed' if each['passed'] else 'failed'} {each['suite']} in "
             f"{each['environment']}{_of(each)}, {each['made_at'][:19]} by {each['made_by']}: "
-            + "; ".join(f"{v['name']} {v['found']} of {v['needed']}" for v in each["verdicts"]),
+            + "; ".join(
+                f"{v['name']} {v['found']} (needs {v['needed']})" for v in each["verdicts"]
+            ),
         )
         for each in found["gates"]
     ] or [("gate", "none: it was not evaluated here")]

@@ -22,7 +22,6 @@ from freehold.cli.terminal.output import (
     console,
     errors_in_a_sentence,
     print_json,
-    size,
     stderr,
     table,
 )
@@ -30,6 +29,7 @@ from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard
+from freehold.core.words import size
 
 app = typer.Typer(
     no_args_is_help=True,

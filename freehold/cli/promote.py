@@ -20,12 +20,12 @@ from freehold.cli.terminal.output import (
     labelled,
     plain,
     print_json,
-    size,
     table,
 )
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment
+from freehold.core.words import size
 
 if TYPE_CHECKING:
     from freehold.cli.at_rest.routes import Offline
@@ -331,8 +331,12 @@ def _say(found: dict[str, Any]) -> None:
     for note in found["notes"]:
         console.print(plain(note), soft_wrap=True)
     if found["state"] == "sharing":
-        rest = "freehold promotion show shows both beside each other"
-        console.print(f"{rest}; --share 100 gives it all, `freehold rollback` takes it back.")
+        command = f"freehold promotion show {found['id']} --env {found['environment']}"
+        console.print(
+            f"`{command}` shows both beside each other; --share 100 gives it all, "
+            "`freehold rollback` takes it back.",
+            soft_wrap=True,
+        )
 
 
 def _source(found: dict[str, Any]) -> str:

@@ -18,13 +18,13 @@ from freehold.cli.terminal.output import (
     console,
     errors_in_a_sentence,
     print_json,
-    size,
     stderr,
     table,
 )
 from freehold.config import load
 from freehold.core.errors import Code, UserError
 from freehold.core.model import ModelCard, Quality, QualityTrial, Task
+from freehold.core.words import size
 
 
 def measure(

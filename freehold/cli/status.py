@@ -10,10 +10,10 @@ from freehold.cli.terminal.output import (
     errors_in_a_sentence,
     print_json,
     rate,
-    size,
     table,
 )
 from freehold.config import load
+from freehold.core.words import size
 
 _INTERVAL_S = 1.0
 
@@ -55,7 +55,7 @@ def _show(now: dict[str, Any]) -> None:
             pool["name"],
             replica["name"],
             replica["state"],
-            replica["pid"],
+            str(replica["pid"] or ""),
             replica["in_flight"],
             pool["queued"],
             replica["restarts"],

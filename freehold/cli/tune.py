@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,14 +20,13 @@ from freehold.cli.terminal.output import (
     labelled,
     plain,
     print_json,
-    size,
     table,
 )
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
+from freehold.core.words import counted, lasting, size
 
-_LOOK_S = 1.0
 _WRITTEN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\Z")
 _TIMES = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
@@ -111,10 +109,8 @@ def start(
             return
         _ask(yes)
         job = gateway.call("POST", jobs.PATH, body)
-        if not as_json:
-            console.print(f"{job['id']} is queued: it makes {plain(job['name'])}.")
         if follow or (sys.stdout.isatty() and not as_json):
-            job = _follow(gateway, job["id"], of, as_json)
+            job = _followed(gateway, job, of, as_json)
         if as_json:
             print_json(job)
         else:
@@ -132,10 +128,10 @@ def list_jobs(
         print_json(found)
         return
     table(
-        ["id", "kind", "makes", "state", "progress", "created", "by"],
+        ["id", "makes", "state", "progress", "created", "by"],
         [
             [
-                each["id"], each["kind"], each["name"], each["state"],
+                each["id"], each["name"], each["state"],
                 _progress(each["progress"]) if each["progress"] else "",
                 each["created_at"][:16], each["created_by"],
             ]
@@ -174,7 +170,7 @@ def show(
         ("state", found["state"] + (" (to be cancelled)" if _is_ending(found) else "")),
         ("progress", _progress(found["progress"]) if found["progress"] else "none yet"),
         ("base", spec.get("base")), ("dataset", spec.get("dataset")),
-        ("held-out loss", _losses(result)), ("adapter", result.get("adapter")),
+        ("loss", _losses(result)), ("adapter", result.get("adapter")),
         ("created", f"{found['created_at'][:19]} by {found['created_by']}"),
         ("started", (found["started_at"] or "")[:19]), ("ended", (found["ended_at"] or "")[:19]),
         ("error", (found["error"] or {}).get("message")),
@@ -234,20 +230,19 @@ def resume(
 # with a gateway
 
 
-def _follow(gateway: reach.RunningGateway, job_id: str, of: Of, as_json: bool) -> dict[str, Any]:
+def _followed(
+    gateway: reach.RunningGateway, job: dict[str, Any], of: Of, as_json: bool
+) -> dict[str, Any]:
     """Until its end, or Ctrl-C, which it does not hear of."""
-    job = one(gateway, "GET", jobs.PATH, job_id, of)
+    if not as_json:
+        console.print(
+            f"{job['id']} makes {plain(job['name'])}: Ctrl-C ends the looking alone.",
+            soft_wrap=True,
+        )
     try:
-        with nullcontext() if as_json else console.status("Waiting…") as shown:
-            while job["state"] not in jobs.OVER:
-                time.sleep(_LOOK_S)
-                job = one(gateway, "GET", jobs.PATH, job_id, of)
-                if shown is not None:
-                    shown.update(plain(_progress(job["progress"]) or job["state"]))
+        return jobs.waited(load.home(), gateway, job["id"], of, _progress, as_json)
     except KeyboardInterrupt:
-        if not as_json:
-            console.print(f"It goes on. See it with `freehold tune show {job_id}`.")
-    return job
+        return one(reach.running(load.home()) or gateway, "GET", jobs.PATH, job["id"], of)
 
 
 def _list(home: Home, of: Of) -> list[dict[str, Any]]:
@@ -371,13 +366,14 @@ def _finish_here(home: Home, of: Of, job_id: str, as_json: bool) -> dict[str, An
 def _say(told: dict[str, Any]) -> None:
     cost = "unknown" if told["cost"] is None else f"{told['cost'] / 1e6:,.2f} {told['currency']}"
     bits = f"{told['bits']} bits" if told["bits"] else "16 bits"
+    epochs = counted(told["epochs"], "epoch")
     console.print(
-        f"{plain(told['name'])}: {told['objective']}, base in {bits}, {told['epochs']} epochs, "
+        f"{plain(told['name'])}: {told['objective']}, base in {bits}, {epochs}, "
         f"about {told['tokens']:,} tokens.",
         soft_wrap=True,
     )
     console.print(
-        f"It takes about {_time(told['seconds'])}, {size(told['memory_bytes'])} of memory, and "
+        f"It takes about {lasting(told['seconds'])}, {size(told['memory_bytes'])} of memory, and "
         f"costs {cost} ({plain(told['rests_on'])}; longer while the gateway is busy).",
         soft_wrap=True,
     )
@@ -411,7 +407,9 @@ def _outcome(job: dict[str, Any]) -> None:
             raise typer.Exit(1)
     else:
         console.print(
-            f"{job['id']} is {job['state']}: see it with `freehold tune show {job['id']}`."
+            f"{job['id']} is {job['state']}: it makes {plain(job['name'])}. See it with "
+            f"`freehold tune show {job['id']}`.",
+            soft_wrap=True,
         )
 
 
@@ -425,8 +423,8 @@ def _progress(told: Any) -> str:
         parts.append(f"held-out {told['held_out_loss']:.3f}")
     if told.get("tokens_per_s"):
         parts.append(f"{told['tokens_per_s']:,.0f} tokens/s")
-    if told.get("seconds_left") is not None:
-        parts.append(f"{_time(told['seconds_left'])} left")
+    if told.get("seconds_left"):
+        parts.append(f"{lasting(told['seconds_left'])} left")
     return ", ".join(parts)
 
 
@@ -439,14 +437,6 @@ def _losses(result: dict[str, Any]) -> str | None:
 
 def _is_ending(job: dict[str, Any]) -> bool:
     return job["state"] == "running" and bool(job["is_cancelled"])
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:,.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:,.0f} min"
-    return f"{seconds / 3600:,.1f} h"
 
 
 def _in(text: str | None, units: dict[str, float], option: str, example: str) -> float | None:

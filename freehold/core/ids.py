@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
+_ANSWER = re.compile(r"(?:chatcmpl-|cmpl-|resp_)([0-9A-Z]{26})\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
@@ -35,6 +36,13 @@ def _number() -> int:
 def _written(prefix: str, number: int) -> str:
     pairs = [_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)]
     return f"{prefix}_{''.join(pairs)}"
+
+
+def request_of(answer_id: str) -> str:
+    """The id of the request behind an answer's `id`, such as `chatcmpl-01J…`; that of a request
+    itself, and what is neither, as it is."""
+    found = _ANSWER.match(answer_id)
+    return f"req_{found[1]}" if found else answer_id
 
 
 def is_digest(text: str) -> bool:

@@ -10,7 +10,7 @@ from freehold.core.binding import Principal
 from freehold.core.clock import rfc3339
 from freehold.core.errors import Code, UserError
 from freehold.core.feedback import Answered, Feedback, Rating
-from freehold.core.ids import new_id
+from freehold.core.ids import new_id, request_of
 from freehold.core.subject import Owner
 from freehold.secure.subjects import seal_content
 from freehold.serve.gateway import Gateway
@@ -44,7 +44,7 @@ class NewFeedback(BaseModel):
 
     @property
     def request(self) -> str:
-        return f"req_{self.request_id[-26:]}"
+        return request_of(self.request_id)
 
     @property
     def written(self) -> bytes | None:

@@ -2,6 +2,8 @@
 and decides whether a revision may serve."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,17 +106,34 @@ def test_an_evaluation_goes_on_when_the_gateway_was_killed_and_started_again(
     stock_tiny(home)
     first = start(home, "--engine", "fake", "--model", "tiny")
     data = str(_data(tmp_path, 30, slow=" [[slow 0.1]]"))
-    begun = first.run("eval", "tiny", "--data", data, "--no-wait", "--json")
-    job = json.loads(begun.stdout)["id"]
-    answers = home / "jobs" / job / "answers" / "answers.jsonl"
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "freehold.cli.main", "eval", "tiny", "--data", data],
+        stdout=subprocess.PIPE, text=True, env=first.environment,
+    )  # fmt: skip
+    answers = home / "jobs" / _begun(first) / "answers" / "answers.jsonl"
     _wait(lambda: answers.exists() and answers.read_bytes().count(b"\n") > 5)
     first.kill()
-    second = start(home, "--engine", "fake", "--model", "tiny")
+    second = start(home, "--engine", "fake", "--model", "tiny", "--port", first.url.split(":")[-1])
     try:
         _wait(lambda: not answers.exists())
         ended = json.loads(second.run("eval", "list", "--json").stdout)[0]
         assert ended["state"] == "done", ended["error"]
         assert ended["result"]["measures"][0]["candidate"]["passed"] == 30
         assert ended["result"]["passed"] is True
+        shown, _ = waiting.communicate(timeout=60)
+        assert waiting.returncode == 0
+        assert ": passed." in shown
     finally:
+        waiting.kill()
         second.stop()
+
+
+def _begun(running: Installation) -> str:
+    """The one evaluation there is, once it is."""
+
+    def found() -> list[dict[str, str]]:
+        listed: list[dict[str, str]] = json.loads(running.run("eval", "list", "--json").stdout)
+        return listed
+
+    _wait(lambda: bool(found()))
+    return found()[0]["id"]

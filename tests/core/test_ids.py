@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.core.ids import RisingIds, is_digest, new_id
+from freehold.core.ids import RisingIds, is_digest, new_id, request_of
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -68,3 +68,14 @@ def test_rising_ids_come_one_after_the_other_within_a_millisecond_and_when_the_c
     monkeypatch.setattr(time, "time_ns", lambda: 1)
     made += [ids.new("evt") for _ in range(10)]
     assert made == sorted(set(made))
+
+
+@pytest.mark.parametrize("prefix", ["chatcmpl-", "cmpl-", "resp_", "req_"])
+def test_an_answer_tells_its_request(prefix: str) -> None:
+    identifier = new_id("req")
+    assert request_of(prefix + identifier.removeprefix("req_")) == identifier
+
+
+@pytest.mark.parametrize("other", ["", "chatcmpl-", "chatcmpl-nope", "per_" + "0" * 26])
+def test_what_is_no_answer_stays_as_it_is(other: str) -> None:
+    assert request_of(other) == other

@@ -133,6 +133,9 @@ async def test_a_past_answer_is_explained_after_all_that_made_it_is_gone(world: 
     assert (await _delete(world, "/admin/v1/adapters/support")).status_code == 200
     assert (await _delete(world, "/admin/v1/datasets/tickets")).status_code == 200
     assert (await _delete(world, f"/admin/v1/jobs/{job['id']}")).status_code == 200
+    assert await _lineage(world, f"request={answer.json()['id']}") == await _lineage(
+        world, f"request={request}"
+    )
     after = await _lineage(world, f"request={request}&alias=help")
     for name in ("adapter", "dataset"):
         assert after[name].pop("removed_at") is not None

@@ -18,11 +18,13 @@ from freehold.adapt.dataset.split import Split, split
 from freehold.catalog.blobs import disk_error
 from freehold.core.dataset import HELD_OUT, REPORT, TRAIN, DatasetKind
 from freehold.core.errors import Code, UserError
+from freehold.core.words import counted
 
 WORDS = Ruler("words", lambda text: len(words(text)))
 _ALL = "all.jsonl"
 _GB = 1_000_000_000
 _SHOWN = 20
+_GROUPS_SHOWN = 3
 _KINDS = {Format.CHAT: DatasetKind.CHAT, Format.PREFERENCE: DatasetKind.PREFERENCE}
 
 
@@ -180,15 +182,18 @@ def _notes(index: Index, told: labels.Labels | None, parts: Split, wanted: Wante
         names = ", ".join(told.alone[:_SHOWN])
         yield f"There is one example only, so that none could be held out, of: {names}."
     if told is not None and told.contradictions:
+        groups = told.plain(index.numbers)["contradicting_examples"]
+        shown = "; ".join(", ".join(map(str, each)) for each in groups[:_GROUPS_SHOWN])
+        more = "; …" if len(told.contradictions) > _GROUPS_SHOWN else ""
         yield (
-            f"{len(told.contradictions)} questions are there under several labels: see "
-            "`contradicting_examples` and correct those that are wrong."
+            f"{counted(len(told.contradictions), 'question')} with several labels: correct those "
+            f"that are wrong (examples {shown}{more})."
         )
     longer = sum(each > ruler.limit for each in index.lengths) if ruler.limit else 0
     if longer:
         yield (
-            f"{longer} examples are longer than the {ruler.limit} tokens of the base's context: "
-            "training leaves them out."
+            f"Longer than the {ruler.limit} tokens of the base's context, and left out by "
+            f"training: {counted(longer, 'example')}."
         )
 
 

@@ -19,6 +19,7 @@ from freehold.adapt.evaluate.questions import Questions
 from freehold.adapt.evaluate.refusal import declines
 from freehold.adapt.evaluate.shares import Share, share
 from freehold.adapt.evaluate.suite import Suite, measure_names
+from freehold.core.words import counted
 
 _FEW_OF_A_CLASS = 5
 
@@ -81,7 +82,7 @@ def result(
     told = [*notes, *_class_notes(suite, classes)]
     if cut:
         told.append(
-            f"{_so_many(cut, 'answer')} ended at max_tokens ({suite.sampling.max_tokens}): give "
+            f"{counted(cut, 'answer')} ended at max_tokens ({suite.sampling.max_tokens}): give "
             "them more room, or count them as too long."
         )
     return {
@@ -352,14 +353,10 @@ def percent(found: Share) -> str:
     if found.share is None:
         return "none"
     return (
-        f"{found.share * 100:.1f} % of {_so_many(found.of, 'example')} "
+        f"{found.share * 100:.1f} % of {counted(found.of, 'example')} "
         f"({found.low * 100:.1f} to {found.high * 100:.1f} %)"
     )
 
 
 def chance(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
-def _so_many(count: int, what: str) -> str:
-    return f"1 {what}" if count == 1 else f"{count:,} {what}s"

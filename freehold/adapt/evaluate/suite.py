@@ -12,6 +12,7 @@ from freehold.adapt.evaluate.gate import Rules
 from freehold.adapt.evaluate.judge import CRITERION
 from freehold.adapt.evaluate.shares import widest_half
 from freehold.core.errors import Code, UserError
+from freehold.core.words import counted
 
 LEAST = 30
 
@@ -75,11 +76,15 @@ def check_size(suite: Suite, *, few: bool) -> list[str]:
     if count == 0 or count >= suite.least:
         return []
     told = (
-        f"{suite.name} has {_examples(count)} and should have {suite.least}: a share is only known "
-        f"to ±{widest_half(count) * 100:.0f} points then"
+        f"{suite.name} has {counted(count, 'example')} and should have {suite.least}: a share "
+        f"is only known to ±{widest_half(count) * 100:.0f} points then"
     )
     if not few:
-        raise UserError(Code.INVALID_VALUE, f"{told}; add examples, or say --few.", param="few")
+        raise UserError(
+            Code.INVALID_VALUE,
+            f"{told}; add examples, or say --few, with which no gate is passed.",
+            param="few",
+        )
     return [f"{told}."]
 
 
@@ -88,7 +93,3 @@ def room(examples: Sequence[Example]) -> int:
     longest = max((len(e.expected or "x" * 384) for e in examples), default=384)
     calls = any(each.expected_calls or each.tools for each in examples)
     return min(2048, max(512 if calls else 32, longest * 4 // 3))
-
-
-def _examples(count: int) -> str:
-    return "1 example" if count == 1 else f"{count:,} examples"

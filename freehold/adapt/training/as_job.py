@@ -23,6 +23,7 @@ from freehold.adapt.training.recipe import LINEARS, Recipe, Sizes, Trainer, max_
 from freehold.adapt.training.rows import Encoder, Read
 from freehold.core.errors import Code, UserError
 from freehold.core.gguf import Header, read_header
+from freehold.core.words import counted
 from freehold.engines import told_files
 from freehold.engines.openvino.prompt import prompts_of
 from freehold.engines.openvino.weights import open_weights
@@ -195,9 +196,9 @@ def _check_kind(recipe: Recipe, kind: str) -> None:
 
 def _tell_left_out(tell: Tell, train: Read) -> None:
     if train.too_long:
-        tell.log(f"Left out {train.too_long} examples that are longer than is allowed.")
+        tell.log(f"Left out {counted(train.too_long, 'example')}: longer than is allowed.")
     if train.unusable:
-        tell.log(f"Left out {train.unusable} examples that hold nothing to be learned.")
+        tell.log(f"Left out {counted(train.unusable, 'example')}: nothing to be learned in there.")
 
 
 def _sentence(recipe: Recipe, train: Read) -> str:
@@ -205,5 +206,5 @@ def _sentence(recipe: Recipe, train: Read) -> str:
     return (
         f"{len(train.examples)} examples of {_tokens(train)} tokens, {recipe.objective}, base in "
         f"{bits}, rank {recipe.rank}, learning rate {recipe.learning_rate:g}, at most "
-        f"{recipe.epochs} epochs."
+        f"{counted(recipe.epochs, 'epoch')}."
     )

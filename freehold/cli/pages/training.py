@@ -8,7 +8,7 @@ from typing import Any
 
 from freehold.cli.pages.charts import Tick, short, step_of
 from freehold.cli.pages.file import rendered
-from freehold.cli.terminal.output import size
+from freehold.core.words import size
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 44  # margins, for ticks and titles
 _MOST_POINTS = 600  # of a line: more than a screen has places for

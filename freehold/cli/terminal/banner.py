@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass
 
 from freehold.catalog import known
-from freehold.cli.terminal.output import console, print_json, rate, size
+from freehold.cli.terminal.output import console, print_json, rate
 from freehold.config.home import Home
 from freehold.core.binding import Priority
 from freehold.core.engine import COMPLETIONS, EngineCall
 from freehold.core.model import ModelCard, QualityTrial, Task
+from freehold.core.words import size
 from freehold.deploy.autotune import Records, settings_for
 from freehold.deploy.probe import read_machine
 from freehold.deploy.quality import measured_of

@@ -1,20 +1,23 @@
 """How a command speaks: tables for people, JSON for machines, errors in a sentence."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from freehold.core.errors import FreeholdError, UserError
 
 # A pipe has no width of its own: lines in it must not be broken at a terminal's.
 _PIPE_WIDTH = 240
+_SENTENCE = 20  # characters a line, at least, of a cell of several words
 console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 stderr = Console(
     stderr=True,
@@ -32,22 +35,64 @@ def print_json(content: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
+    """Words in it are whole, so that names and ids can be copied: where a terminal is too narrow
+    for that, each row is a paragraph."""
     if not rows:
         console.print(empty)
         return
+    cells = [["" if cell is None else _cell(cell) for cell in row] for row in rows]
+    texts = [list(map(Text.from_markup, each)) for each in zip(columns, *cells, strict=True)]
+    if sum(map(_least, texts)) + 2 * (len(texts) - 1) > console.width:
+        _paragraphs(columns, cells)
+        return
     drawn = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        right = bool(rows) and isinstance(rows[0][list(columns).index(column)], int | float)
-        drawn.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*("" if cell is None else _cell(cell) for cell in row))
+    for column, value, mine in zip(columns, rows[0], texts, strict=True):
+        justify: Literal["left", "right"] = "right" if isinstance(value, int | float) else "left"
+        is_words = any(" " in each.plain for each in mine)
+        drawn.add_column(column, justify=justify, overflow="fold", no_wrap=not is_words)
+    for row in cells:
+        drawn.add_row(*row)
     console.print(drawn)
+
+
+def _least(texts: Sequence[Text]) -> int:
+    """So wide is their column at least: no word is broken, and no sentence at each of its words."""
+    longest = max(cell_len(word) for text in texts for word in text.plain.split() or [""])
+    return max(longest, min(_SENTENCE, max(text.cell_len for text in texts)))
+
+
+def _paragraphs(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    label = max(map(len, columns)) + 2
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        for column, cell in zip(columns, row, strict=True):
+            if cell:
+                console.print(f"[bold]{column:{label}}[/bold]{cell}", soft_wrap=True)
 
 
 def labelled(rows: Iterable[tuple[str, Any]]) -> None:
     """Of one thing what is known, each under its name."""
-    for label, value in rows:
-        console.print(f"{label:14}{plain(value)}", soft_wrap=True)
+    known = list(rows)
+    width = max([14, *(len(label) + 2 for label, _ in known)])
+    for label, value in known:
+        console.print(f"{label:{width}}{plain(value)}", soft_wrap=True)
+
+
+def in_a_line(values: Mapping[str, Any]) -> str:
+    """Each under its name; what nobody set is left out."""
+    given = {name.replace("_", " "): each for name, each in values.items() if each is not None}
+    return ", ".join(f"{name} {_written(each)}" for name, each in given.items())
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    if isinstance(value, float) and abs(value) < 1000:
+        return f"{value:.4g}"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,.0f}"
+    return str(value)
 
 
 def _cell(value: Any) -> str:
@@ -80,13 +125,6 @@ def money(micro: int) -> str:
     """In the settings' currency, to the smallest part that there is."""
     whole, parts = divmod(micro, 1_000_000)
     return f"{whole:,}.{f'{parts:06d}'.rstrip('0').ljust(2, '0')}"
-
-
-def size(value: int) -> str:
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if value >= scale:
-            return f"{value / scale:.1f} {unit}"
-    return f"{value} B"
 
 
 @contextmanager

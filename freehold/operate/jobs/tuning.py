@@ -20,6 +20,7 @@ from freehold.core.job import Job, JobKind, JobState
 from freehold.core.limit import Measure, window
 from freehold.core.model import ModelCard, Task
 from freehold.core.plan import Tuning as Run
+from freehold.core.words import lasting, size
 from freehold.deploy.probe import read_machine
 from freehold.operate.jobs.estimate import (
     Estimate,
@@ -201,14 +202,14 @@ class Tuning:
                 "or leave --max-cost out.",
             )
         limits = [
-            ("seconds", found.seconds, self._seconds(wanted), "--max-time"),
-            ("bytes of memory", found.memory_bytes, wanted.max_memory_bytes, "--max-memory"),
+            ("", lasting, found.seconds, self._seconds(wanted), "--max-time"),
+            (" of memory", size, found.memory_bytes, wanted.max_memory_bytes, "--max-memory"),
         ]
-        for unit, needed, most, option in limits:
+        for what, told, needed, most, option in limits:
             if most is not None and needed > most:
                 raise UserError(
                     Code.LIMIT_REACHED,
-                    f"It takes about {needed:,.0f} {unit}, and may take {most:,.0f}: allow more "
+                    f"It takes about {told(needed)}{what}, and may take {told(most)}: allow more "
                     f"({option}, --max-cost), choose a smaller base, or fewer examples or epochs.",
                 )
         available = read_machine().available_bytes

@@ -310,6 +310,8 @@ def test_questions_under_several_labels_are_told_by_their_lines(make: Make) -> N
     made = make(examples)
     assert made.report["labels"]["contradictions"] == 1
     assert made.report["labels"]["contradicting_examples"] == [[81, 82, 83]]
+    assert any("1 question with several labels" in note for note in made.report["notes"])
+    assert any("(examples 81, 82, 83)" in note for note in made.report["notes"])
 
 
 def test_free_answers_are_no_labels(make: Make) -> None:
@@ -326,7 +328,9 @@ def test_lengths_are_counted_by_the_base_and_what_its_context_cannot_hold_is_tol
         "unit": "tokens", "total": 0, "shortest": 62, "p5": 0, "median": 91, "p95": 0,
         "longest": 121, "context": 100, "longer_than_context": 21,
     }  # fmt: skip
-    assert any("21 examples are longer than the 100 tokens" in n for n in made.report["notes"])
+    assert any(
+        "Longer than the 100 tokens" in n and "21 examples" in n for n in made.report["notes"]
+    )
 
 
 def test_languages_are_told(make: Make) -> None:
