@@ -298,7 +298,7 @@ def _change(home: Home, of: Of, job_id: str, how: str) -> dict[str, Any]:
     from freehold.cli.at_rest.jobs import opened
 
     with opened(home, of) as rest:
-        change = rest.jobs.cancel if how == "cancel" else rest.jobs.resume
+        change = rest.jobs.cancel_at_rest if how == "cancel" else rest.jobs.resume
         return rest.shown(change(rest.owner, job_id))
 
 

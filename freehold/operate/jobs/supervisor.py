@@ -175,6 +175,15 @@ class Jobs:
         """May block. Raises `NOT_FOUND`."""
         return _there(self._store.cancel_job(*owner, job_id, self._clock.wall_us()), job_id)
 
+    def cancel_at_rest(self, owner: tuple[str, Environment], job_id: str) -> Job:
+        """As `cancel`, where no gateway runs that would ask its process to end. The next one
+        finds that it did."""
+        job = self.cancel(owner, job_id)
+        process = JobProcess.adopt(self.work(job_id))
+        if process is not None:
+            process.ask_to_end()
+        return job
+
     def resume(self, owner: tuple[str, Environment], job_id: str) -> Job:
         """May block. Raises `NOT_FOUND`, `CONFLICT`. What it made and could not hand over is taken
         in again, instead of made again."""

@@ -323,6 +323,22 @@ async def test_a_cancelled_job_writes_its_checkpoint_and_is_resumed_from_there(d
         gateway.resume(_MINE, job.id)
 
 
+async def test_a_job_that_is_cancelled_while_no_gateway_runs_ends_at_once(desk: Desk) -> None:
+    first = desk.gateway()
+    job = desk.add(first, steps=3000, pause_s=0.02)
+    await desk.at_step(first, job, 3)
+    process = desk.process(job)
+    await first.stop()
+    desk.gateway().cancel_at_rest(_MINE, job.id)
+    process.wait(60)
+    count = int((first.work(job.id) / "checkpoint").read_text())
+    assert count >= 3
+    second = desk.gateway()
+    assert (await desk.ended(second, job)).state is JobState.CANCELLED
+    second.resume(_MINE, job.id)
+    await desk.until(second, lambda: {"log": f"from {count}"} in second.log(job))
+
+
 async def test_of_two_gateways_on_one_home_one_does_the_job(desk: Desk) -> None:
     first, second = desk.gateway("gw_1"), desk.gateway("gw_2")
     job = desk.add(first, steps=20, pause_s=0.02)
