@@ -213,7 +213,8 @@ class JobTable(AuditTable):
 
 
 def no_job(job_id: str) -> UserError:
-    return UserError(Code.NOT_FOUND, f"There is no job {job_id[:80]!r}: see `freehold tune list`.")
+    where = "`freehold tune list` or `freehold eval list`"
+    return UserError(Code.NOT_FOUND, f"There is no job {job_id[:80]!r}: see {where}.")
 
 
 def _is(tenant_id: str, environment: Environment, job_id: str) -> ColumnElement[bool]:

@@ -127,7 +127,7 @@ def _micro_per_s() -> float:
         ((*_TUNE, "--name", "a/b"), "invalid_value", "name"),
         (_TUNE, "invalid_value", "say --yes, or --estimate"),
         (("tune", "show", "job_x"), "not_found", "There is no job 'job_x'"),
-        (("tune", "logs", "job_x"), "not_found", "freehold tune list"),
+        (("tune", "logs", "job_x"), "not_found", "freehold tune list` or `freehold eval list`"),
         (("tune", "cancel", "job_x"), "not_found", "There is no job 'job_x'"),
         (("tune", "resume", "job_x"), "not_found", "There is no job 'job_x'"),
     ],
