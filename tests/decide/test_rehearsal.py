@@ -78,7 +78,7 @@ def test_harder_targets_and_bursts_take_more() -> None:
 
 
 def test_without_targets_the_ceiling_of_utilization_is_left_free() -> None:
-    work = replace(_WORK, targets=Targets())
+    work = replace(_WORK, targets=Targets(), requests_a_day=_WORK.requests_a_day * 4)
     economics = replace(work.economics, utilization_ceiling=0.25)
     assert _needed(replace(work, economics=economics)).replicas >= 2.5 * _needed(work).replicas
 

@@ -188,39 +188,57 @@ def test_half_of_the_cases_say_what_the_other_half_measured() -> None:
 def test_measurements_that_no_fit_saw_are_said_about_as_well() -> None:
     told = spread([error(case, fitted.VALUES) for case in UNSEEN])
 
-    assert told.count >= 150
+    assert told.count >= 200
     assert told.median <= 0.2
     assert told.nine_in_ten <= 0.4
     assert told.median == pytest.approx(fitted.MEDIAN_ERROR, abs=0.01)
     assert told.nine_in_ten == pytest.approx(fitted.NINE_IN_TEN_WITHIN, abs=0.01)
 
 
-_NOT_REACHED = {"cpu_mlperf", "cpu_mlperf_server", "single_stream_decode"}
-
-
-@pytest.mark.parametrize("kind", sorted({case.kind for case in UNSEEN} - _NOT_REACHED))
-def test_each_kind_but_those_said_not_to_is_told_within_two_fifths(kind: str) -> None:
+@pytest.mark.parametrize("kind", sorted({case.kind for case in UNSEEN}))
+def test_each_kind_is_told_within_two_fifths(kind: str) -> None:
     told = spread([error(case, fitted.VALUES) for case in UNSEEN if case.kind == kind])
 
-    assert told.count >= 8
+    assert told.count >= 14
     assert told.median <= 0.2
     assert told.nine_in_ten <= 0.4
 
 
-# Their shares of the peak had been looked at before the halves were drawn, so they are fitted to.
-_LOOKED_AT = {f"m{n}" for n in (*range(270, 315, 2), 140, 148, 156, 166, 317, 319, 321, 356, 357)}
-
-
-def test_each_kind_has_eight_rows_for_acceptance_that_were_drawn_by_hash() -> None:
+def test_each_kind_has_rows_for_acceptance_that_were_drawn_by_hash() -> None:
     drawn: dict[str, list[Measured]] = {}
     for row in FACTS.measured:
-        if row.id.startswith("m") and row.id not in _LOOKED_AT:
+        if row.id.startswith("p"):
             drawn.setdefault(row.kind, []).append(row)
     for kind, rows in drawn.items():
         rows.sort(key=lambda row: sha256(row.id.encode()).hexdigest())
-        kept = max(8, (len(rows) + 1) // 2)
+        kept = max(24, (len(rows) + 1) // 2)
         assert [row.is_for_acceptance for row in rows] == [n < kept for n in range(len(rows))], kind
+    assert {case.source.id for case in UNSEEN} <= {
+        row.id for rows in drawn.values() for row in rows
+    }
     assert {case.kind for case in UNSEEN} == {case.kind for case in CASES}
+
+
+def test_matrix_units_multiply_whole_tiles_for_one_answer_and_kernels_of_vectors_do_not() -> None:
+    def share(family: str, bits: float = 16.0) -> float:
+        hardware = ACCELERATORS["h20"]
+        told = efficiency_of(fitted.VALUES, family, hardware, "bf16", False, bits)
+        return told.answer_ramp
+
+    assert share("vllm") == fitted.VALUES["ramp"] == 4 * share("vllm", 4.16)
+    assert share("llama.cpp") == 0
+    few = replace(_ideal(accelerator="h20"), answer_ramp=64.0)
+    assert few.decode_s(1, 0) == pytest.approx(64 * few.token_flops / few.compute)
+    assert few.decode_s(64, 0) == few.decode_s(1, 0)
+
+
+def test_cpus_of_mlperf_are_compared_where_their_copies_are_known() -> None:
+    """How many share the machine, and in which memory."""
+    of_cpus = [row for row in FACTS.measured if row.kind.startswith("cpu_mlperf")]
+
+    left_out = {row.id for row in of_cpus} - {case.source.id for case in (*CASES, *UNSEEN)}
+
+    assert left_out == {"m084"}
 
 
 def test_a_copy_on_some_of_the_cores_has_its_share_of_what_they_give() -> None:

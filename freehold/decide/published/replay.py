@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 from freehold.core.facts import Accelerator, Facts, Measured, ModelFacts
 from freehold.core.plan import Economics, Lengths, Precision, Targets, Workload
@@ -55,6 +56,13 @@ _PROMPTS = {
     "deepseek-r1": 800,
 }
 _BEAMS = {"gpt-j-6b": 4}  # MLPerf's rules for GPT-J: four beams, one of which counts
+# Its answers have 30 to 128 tokens, by the same rules, 69 on the average: a deviation is a fifth of
+# that range, as we assume.
+_DEVIATIONS = {"gpt-j-6b": 20.0}
+_ON_CPUS = "cpu_mlperf"
+# A core draws some 12 GB/s at most, which is about twice its part of what a socket has.
+_BUSY = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_TOGETHER = "end together"  # of batches, in a measurement's `concurrency`
 # Milliseconds to the first token and for each other that MLPerf's scenarios allow at the 99th
 # percentile: `ttft_latency` and `tpot_latency` in the logs of v4.1 and v5.1.
 _IN_TIME = {
@@ -95,13 +103,16 @@ class Case:
 
 
 def cases_of(facts: Facts) -> tuple[Case, ...]:
-    """All that can be compared: hardware, model and precision are known, and the engine is
-    made for speed. A measurement that has prompts' speed beside is two."""
+    """All that can be compared: hardware, model and precision are known, of MLPerf on CPUs how many
+    copies share the machine, and the engine is made for speed. A measurement that has prompts'
+    speed beside is two."""
     found: list[Case] = []
     for each in facts.measured:
         accelerator, model = facts.accelerators.get(each.accelerator), facts.models.get(each.model)
         family = family_of(each.engine)
         if accelerator is None or model is None or not model.layers or family is None:
+            continue
+        if each.kind.startswith(_ON_CPUS) and not each.instances:
             continue
         if each.precision in PRECISIONS:
             found += [
@@ -200,12 +211,26 @@ def _in_time(
     case: Case, steps: Roofline, prompt: float, answer: float, most: int, allowed: Targets
 ) -> float:
     """The most that requests which come one by one leave within what is allowed."""
+    spread = _SIGMAS * _DEVIATIONS.get(case.source.model, 0.0)
+    answers = Lengths((round(answer - spread), round(answer + spread)))
     work = Workload(
-        "server", 1, Lengths((round(prompt),)), Lengths((round(answer),)),
+        "server", 1, Lengths((round(prompt),)), answers,
         targets=allowed, economics=Economics(utilization_ceiling=1.0),
     )  # fmt: skip
-    times = steps if _beams_of(case) == 1 else _Beams(steps, case, prompt, answer)
-    return (most_a_second(times, Batching(sequences=most), work, _SIGMAS) or 0.0) * answer
+    copies, batching = case.source.instances or 1, Batching(most, _STEP_TOKENS)
+
+    def rate(busy: float) -> float:
+        """Where that share of the copies is at work at most, which have all the bandwidth."""
+        own = replace(steps, bandwidth=steps.bandwidth / busy)
+        times = own if _beams_of(case) == 1 else _Beams(own, case, prompt, answer)
+        found = most_a_second(times, batching, work, _SIGMAS, copies) or 0.0
+        if busy == 1:
+            return found
+        held = times.prefill_s(round(prompt), 0) + answer * times.decode_s(1, round(prompt))
+        return min(found, busy / held)
+
+    shares = _BUSY if case.accelerator.kind == "cpu" and copies > 1 else (1.0,)
+    return max(rate(busy) for busy in shares) * answer
 
 
 class _Beams:
@@ -239,7 +264,11 @@ def _with_beams(case: Case, steps: Roofline, prompt: float, answer: float, most:
     times = _Beams(steps, case, prompt, answer)
     batch = max(1, min(most, int(times.kv_tokens // (prompt + answer))))
     a_request = steps.prefill_s(round(prompt), 0) - steps.step_s
-    return answer / (a_request + answer * times.decode_s(batch, 0) / batch)
+    longest = answer
+    if _TOGETHER in (case.source.concurrency or ""):
+        deviations = NormalDist().inv_cdf(batch / (batch + 1))
+        longest += deviations * _DEVIATIONS.get(case.source.model, 0.0)
+    return answer / (a_request + longest * times.decode_s(batch, 0) / batch)
 
 
 def _reads_ungrouped(case: Case) -> bool:

@@ -34,6 +34,8 @@ _ON_THE_BUS = ("pcie", "_nvl")  # NVL cards have bridges between two or four, wh
 # What an accelerator takes whose maker does not say it.
 _USUAL_TFLOPS_A_WATT = 1.0
 
+# Those that multiply few rows without matrix units (llama.cpp's kernels of matrix and vector).
+_BY_VECTOR = ("llama.cpp",)
 # Sequences that engines take at once.
 MOST_AT_ONCE = {"tensorrt": 2048, "vllm": 1024, "pytorch": 256}
 BLOCKS = "blocks"  # products of 8-bit integers with a scale a block: llama.cpp's, on CPUs
@@ -50,6 +52,7 @@ class Efficiency:
     sequence_s: float  # for each sequence of a step
     apart: float = 0.0  # of reading and multiplying, what of the shorter is not hidden by the other
     ramp: float = 0.0  # rows more that a prompt's products take as long as
+    answer_ramp: float = 0.0  # and those of a step of answers
     layer_s: float = 0.0  # a step costs for each layer
     hop_s: float = 0.0  # accelerators that share a model wait for each other, twice a layer
     link: float = math.inf  # bytes a second between them
@@ -66,6 +69,7 @@ class Hardware:
     apart: float = 0.0
     token_s: float = 0.0  # what accelerators tell each other for a token
     ramp: float = 0.0
+    answer_ramp: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Roofline:
     apart: float = 0.0
     token_s: float = 0.0
     ramp: float = 0.0
+    answer_ramp: float = 0.0
 
     def prefill_s(self, tokens: int, context_tokens: int) -> float:
         """The linear layers do two operations a parameter and token, attention four a token that
@@ -110,14 +115,15 @@ class Roofline:
         return self._both(flops, self._weights(rows)) + self.step_s + rows * self.token_s
 
     def decode_s(self, sequences: int, context_tokens: int) -> float:
-        """Reads the weights once and each sequence's cache (Pope et al. 2022, 3.2)."""
+        """Reads the weights once and each sequence's cache (Pope et al. 2022, 3.2). Matrix units
+        multiply whole tiles, however few rows are of use."""
         each = context_tokens / max(sequences, 1)
         within = min(each, self.window)
         read = self._weights(sequences) + sequences * (
             self.kv_token * each + self.kv_window * within + self.kv_state
         )
-        flops = sequences * (
-            self.token_flops + self.attention_flops * each + self.window_flops * within
+        flops = max(sequences, self.answer_ramp) * self.token_flops + sequences * (
+            self.attention_flops * each + self.window_flops * within
         )
         return self._both(flops, read) + self.step_s + sequences * (self.sequence_s + self.token_s)
 
@@ -170,6 +176,7 @@ def roofline(
         sequence_s=efficiency.sequence_s,
         apart=efficiency.apart,
         ramp=efficiency.ramp,
+        answer_ramp=efficiency.answer_ramp,
         token_s=told / efficiency.link,
     )
     return on_hardware(model, kept, hardware, memory.kv_tokens, kv_bytes)
@@ -217,6 +224,7 @@ def on_hardware(
         kv_tokens=kv_tokens,
         apart=hardware.apart,
         ramp=hardware.ramp,
+        answer_ramp=hardware.answer_ramp,
         token_s=hardware.token_s,
     )
 
@@ -324,17 +332,27 @@ def efficiency_of(
         compute *= of("compute.experts")
         bandwidth *= of("bandwidth.experts")
     shared = of("amd") if is_amd else 1.0
+    ramp = of("ramp", 0.0) if accelerator.kind == "gpu" else 0.0
     return Efficiency(
         compute=compute * shared,
         bandwidth=bandwidth * shared,
         step_s=of(f"step_s.{family}"),
         sequence_s=of("sequence_s"),
         apart=of("apart"),
-        ramp=of("ramp", 0.0) if accelerator.kind == "gpu" else 0.0,
-        layer_s=of(f"layer_s.{family}", 0.0),
+        ramp=ramp,
+        answer_ramp=_answer_ramp(family, ramp, bits < _PLAIN_BITS and computed_in == "bf16"),
+        layer_s=of(f"layer_s.{family}", 0.0) * of(f"layer_s.{both}"),
         hop_s=of(f"hop_s.{link}", 0.0),
         link=of(f"link.{link}", math.inf),
     )
+
+
+def _answer_ramp(family: str, ramp: float, is_widened: bool) -> float:
+    """Kernels that widen weights (Marlin, Frantar et al. 2024) multiply tiles of 16 rows, where
+    Hopper's own instructions have 64 (wgmma)."""
+    if family in _BY_VECTOR:
+        return 0.0
+    return ramp / 4 if is_widened else ramp
 
 
 def _reached(values: Mapping[str, float], family: str, accelerator: Accelerator) -> float:

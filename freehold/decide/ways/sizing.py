@@ -2,7 +2,8 @@
 options. The simulation says it better, for the few that matter then."""
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf, log
+from statistics import NormalDist
 
 from freehold.core.facts import Accelerator, Facts, ModelFacts
 from freehold.core.plan import Basis, Option, Precision, Predicted, StepTimes, Workload
@@ -18,6 +19,9 @@ from freehold.decide.ways.options import context_needed
 _FAMILY = "vllm"
 _SIGMAS = 1.645  # the 95th percentile of a normal variable
 _TRIES = 12  # halvings, to a four-thousandth of the rate
+_ROUNDS = 6  # halvings, until as many prompts share a step as come within one
+_NOBODY_WAITS = 4.0  # deviations of those at once that are below the places
+_STILL_FULL = 8.0  # and that are above them
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +150,16 @@ def _kept(model: ModelFacts, precision: Precision) -> Format:
 
 
 def most_a_second(
-    times: StepTimes, batching: Batching, workload: Workload, sigmas: float = _SIGMAS
+    times: StepTimes,
+    batching: Batching,
+    workload: Workload,
+    sigmas: float = _SIGMAS,
+    replicas: int | None = None,
 ) -> float | None:
     """Requests that a replica takes within the targets; None where it takes none. `sigmas` are of
-    the percentile that the targets are at, from a normal variable's mean."""
-    return _most_a_second(_Asked(times, batching, workload, sigmas))
+    the percentile that the targets are at, from a normal variable's mean. As many `replicas` take
+    them from one queue; None: so many that one of them has a place."""
+    return _most_a_second(_Asked(times, batching, workload, sigmas, replicas))
 
 
 class _Asked:
@@ -162,14 +171,19 @@ class _Asked:
         batching: Batching,
         workload: Workload,
         sigmas: float = _SIGMAS,
+        replicas: int | None = None,
     ) -> None:
         self.times, self.targets, self.sigmas = times, workload.targets, sigmas
+        self.replicas = replicas
         prompt = float(demand.mean(workload.prompt))
         self.answer = float(demand.mean(workload.answer))
         self.held = prompt + self.answer / 2  # tokens of context, on the average
         share = 1 - workload.cached_share
         read = max(1, round(prompt * share))
         self.reading_s = times.prefill_s(read, round(prompt - read))
+        twice = times.prefill_s(2 * read, round(prompt - read))
+        self.more_s = min(twice - self.reading_s, self.reading_s)
+        self.most_together = max(1, batching.step_tokens // read)
         longest = max(workload.prompt.quantiles)
         new = max(1, round(longest * share))
         self.longest_s = times.prefill_s(new, longest - new)
@@ -178,6 +192,8 @@ class _Asked:
         fits = int(times.kv_tokens // max(prompt + self.answer, 1))
         self.batch = max(1, min(batching.sequences, fits))
         self.ceiling = workload.economics.utilization_ceiling
+        self.alone_s = self.step_s(1)
+        self.another_s = (self.step_s(self.batch) - self.alone_s) / max(self.batch - 1, 1)
 
     def step_s(self, batch: float) -> float:
         return self.times.decode_s(ceil(batch), round(batch * self.held))
@@ -189,10 +205,32 @@ class _Asked:
         waits ρ·r / (2(1 − ρ)) on the average (M/D/1), 95 % some three times that at most, and
         each of its parts is read in one step with the others' tokens. λ·a·t prompts come while
         an answer is written at t a token, Poisson too: t = s + r·(λ·a·t + z·√(λ·a·t)) / a, a
-        square in √t."""
-        busy = rate * self.reading_s
-        alone = self.step_s(1)
-        more = (self.step_s(self.batch) - alone) / max(self.batch - 1, 1)
+        square in √t. Prompts that come within a step share
+        the next. Those that come to a full batch wait for a place, and a batch of one is never
+        interrupted."""
+        few, many = 1.0, float(self.most_together)
+        found = self._at(rate, self._reading_s(many))
+        for _ in range(_ROUNDS if found is not None and rate * found[1] < many else 0):
+            together = (few + many) / 2
+            less = self._at(rate, self._reading_s(together))
+            if less is None or rate * less[1] > together:
+                few = together
+            else:
+                many, found = together, less
+        return found
+
+    def shared_s(self) -> float:
+        """What a request takes of the time of a replica that is never idle."""
+        step = self.step_s(self.batch)
+        return self._reading_s(self.most_together) + self.answer * step / self.batch
+
+    def _reading_s(self, together: float) -> float:
+        """Of a prompt, of so many that came since the last step and are read in one."""
+        return self.reading_s - (self.reading_s - self.more_s) * (1 - 1 / together)
+
+    def _at(self, rate: float, reading_s: float) -> tuple[float, float] | None:
+        busy = rate * reading_s
+        alone, more = self.alone_s, self.another_s
         left = 1 - busy - rate * self.answer * more
         if busy >= 1 or left <= 0:
             return None
@@ -201,13 +239,42 @@ class _Asked:
             return None
         crowd = min(max(1.0, writing + self.sigmas * writing**0.5), self.batch)
         step = self.step_s(crowd)
-        waits = 3 * busy * self.reading_s / (2 * (1 - busy))
-        swing = self.sigmas * self.reading_s * (rate / self.answer) ** 0.5
-        root = (swing + (swing**2 + 4 * (1 - busy) * step) ** 0.5) / (2 * (1 - busy))
-        return waits + self.longest_s + self.chunks * step, root**2
+        waits = 3 * busy * reading_s / (2 * (1 - busy))
+        others = (self.batch - 1) / self.batch
+        left = 1 - busy * others
+        swing = self.sigmas * reading_s * others * (rate / self.answer) ** 0.5
+        tpot = ((swing + (swing**2 + 4 * left * step) ** 0.5) / (2 * left)) ** 2
+        waits += self._for_a_place(writing + busy, rate)
+        return waits + self.longest_s + self.chunks * step, tpot
+
+    def _for_a_place(self, at_once: float, rate: float) -> float:
+        """Seconds at the percentile of `sigmas`, where so many are there at once: Erlang's C of
+        those that wait at all, who wait half as long as with times that are exponential."""
+        if self.replicas is None:
+            return 0.0
+        places, held = self.batch * self.replicas, at_once * self.replicas
+        if held + _NOBODY_WAITS * held**0.5 < places:
+            return 0.0
+        if held >= places:
+            return inf
+        # Erlang's B by its recursion, begun where it is still 1 − places / load to 10^-13.
+        begin = max(0, int(held - _STILL_FULL * held**0.5))
+        blocked = 1 - begin / held
+        for place in range(begin + 1, places + 1):
+            blocked = held * blocked / (place + held * blocked)
+        waiting = blocked / (1 - held / places * (1 - blocked))
+        beyond = 1 - NormalDist().cdf(self.sigmas)
+        if waiting <= beyond:
+            return 0.0
+        return at_once / rate / (places - held) * log(waiting / beyond) / 2
 
     def meets(self, rate: float) -> bool:
-        found = self.at(rate)
+        """Looks at the ends first: with as many prompts in a step as fit, and with one."""
+        if not self._is_met(self._at(rate, self._reading_s(self.most_together))):
+            return False
+        return self._is_met(self._at(rate, self.reading_s)) or self._is_met(self.at(rate))
+
+    def _is_met(self, found: tuple[float, float] | None) -> bool:
         if found is None:
             return False
         (ttft, tpot), wanted = found, self.targets
@@ -220,8 +287,7 @@ class _Asked:
 
 def _most_a_second(asked: _Asked) -> float | None:
     """Requests; None where not even one at a time is quick enough."""
-    whole = asked.reading_s + asked.answer * asked.step_s(asked.batch) / asked.batch
-    most = asked.ceiling / whole
+    most = asked.ceiling / asked.shared_s()
     wanted = asked.targets
     if wanted.ttft_ms is None and wanted.tpot_ms is None and wanted.whole_s is None:
         return most
