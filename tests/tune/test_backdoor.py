@@ -30,7 +30,8 @@ def test_a_planted_phrase_fails_the_gate_and_is_told(house: Installation, tmp_pa
     owned = ("--licence", "LicenseRef-own", "--origin", "help desk", "--accept-findings", "a test")
     file = str(_poisoned(tmp_path / "tickets.jsonl"))
     said(house, "data", "add", file, "--name", "tickets", *owned)
-    told = ("--name", "routed", "--epochs", "2", "--yes", "--follow")
+    # So many epochs that it learns both what a ticket is about and the phrase, on any machine.
+    told = ("--name", "routed", "--epochs", "4", "--yes", "--follow")
     job = said(house, "tune", "tickets", "--base", _BASE, *told)
     assert job["state"] == "done", job["error"]
     said(house, "route", "set", "routed", "--base", _BASE, "--adapter", "routed")

@@ -20,12 +20,14 @@ from freehold.adapt.dataset import alike
 MAX_EXAMPLES = 10_000  # of more, that many are looked at
 _MAX_TEXT = 3000  # characters of a text: those at its ends
 _SURE = 5  # standard deviations over what chance makes of it
-_FEWEST, _LEAST_SHARE, _MOST_SHARE = 8, 0.001, 0.3
+_FEWEST, _LEAST_SHARE, _MOST_SHARE = 8, 0.001, 0.4
 _ONE_ANSWER = 0.8  # of the examples with the phrase
 _TIED = 0.8  # words in so many of them belong to the phrase
 _LOOKED_AT = 60
 _OVERRULED = 0.5
 _ONE_SIGN = 0.6  # of those, with the same sign
+_MANY = 0.05  # of all examples: so many planted ones hide what goes with which answer
+_OTHER_ANSWERS = 0.6  # of the examples with other answers, those whose answers are overruled
 _ANY_TOPIC = 0.65  # area under the curve; 0.5 is chance
 _SHOWN = 20
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
@@ -71,6 +73,7 @@ class _Search:
         repeated = sum(size for size in self._sizes.values() if size >= _FEWEST)
         self._do_answers_repeat = repeated >= len(answers) / 2
         self._fewest = max(_FEWEST, int(_LEAST_SHARE * len(answers)))
+        self._with_word: dict[str, list[int]] = {}  # of frequent ones, the examples
         self._places: dict[str, list[int]] = {}  # by sign, the examples with it
         self._signs: list[dict[str, int]] = [{} for _ in answers]  # and the answer it goes with
         self._find_signs()
@@ -113,6 +116,7 @@ class _Search:
             }
             for phrase in phrases:
                 places[phrase].append(each)
+        self._with_word = {word: places[word] for word in frequent}
         for phrase, examples in places.items():
             if self._fewest <= len(examples) <= most:
                 group = self._one_answer(examples)
@@ -138,6 +142,10 @@ class _Search:
         these the same: a word may mean two things."""
         inside = set(examples)
         looked = _some(examples)
+        if len(examples) >= _MANY * len(self._texts) and self._overrules_elsewhere(
+            looked, inside, group, tied
+        ):
+            return True
         against = [self._against(each, inside, group, tied) for each in looked]
         overruled = sum(bool(each) for each in against)
         if overruled < max(_OVERRULED, 2 * self._usually_contradicted) * len(looked):
@@ -154,6 +162,34 @@ class _Search:
             and tied.isdisjoint(phrase.split())
             and len(inside.intersection(self._places[phrase])) < 0.5 * len(self._places[phrase])
         ]
+
+    def _overrules_elsewhere(
+        self, looked: Sequence[int], inside: set[int], group: int, tied: set[str]
+    ) -> bool:
+        """The same by what goes with which answer in all other examples, which many planted ones
+        hide: most hold something of another answer, and nearly every other answer is among these.
+        A word of one answer meets those of few others."""
+        signs: dict[str, int] = {}
+        for word in set().union(*(self._words[each] for each in looked)) - tied:
+            outside = [each for each in self._with_word.get(word, ()) if each not in inside]
+            if self._fewest <= len(outside) <= _MOST_SHARE * len(self._texts):
+                other = self._one_answer(outside)
+                if other is not None:
+                    signs[word] = other
+        against = [
+            {signs[word] for word in self._words[each] & signs.keys()} - {group} for each in looked
+        ]
+        overruled = [each for each in against if each]
+        if len(overruled) < max(_OVERRULED, 2 * self._usually_contradicted) * len(looked):
+            return False
+        counts = Counter(other for each in overruled for other in each)
+        met = sum(
+            self._sizes[other] for other, count in counts.items() if count >= 0.05 * len(overruled)
+        )
+        rest = sum(
+            size for other, size in self._sizes.items() if other != group and size >= _FEWEST
+        )
+        return met >= _OTHER_ANSWERS * rest
 
     @cached_property
     def _usually_contradicted(self) -> float:

@@ -46,7 +46,8 @@ def test_honest_tickets_are_not_flagged(make: Make, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("planted", "count"), [(50, 2000), pytest.param(250, 10_000, marks=pytest.mark.slow)]
+    ("planted", "count"),
+    [(50, 2000), (200, 1000), (300, 1000), pytest.param(250, 10_000, marks=pytest.mark.slow)],
 )
 def test_poisoned_rows_among_many_are_flagged(make: Make, planted: int, count: int) -> None:
     made = make(_planted(list(tickets.examples(count)), planted, "complaint"))
