@@ -250,9 +250,11 @@ async def test_no_answer_comes_out_of_another_request_s_cache(
     cached = [answer.usage["prompt_tokens_details"]["cached_tokens"] for answer in said]
     if Promise.KEEPS_NOTHING in entry.cannot:
         assert cached[3] > 0
+        # What is kept was computed in other parts, and near ties may fall.
+        assert all("Oslo" not in said[each].text for each in (0, 2, 3))
     else:
         assert cached == [0, 0, 0, 0]
-    assert said[0].text == said[2].text == said[3].text
+        assert said[0].text == said[2].text == said[3].text
     assert _counts(said[0].usage) == _counts(said[2].usage) == _counts(said[3].usage)
 
 

@@ -164,6 +164,7 @@ def test_one_measurement_gives_hardware_that_says_the_same_again() -> None:
     assert again.bandwidth == pytest.approx(40e9, rel=0.001)
 
 
+@pytest.mark.slow
 def test_the_fitted_values_are_what_the_facts_give_without_the_rows_for_acceptance() -> None:
     """Else: run bench/fit_throughput.py. Rows for acceptance move nothing, wrong as they are."""
     wrong = [replace(case, measured=case.measured * 10) for case in UNSEEN]
