@@ -55,6 +55,7 @@ class Decisions:
         self._events = events
         self._clock = clock
         self._turn = asyncio.Lock()
+        self._is_own = False  # whether who has the turn is a check by ourselves
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -90,7 +91,11 @@ class Decisions:
         since_us = now_us - _DAYS * DAY_US
         asked = await asyncio.to_thread(self._measure, decision, since_us, now_us)
         async with self._turn:
-            checked = await self._work("check", asked)
+            self._is_own = True
+            try:
+                checked = await self._work("check", asked)
+            finally:
+                self._is_own = False
         departures = checked["departures"]
         found = [f"{each['kind']} {each['subject']}".strip() for each in departures]
         new, over = await asyncio.to_thread(
@@ -136,9 +141,9 @@ class Decisions:
         return check_asked(decision, self._usage, since_us, now_us)
 
     async def work(self, job: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises `UserError`: `OVERLOADED` while another plan is made, or when one takes too
-        long, and what the job itself refuses."""
-        if self._turn.locked():
+        """Raises `UserError`: `OVERLOADED` while somebody else's plan is made, or when one takes
+        too long, and what the job itself refuses. A check by ourselves is waited for."""
+        if self._turn.locked() and not self._is_own:
             raise UserError(
                 Code.OVERLOADED,
                 "Another plan is being made, and one is made at a time: try again in a moment.",

@@ -109,7 +109,12 @@ async def test_what_departed_is_an_event_once_and_its_end_another(
     assert gateway.store.begin_check(world.tenant_id, "dec_" + "1" * 26, 0, 1) is False
     assert len(await told()) == 1, "a day has not gone by"
     _due_again(world)
-    await gateway.decisions.look(1)
+    # Who asks meanwhile waits for what the gateway does by itself, and is not sent away.
+    checking = asyncio.create_task(gateway.decisions.look(1))
+    while not gateway.decisions._turn.locked():
+        await asyncio.sleep(0.01)
+    await _post(world, "decide", _ASKED)
+    await checking
     assert len(await told()) == 1, "nothing else departed"
     gateway.store.departed(world.tenant_id, "dec_" + "1" * 26, ["rules licence"])
     _due_again(world)
