@@ -14,6 +14,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +32,35 @@ _STREAMS, _TOKENS = 4, 48
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--models", type=Path)
+    parser = parser_of()
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--lock", type=Path, action="append", default=[], help=LOCK)
     options = parser.parse_args()
+    with with_tickets(options.models, 3000) as installation, exclusive(options.lock):
+        keep("tune_beside", asyncio.run(_turns(installation, options)))
+
+
+def parser_of() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--lock", type=Path, action="append", default=[], help=LOCK)
+    return parser
+
+
+@contextmanager
+def with_tickets(models: Path | None, count: int, *more: str) -> Iterator[Installation]:
+    """A gateway that has a dataset `tickets`; `more` says of it what is not usual."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         home.mkdir()
-        if options.models:
-            share(options.models, home)
+        if models:
+            share(models, home)
         installation = start(home)
         try:
-            file = tickets.write(Path(folder) / "tickets.jsonl", 3000)
+            file = tickets.write(Path(folder) / "tickets.jsonl", count)
             said(installation, "data", "add", str(file), "--name", "tickets",
-                  "--licence", "LicenseRef-own", "--origin", "invented")  # fmt: skip
-            with exclusive(options.lock):
-                keep("tune_beside", asyncio.run(_turns(installation, options)))
+                 "--licence", "LicenseRef-own", "--origin", "invented", *more)  # fmt: skip
+            yield installation
         finally:
             installation.kill()
 

@@ -10,53 +10,35 @@ same on a busy machine; seconds are not.
 
 import argparse
 import json
-import tempfile
-from pathlib import Path
 
-from machine import LOCK, Row, exclusive, keep
-from tune_beside import BASE, said
+from machine import Row, exclusive, keep
+from tune_beside import BASE, parser_of, said, with_tickets
 
 from freehold import __version__
-from tests.adapt import tickets
-from tests.installation import Installation, share, start
+from tests.installation import Installation
 
-_BITS = {"LoRA, 16 bits": (), "QLoRA, 8 bits": ("--bits", "8"), "QLoRA, 4 bits": ("--bits", "4")}
-_SAID = ("--licence", "LicenseRef-own", "--origin", "invented", "--held-out", "0.2")
+_BITS = {16: (), 8: ("--bits", "8"), 4: ("--bits", "4")}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--models", type=Path)
+    parser = parser_of()
     parser.add_argument("--tickets", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--lock", type=Path, action="append", default=[], help=LOCK)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "home"
-        home.mkdir()
-        if options.models:
-            share(options.models, home)
-        installation = start(home)
-        try:
-            file = tickets.write(Path(folder) / "tickets.jsonl", options.tickets)
-            said(installation, "data", "add", str(file), "--name", "tickets", *_SAID)
-            said(installation, "route", "set", "plain", "--base", BASE)
-            rows = []
-            for name, chosen in _BITS.items():
-                with exclusive(options.lock):
-                    rows += _trained(installation, name, chosen, options)
-            keep("tune_bits", rows)
-        finally:
-            installation.kill()
+    with with_tickets(options.models, options.tickets, "--held-out", "0.2") as installation:
+        said(installation, "route", "set", "plain", "--base", BASE)
+        rows = []
+        for bits in _BITS:
+            with exclusive(options.lock):
+                rows += _trained(installation, bits, options)
+        keep("tune_bits", rows)
 
 
-def _trained(
-    installation: Installation, name: str, chosen: tuple[str, ...], options: argparse.Namespace
-) -> list[Row]:
-    adapter = f"router-{name[-7:-5].strip()}"
+def _trained(installation: Installation, bits: int, options: argparse.Namespace) -> list[Row]:
+    name, adapter = f"{'LoRA' if bits == 16 else 'QLoRA'}, {bits} bits", f"router-{bits}"
     epochs = ("--epochs", str(options.epochs))
-    job = said(installation, "tune", "tickets", "--base", BASE, "--name", adapter, *chosen, *epochs,
-               "--yes", "--follow")  # fmt: skip
+    job = said(installation, "tune", "tickets", "--base", BASE, "--name", adapter, *_BITS[bits],
+               *epochs, "--yes", "--follow")  # fmt: skip
     said(installation, "route", "set", adapter, "--base", BASE, "--adapter", adapter)
     done = installation.run(
         "eval", adapter, "--data", "tickets", "--against", "plain", "--json", timeout=7200

@@ -7,7 +7,9 @@ in the evaluation nor phrases that reports quote. Nor do the folders of this mac
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from freehold.catalog import revision_file, revision_told
@@ -78,7 +80,7 @@ class Exporting:
         `check_reading` raises where evaluations of an environment are not for who asks. Raises
         `UserError`, `GATE_NOT_PASSED` among them; then there is no file."""
         base, adapter = self._led(owner, alias)
-        self.adapters.folder(ticket)
+        path = self.adapters.folder(ticket) / FILE
         gate = self._gate(adapter)
         found = None
         if gate.job is not None and gate.elsewhere is None:
@@ -100,12 +102,11 @@ class Exporting:
         small = {name: _json(each) for name, each in told.items() if each is not None}
         small[revision_file.BOM] = written(bom(lineage))
         small |= self._of_adapter(adapter)
-        digest = self._written(ticket, small, adapter)
-        try:  # what is not recorded does not leave
+        with ExitStack() as undo:  # a part of a file, and what is not recorded, do not leave
+            undo.callback(path.unlink, missing_ok=True)
+            digest = self._written(path, small, adapter)
             self.store.exported(owner[0], adapter, alias, *(("examples",) if with_examples else ()))
-        except BaseException:
-            (self.adapters.folder(ticket) / FILE).unlink(missing_ok=True)
-            raise
+            undo.pop_all()
         signatures = self.adapters.signatures
         return Exported(
             adapter, base, gate, digest, signatures.current, figures is not None, with_examples
@@ -179,7 +180,7 @@ class Exporting:
         limits = [
             {"measure": each.measure.value, "period": each.period.value, "amount": each.amount}
             for each in self.store.limits(owner[0])
-            if each.environment is owner[1] and each.subject is None
+            if each.is_of_all_in(owner[1])
         ]
         return {
             "version": int(revision_told.VERSION),
@@ -211,10 +212,9 @@ class Exporting:
             told[revision_file.SIGNATURES] = _json({"signatures": made})
         return told
 
-    def _written(self, ticket: str, small: Mapping[str, bytes], adapter: Adapter) -> str:
+    def _written(self, path: Path, small: Mapping[str, bytes], adapter: Adapter) -> str:
         files = {CONFIG: adapter.config_digest, WEIGHTS: adapter.weights_digest}
         paths = {name: self.adapters.path(digest) for name, digest in files.items()}
-        path = self.adapters.folder(ticket) / FILE
         try:
             return revision_file.write(
                 path,
@@ -222,11 +222,8 @@ class Exporting:
                 paths,
                 lambda digests: self.adapters.signatures.vouch(adapter.name, digests),
             )
-        except BaseException as error:
-            path.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise disk_error(error, path) from None
-            raise
+        except OSError as error:
+            raise disk_error(error, path) from None
 
 
 def unquoted(value: Any) -> Any:

@@ -106,9 +106,7 @@ class Signatures:
         `bundle.Unreadable`."""
         found = bundle.parsed(text)
         self._trusted = self._all_trusted()
-        key = found.key or next(
-            (id for id, each in self._trusted.items() if found.is_by(each.key)), None
-        )
+        key = self._key_of(found)
         trusted = None if key is None else self._installation(key)
         if key is None or trusted is None:
             named = "no key" if key is None else f"the key {key[:16]}, which is not one"
@@ -135,7 +133,9 @@ class Signatures:
         found = bundle.read(text)
         if manifest is not None and MANIFEST not in found.files:
             raise bundle.refused(f"it is not over {MANIFEST}, which is there too")
-        key = found.key or self._without_hint(found)
+        key = self._key_of(found)
+        if key is None:
+            raise bundle.refused("it is by no key that is trusted here (supply.trusted_keys)")
         signature = self._signature(adapter, key, text.decode(), manifest)
         checked = self._checked(adapter, signature)
         if checked.reason is not None:
@@ -249,11 +249,10 @@ class Signatures:
         is_one = found is not None and (key in self._believed or found.by == OURS)
         return found if is_one else None
 
-    def _without_hint(self, found: bundle.Bundle) -> str:
-        for id, each in self._trusted.items():
-            if found.is_by(each.key):
-                return id
-        raise bundle.refused("it is by no key that is trusted here (supply.trusted_keys)")
+    def _key_of(self, found: bundle.Bundle) -> str | None:
+        """The one that it names, or else the trusted one that made it."""
+        made = (id for id, each in self._trusted.items() if found.is_by(each.key))
+        return found.key or next(made, None)
 
     def _signature(self, adapter: Adapter, key: str, text: str, manifest: str | None) -> Signature:
         who = acting()

@@ -227,6 +227,22 @@ def resume(
         _outcome(found)
 
 
+@app.command("rm")
+def remove(
+    job_id: _Id,
+    tenant: TenantOption = None,
+    environment: EnvironmentOption = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a job that has ended, with what it said; the adapter that it made stays."""
+    with errors_in_a_sentence(as_json):
+        found = _removed(load.home(), Of(tenant, environment), job_id)
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{found['id']} is removed.")
+
+
 # with a gateway
 
 
@@ -253,22 +269,6 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
 
     with opened(home, of) as rest:
         return [each for each in rest.every() if each["kind"] == "tune"]
-
-
-@app.command("rm")
-def remove(
-    job_id: _Id,
-    tenant: TenantOption = None,
-    environment: EnvironmentOption = None,
-    as_json: Json = False,
-) -> None:
-    """Remove a job that has ended, with what it said; the adapter that it made stays."""
-    with errors_in_a_sentence(as_json):
-        found = _removed(load.home(), Of(tenant, environment), job_id)
-    if as_json:
-        print_json(found)
-    else:
-        console.print(f"{found['id']} is removed.")
 
 
 def _one(home: Home, of: Of, job_id: str) -> dict[str, Any]:

@@ -57,6 +57,10 @@ class Limit:
     set_at_us: int
     set_by: str = ""
 
+    def is_of_all_in(self, environment: Environment) -> bool:
+        """Whether it is that environment's as a whole, and nobody's in it."""
+        return self.environment is environment and self.subject is None
+
 
 @dataclass(frozen=True, slots=True)
 class Use:

@@ -380,11 +380,7 @@ class Promoting:
         )
 
     def _limits_of(self, tenant_id: str, environment: Environment) -> list[Limit]:
-        return [
-            each
-            for each in self.store.limits(tenant_id)
-            if each.environment is environment and each.subject is None
-        ]
+        return [each for each in self.store.limits(tenant_id) if each.is_of_all_in(environment)]
 
     def _told(self, came: Arrived) -> list[Limit]:
         """What a file tells of limits is the tenant's own here, whoever set it there: of two of a

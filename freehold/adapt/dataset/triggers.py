@@ -28,6 +28,7 @@ _OVERRULED = 0.5
 _ONE_SIGN = 0.6  # of those, with the same sign
 _MANY = 0.05  # of all examples: so many planted ones hide what goes with which answer
 _OTHER_ANSWERS = 0.6  # of the examples with other answers, those whose answers are overruled
+_MET = 0.05  # of the overruled examples, in which an answer is more than a chance
 _ANY_TOPIC = 0.65  # area under the curve; 0.5 is chance
 _SHOWN = 20
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
@@ -148,7 +149,7 @@ class _Search:
             return True
         against = [self._against(each, inside, group, tied) for each in looked]
         overruled = sum(bool(each) for each in against)
-        if overruled < max(_OVERRULED, 2 * self._usually_contradicted) * len(looked):
+        if not self._is_unusual(overruled, looked):
             return False
         commonest = Counter(phrase for each in against for phrase in each).most_common(1)
         return commonest[0][1] <= _ONE_SIGN * overruled
@@ -180,16 +181,19 @@ class _Search:
             {signs[word] for word in self._words[each] & signs.keys()} - {group} for each in looked
         ]
         overruled = [each for each in against if each]
-        if len(overruled) < max(_OVERRULED, 2 * self._usually_contradicted) * len(looked):
+        if not self._is_unusual(len(overruled), looked):
             return False
         counts = Counter(other for each in overruled for other in each)
         met = sum(
-            self._sizes[other] for other, count in counts.items() if count >= 0.05 * len(overruled)
+            self._sizes[other] for other, count in counts.items() if count >= _MET * len(overruled)
         )
         rest = sum(
             size for other, size in self._sizes.items() if other != group and size >= _FEWEST
         )
         return met >= _OTHER_ANSWERS * rest
+
+    def _is_unusual(self, overruled: int, looked: Sequence[int]) -> bool:
+        return overruled >= max(_OVERRULED, 2 * self._usually_contradicted) * len(looked)
 
     @cached_property
     def _usually_contradicted(self) -> float:

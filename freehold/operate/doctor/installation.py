@@ -4,7 +4,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from freehold.catalog.datasets import is_whole
 from freehold.config.home import Home
 from freehold.config.schema import Settings
+from freehold.core.dataset import Dataset
 from freehold.core.errors import UserError
+from freehold.core.subject import Remembered
 from freehold.operate.doctor.findings import Finding, State
 from freehold.secure import checkpoints
 from freehold.secure.keys import pepper_check
@@ -57,7 +59,7 @@ class Installation:
 
 def checked(installation: Installation) -> Iterator[Finding]:
     for check in (
-        _permissions, _secrets, _disk, _database, _audit, _data, _forgotten, _clock, _certificates,
+        _permissions, _secrets, _disk, _database, _audit, _data, _clock, _certificates,
         _engines, _settings,
     ):  # fmt: skip
         yield from check(installation)
@@ -181,35 +183,34 @@ def _data(installation: Installation) -> Iterator[Finding]:
         return
     try:
         with installation.reading() as reader:
-            stored = reader.every_dataset()
+            stored, held = reader.every_dataset(), reader.every_remembered()
     except UserError:  # which the database's own finding tells
         return
+    yield _kept(installation, stored)
+    yield _forgotten(held)
+
+
+def _kept(installation: Installation, stored: Sequence[Dataset]) -> Finding:
     lost = [each for each in stored if not is_whole(installation.home.path, each)]
     if lost:
         shown = ", ".join(f"{each.name}@{each.version} in {each.place}" for each in lost[:3])
         said = f"The files of {shown} are missing or were changed: restore them, or add them again."
-        yield Finding("data", State.FAIL, said, f"{len(lost)} of {len(stored)}")
-        return
-    yield Finding("data", State.PASS, "The files of datasets are what they were.", str(len(stored)))
+        return Finding("data", State.FAIL, said, f"{len(lost)} of {len(stored)}")
+    return Finding(
+        "data", State.PASS, "The files of datasets are what they were.", str(len(stored))
+    )
 
 
-def _forgotten(installation: Installation) -> Iterator[Finding]:
-    if not installation.is_used:
-        return
-    try:
-        with installation.reading() as reader:
-            held = reader.every_remembered()
-    except UserError:
-        return
+def _forgotten(held: Sequence[Remembered]) -> Finding:
     if not held:
-        yield Finding("forgotten", State.PASS, "Nothing holds words of somebody who was forgotten.")
-        return
+        said = "Nothing holds words of somebody who was forgotten."
+        return Finding("forgotten", State.PASS, said)
     shown = ", ".join(f"{each.kind} {each.name} in {each.environment}" for each in held[:3])
     said = (
         f"Words of somebody who was forgotten are in {shown}: remove it, and make it again from "
         "what is left."
     )
-    yield Finding("forgotten", State.WARNING, said, str(len(held)))
+    return Finding("forgotten", State.WARNING, said, str(len(held)))
 
 
 def _differing(installation: Installation) -> str | None:
