@@ -113,8 +113,7 @@ def _middle(rows: list[Row]) -> list[Row]:
 
 
 def _freehold(options: argparse.Namespace) -> dict[str, Any]:
-    import importlib.metadata
-
+    import freehold
     from freehold.adapt.training import as_job
 
     work = options.work / f"freehold-{time.monotonic_ns()}"
@@ -123,7 +122,7 @@ def _freehold(options: argparse.Namespace) -> dict[str, Any]:
     result = as_job.run(spec, work, options.work / "home", _Silent())
     assert result is not None
     loss = _loss(options, work / "adapter", options.bits)
-    version = importlib.metadata.version("freehold")
+    version = freehold.__version__
     return {"version": version, "tokens": result["tokens"], "seconds": result["seconds"],
             "loss": loss, "peak_bytes": result["peak_memory_bytes"]}  # fmt: skip
 
@@ -144,6 +143,7 @@ def _trl(options: argparse.Namespace) -> dict[str, Any]:
         output_dir=str(work), learning_rate=_RATE, num_train_epochs=options.epochs, seed=0,
         lr_scheduler_type="cosine", warmup_steps=0.05, report_to="none", save_strategy="no",
         use_cpu=not torch.cuda.is_available(), disable_tqdm=True,
+        model_init_kwargs=_in_bits(options.bits),
         **({"gradient_checkpointing": False} if options.plain else {}),
     )  # fmt: skip
     trainer = trl.SFTTrainer(
@@ -160,6 +160,20 @@ def _trl(options: argparse.Namespace) -> dict[str, Any]:
     return {"version": trl.__version__, "tokens": _tokens(options) * options.epochs,
             "seconds": done.metrics["train_runtime"], "peak_bytes": peak,
             "loss": _loss(options, work / "adapter", None)}  # fmt: skip
+
+
+def _in_bits(bits: int | None) -> dict[str, Any] | None:
+    """As QLoRA's authors load a base."""
+    import torch
+    import transformers
+
+    if bits is None:
+        return None
+    config = transformers.BitsAndBytesConfig(
+        load_in_8bit=bits == 8, load_in_4bit=bits == 4, bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip
+    return {"quantization_config": config, "dtype": "bfloat16"}
 
 
 def _peak_bytes() -> int:

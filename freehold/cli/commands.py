@@ -115,6 +115,13 @@ class Commands(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         return name, command and loaded(args[0]), rest
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:  # as pydantic has it, which Typer asks
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
 
 def loaded(name: str) -> Any:
     """The command itself, which may be a group of some."""

@@ -9,6 +9,7 @@ import typer
 from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
 from freehold.cli.options.with_default import WithDefault
 from freehold.cli.reaching import jobs, reach
+from freehold.cli.reaching.resources import one
 from freehold.cli.terminal.output import (
     Json,
     console,
@@ -178,7 +179,7 @@ def show(
         if html is not None:
             check_place(html)
         gateway = reach.require_running(load.home())
-        found = _one(gateway, job_id, Of(tenant, environment))
+        found = one(gateway, "GET", _PATH, job_id, Of(tenant, environment))
         if html is not None and found["result"] is None:
             raise UserError(
                 Code.NOT_FOUND, f"{job_id} has no result to show: it is {found['job']['state']}."
@@ -238,7 +239,8 @@ def remove(
 ) -> None:
     """Remove an evaluation that has ended, with its answers; the gate that came of it stays."""
     with errors_in_a_sentence(as_json):
-        found = jobs.remove(reach.require_running(load.home()), Of(tenant, environment), job_id)
+        gateway = reach.require_running(load.home())
+        found = one(gateway, "DELETE", jobs.PATH, job_id, Of(tenant, environment))
     if as_json:
         print_json(found)
     else:
@@ -347,18 +349,12 @@ def _waited(
     if job["state"] != "done":
         why = (job["error"] or {}).get("message", "somebody asked for its end.")
         raise UserError(Code.CONFLICT, f"{job_id} {job['state']}: {why}")
-    found = _one(gateway, job_id, of)["result"]
+    found = one(gateway, "GET", _PATH, job_id, of)["result"]
     if found is None:
         raise UserError(
             Code.NOT_FOUND, f"Another gateway has the result: `freehold eval show {job_id}` there."
         )
     return {**found, "job": job_id}
-
-
-def _one(gateway: reach.RunningGateway, job_id: str, of: Of) -> dict[str, Any]:
-    path = f"{_PATH}/{reach.quoted(job_id)}"
-    found: dict[str, Any] = gateway.call("GET", path, query=of.named())
-    return found
 
 
 # as it is told

@@ -21,6 +21,14 @@ app = typer.Typer(
 )
 
 
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        from freehold.cli.version import version
+
+        version()
+        raise typer.Exit
+
+
 @app.callback()
 def _where(
     url: Annotated[
@@ -29,6 +37,10 @@ def _where(
             envvar="FREEHOLD_URL", help="A gateway elsewhere, after `freehold login --url`."
         ),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
 ) -> None:
     reach.elsewhere.set(None)
     if url is not None:

@@ -305,7 +305,7 @@ def _change(home: Home, of: Of, job_id: str, how: str) -> dict[str, Any]:
 def _removed(home: Home, of: Of, job_id: str) -> dict[str, Any]:
     gateway = reach.running(home)
     if gateway is not None:
-        return jobs.remove(gateway, of, job_id)
+        return one(gateway, "DELETE", jobs.PATH, job_id, of)
     from freehold.cli.at_rest.jobs import opened
 
     with opened(home, of) as rest:

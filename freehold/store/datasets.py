@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from freehold.core.acts import Act, Change
@@ -14,6 +14,7 @@ from freehold.core.dataset import Dataset, DatasetKind
 from freehold.core.errors import Code, UserError
 from freehold.core.lineage import Remains
 from freehold.store.audit import AuditTable
+from freehold.store.jobs import open_job_with
 from freehold.store.lineage import leave
 from freehold.store.tables import datasets
 
@@ -60,15 +61,27 @@ class DatasetTable(AuditTable):
             ) from None
 
     def remove_dataset(self, tenant_id: str, dataset_id: str, findings: Sequence[str] = ()) -> bool:
+        """Raises `CONFLICT` while a job that has not ended needs it."""
         mine = and_(datasets.c.tenant_id == tenant_id, datasets.c.id == dataset_id)
         with self._changing(tenant_id) as changing:
             row = changing.connection.execute(select(datasets).where(mine)).mappings().first()
             changing.connection.execute(delete(datasets).where(mine))
             if row is not None:
+                _check_not_needed(changing.connection, dataset_of(row))
                 kept = {"row": dict(row), "findings": list(findings)}
                 leave(changing.connection, Remains.DATASET, tenant_id, row["digest"], kept)
             changing.note(_change(Act.DATASET_REMOVE, dataset_of(row)) if row else None)
         return row is not None
+
+
+def _check_not_needed(connection: Connection, dataset: Dataset) -> None:
+    place = (dataset.tenant_id, dataset.environment)
+    job = open_job_with(connection, *place, dataset.digest)
+    if job is not None:
+        raise UserError(
+            Code.CONFLICT,
+            f"{job} needs {dataset.name}@{dataset.version}: wait for its end, or cancel it first.",
+        )
 
 
 def _of(tenant_id: str, environment: Environment) -> ColumnElement[bool]:

@@ -212,6 +212,16 @@ class JobTable(AuditTable):
             return bool(connection.execute(update(jobs).where(this).values(**values)).rowcount)
 
 
+def open_job_with(
+    connection: Connection, tenant_id: str, environment: Environment, digest: str
+) -> str | None:
+    """One that has not ended and is told to take what has this digest."""
+    mine = (jobs.c.tenant_id == tenant_id) & (jobs.c.environment == environment)
+    named = jobs.c.state.in_(_OPEN) & jobs.c.spec.contains(digest, autoescape=True)
+    wanted = select(jobs.c.id).where(mine, named).order_by(jobs.c.id).limit(1)
+    return connection.scalars(wanted).first()
+
+
 def no_job(job_id: str) -> UserError:
     where = "`freehold tune list` or `freehold eval list`"
     return UserError(Code.NOT_FOUND, f"There is no job {job_id[:80]!r}: see {where}.")

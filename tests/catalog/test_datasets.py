@@ -18,6 +18,7 @@ from freehold.store.sql import SqlStore
 from tests.adapt.dataset.conftest import chat
 from tests.adapt.making import laid
 from tests.databases import stock
+from tests.store.making import a_job
 
 _HERE = ("ten_a", Environment.DEV)
 
@@ -25,6 +26,7 @@ _HERE = ("ten_a", Environment.DEV)
 @dataclass
 class Place:
     home: Path
+    store: SqlStore
     datasets: Datasets
 
     def add(self, seed: int = 1, name: str = "tickets", **said: str) -> Dataset:
@@ -39,7 +41,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     store = SqlStore(stock(tmp_path / "x.db"))
-    yield Place(tmp_path, Datasets(tmp_path, store, SystemClock()))
+    yield Place(tmp_path, store, Datasets(tmp_path, store, SystemClock()))
     store.close()
 
 
@@ -79,6 +81,19 @@ def test_files_go_with_the_last_row_that_needs_them(place: Place) -> None:
     with pytest.raises(UserError) as refused:
         place.datasets.remove(*_HERE, "copy")
     assert refused.value.code is Code.NOT_FOUND
+
+
+def test_a_dataset_stays_while_a_job_that_has_not_ended_needs_it(place: Place) -> None:
+    added = place.add()
+    place.store.add_job("ten_a", a_job("job_1", spec={"dataset": added.digest}))
+    with pytest.raises(UserError) as refused:
+        place.datasets.remove(*_HERE, "tickets")
+    assert refused.value.code is Code.CONFLICT
+    assert "job_1 needs tickets@1" in refused.value.message
+    assert place.datasets.files(added).is_dir()
+    place.store.cancel_job(*_HERE, "job_1", 7)
+    place.datasets.remove(*_HERE, "tickets")
+    assert place.folders == set()
 
 
 def test_another_tenant_and_another_environment_have_none_of_it(place: Place) -> None:

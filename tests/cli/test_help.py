@@ -7,6 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import freehold
 from freehold.cli.main import app
 
 
@@ -33,3 +34,17 @@ def test_every_command_has_help_and_json(words: tuple[str, ...]) -> None:
     assert told.exit_code == 0
     assert "--json" in told.stdout
     assert told.stdout.strip().splitlines()[2].strip(), "what it does"
+
+
+def test_the_version_is_an_option_too() -> None:
+    told = CliRunner().invoke(app, ["--version"])
+    assert (told.exit_code, told.stdout.strip()) == (0, freehold.__version__)
+
+
+def test_a_word_that_is_none_of_those_allowed_is_told_with_them() -> None:
+    told = CliRunner().invoke(app, ["tune", "list", "--env", "live"])
+    assert told.exit_code == 2
+    assert told.stderr.splitlines()[-1] == (
+        "Error: Invalid value for '--env' / '--environment': "
+        "'live' is not one of 'dev', 'staging', 'prod'."
+    )

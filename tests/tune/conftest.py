@@ -1,5 +1,5 @@
 """Tests of what needs PyTorch, and of what it is compared with: `make test-tune`, in an
-environment of its own. Elsewhere there are none."""
+environment of its own. Elsewhere there are none, and those of a GPU only where there is one."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -9,7 +9,16 @@ import pytest
 
 from tests.installation import Installation, share, start
 
-collect_ignore_glob = [] if find_spec("torch") else ["test_*.py"]
+
+def _left_out() -> list[str]:
+    if find_spec("torch") is None:
+        return ["test_*.py"]
+    import torch
+
+    return [] if torch.cuda.is_available() else ["test_*_gpu.py"]
+
+
+collect_ignore_glob = _left_out()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 from freehold.cli.options.owner import Of
 from freehold.cli.reaching import reach
-from freehold.cli.reaching.resources import one
+from freehold.cli.reaching.resources import every_page, one
 from freehold.cli.terminal.output import console, plain, print_json
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
@@ -16,19 +16,11 @@ PATH = "/admin/v1/jobs"
 _LOOK_S = 1.0
 _GONE = "The gateway does not answer. The job goes on; waiting until it does."
 OVER = ("done", "failed", "cancelled")
-_PAGE = 1000
 
 
 def every(gateway: reach.RunningGateway, of: Of, kind: str) -> list[dict[str, Any]]:
     """The newest first."""
-    found: list[dict[str, Any]] = []
-    query: dict[str, Any] = {**of.named(), "kind": kind, "limit": _PAGE}
-    while True:
-        page = gateway.call("GET", PATH, query=query)
-        found += page["data"]
-        if not page["has_more"]:
-            return found
-        query["before"] = found[-1]["id"]
+    return every_page(gateway, PATH, of, "id", "before", kind=kind)
 
 
 def log(gateway: reach.RunningGateway, of: Of, job_id: str) -> list[dict[str, Any]]:
@@ -41,12 +33,6 @@ def change(gateway: reach.RunningGateway, of: Of, job_id: str, how: str) -> dict
     """`how`: cancel or resume."""
     path = f"{PATH}/{reach.quoted(job_id)}/{how}"
     found: dict[str, Any] = gateway.call("POST", path, query=of.named())
-    return found
-
-
-def remove(gateway: reach.RunningGateway, of: Of, job_id: str) -> dict[str, Any]:
-    path = f"{PATH}/{reach.quoted(job_id)}"
-    found: dict[str, Any] = gateway.call("DELETE", path, query=of.named())
     return found
 
 

@@ -23,15 +23,24 @@ def offline(home: Home, of: Of) -> Iterator["Offline"]:
         yield found
 
 
-def every_page(gateway: reach.RunningGateway, path: str, of: Of, key: str) -> list[dict[str, Any]]:
+def every_page(
+    gateway: reach.RunningGateway,
+    path: str,
+    of: Of,
+    key: str,
+    cursor: str = "after",
+    **narrowed: str,
+) -> list[dict[str, Any]]:
+    """`cursor` is the parameter that goes on behind the last one's `key`: where the newest come
+    first, it is `before`."""
     found: list[dict[str, Any]] = []
-    query: dict[str, Any] = {**of.named(), "limit": _PAGE}
+    query: dict[str, Any] = {**of.named(), **narrowed, "limit": _PAGE}
     while True:
         page = gateway.call("GET", path, query=query)
         found += page["data"]
         if not page["has_more"]:
             return found
-        query["after"] = found[-1][key]
+        query[cursor] = found[-1][key]
 
 
 def one(gateway: reach.RunningGateway, method: str, path: str, name: str, of: Of) -> dict[str, Any]:

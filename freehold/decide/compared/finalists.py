@@ -17,15 +17,8 @@ from freehold.decide.ways.planner import Plan, Ranked, Replicas, plan
 from freehold.decide.ways.sizing import Needed
 from freehold.decide.ways.surroundings import surroundings
 
-SCALES = (
-    0.01,
-    0.1,
-    0.3,
-    1.0,
-    3.0,
-    10.0,
-    100.0,
-)  # of the workload's volume: what is cheap for each stays
+# Of the workload's volume: what is cheap for each stays.
+SCALES = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 _OF_EACH = 2
 _SAME = frozenset({"Team", "Setting up"})  # of all options of a way
 _Shape = tuple[str, Precision | None, str | None]  # model, format, accelerator

@@ -1,0 +1,52 @@
+"""What TRL and PEFT train in 8 and 4 bits, which bitsandbytes does on a GPU only."""
+
+from pathlib import Path
+
+import pytest
+
+from freehold.adapt.training import as_job
+from freehold.catalog import checkpoint
+from freehold.core import peft
+from freehold.core.safetensors import header_of
+from tests.tune import others, told
+from tests.tune.test_trl import spec_of
+from tests.tune.told import Told
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # of TRL about transformers' new names
+]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("family", others.MADE)
+def test_a_base_in_fewer_bits_is_learned_on(family: str, bits: int, tmp_path: Path) -> None:
+    asked = spec_of(tmp_path, family, bits=bits)
+    result = told.run(asked, tmp_path)
+    assert result["manifest"]["recipe"]["bits"] == bits
+    assert result["held_out_loss"] < result["held_out_loss_before"]
+    base = checkpoint.read({each.name: each for each in Path(asked["base_path"]).iterdir()})
+    assert base is not None
+    config = (tmp_path / "work" / as_job.FOLDER / peft.CONFIG).read_bytes()
+    tensors = header_of(told.weights(tmp_path), "")
+    lora = peft.check(config, tensors, base.linears, base.layers, peft.RankLimit())
+    assert {each.linear for each in lora.factors} == set(base.linears)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_one_that_was_asked_to_end_goes_on_to_the_same_bytes(bits: int, tmp_path: Path) -> None:
+    found = []
+    for name, ends_at in (("whole", None), ("cut", 3)):
+        folder = tmp_path / name
+        folder.mkdir()
+        asked = spec_of(folder, bits=bits)
+        if told.run(asked, folder, Told(ends_at=ends_at)) is None:
+            told.run(asked, folder)
+        found.append(told.weights(folder))
+    assert found[0] == found[1]
+
+
+def test_preferences_are_learned_on_a_base_in_4_bits(tmp_path: Path) -> None:
+    result = told.run(spec_of(tmp_path, kind="preference", bits=4), tmp_path)
+    assert result["held_out_loss_before"] == pytest.approx(0.6931, abs=1e-3)
+    assert result["held_out_loss"] < result["held_out_loss_before"]
