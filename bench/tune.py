@@ -290,9 +290,11 @@ def _loss(options: argparse.Namespace, adapter: Path, bits: int | None) -> float
     from freehold.adapt.training.base import load
     from freehold.adapt.training.decoder import Decoder
     from freehold.adapt.training.recipe import LINEARS
+    from freehold.engines import told_files
 
     some = _read(options, "held_out.jsonl")
-    base = load("", _files(options), bits, None, torch.bfloat16, _on())
+    files, cache = _files(options), options.work / "home" / "cache"  # where the job kept it
+    base = load(told_files.digest(files), files, bits, cache, torch.bfloat16, _on())
     ours = Adapter(base.shape, _RANK, 2.0 * _RANK, LINEARS, 0, _on())
     tensors = load_file(adapter / "adapter_model.safetensors")
     with torch.no_grad():

@@ -22,7 +22,7 @@ _DESCRIPTIONS = frozenset(
 # Whose layers have their linears under the names of the Llama family. The shared-base engine
 # computes the first four; all are trained, and served by vLLM.
 SHARED_BASE = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-_KINDS = SHARED_BASE | {
+KINDS = SHARED_BASE | {
     "cohere", "gemma", "gemma2", "gemma3_text", "gpt_oss", "granite", "ministral", "mixtral",
     "olmo2", "olmo3", "phi3", "qwen2_moe", "qwen3_moe", "smollm3", "stablelm",
 }  # fmt: skip
@@ -55,7 +55,7 @@ def read(files: Mapping[str, Path]) -> Header | None:
         return None
     config = _object(files[CONFIG])
     kind = config.get("model_type")
-    if kind not in _KINDS:
+    if kind not in KINDS:
         return None
     tensors = [
         tensor

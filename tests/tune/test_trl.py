@@ -42,6 +42,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any
     return told.run(spec_of(folder), folder), told.weights(folder)
 
 
+def test_each_family_that_our_own_does_not_compute_is_tried_here() -> None:
+    assert set(others.MADE) == checkpoint.KINDS - checkpoint.SHARED_BASE
+
+
 @pytest.mark.parametrize("family", others.MADE)
 def test_it_is_chosen_by_itself_and_leaves_an_adapter_of_its_base(
     family: str, tmp_path: Path

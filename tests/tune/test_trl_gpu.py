@@ -33,6 +33,17 @@ def test_a_base_in_fewer_bits_is_learned_on(family: str, bits: int, tmp_path: Pa
     assert {each.linear for each in lora.factors} == set(base.linears)
 
 
+@pytest.mark.parametrize("family", others.MADE)
+def test_the_same_asked_for_twice_gives_the_same_bytes(family: str, tmp_path: Path) -> None:
+    found = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        told.run(spec_of(folder, family), folder)
+        found.append(told.weights(folder))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_one_that_was_asked_to_end_goes_on_to_the_same_bytes(bits: int, tmp_path: Path) -> None:
     found = []

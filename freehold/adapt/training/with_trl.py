@@ -72,6 +72,8 @@ class Training:
 
     def _trainer(self, work: Path) -> Any:
         on = "cuda" if torch.cuda.is_available() else "cpu"
+        if on != "cpu":  # attention, for one, takes another way back only then
+            torch.use_deterministic_algorithms(True)
         base = _base(Path(self._job.spec["base_path"]), self._recipe.bits, on)
         count = sum(values.numel() for values in base.parameters())
         hidden, layers = base.config.hidden_size, base.config.num_hidden_layers
@@ -100,6 +102,11 @@ class Training:
                 task_type="CAUSAL_LM",
             ),
         )
+        # TRL halves the factors over a base in few bits, and a checkpoint comes back whole: what
+        # goes on would not be what began.
+        for each in made.model.parameters():
+            if each.requires_grad:
+                each.data = each.data.float()
         for each in (PrinterCallback, ProgressCallback):
             made.remove_callback(each)
         return made
