@@ -52,6 +52,7 @@ class Exported:
     signed_by: str  # the key's id
     has_figures: bool
     has_examples: bool
+    is_remembered: bool  # it was trained on words of somebody who was forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +110,17 @@ class Exporting:
             undo.pop_all()
         signatures = self.adapters.signatures
         return Exported(
-            adapter, base, gate, digest, signatures.current, figures is not None, with_examples
-        )
+            adapter, base, gate, digest, signatures.current, figures is not None, with_examples,
+            self._is_remembered(adapter),
+        )  # fmt: skip
+
+    def _is_remembered(self, adapter: Adapter) -> bool:
+        trained_on = None if adapter.manifest is None else adapter.manifest.dataset_digest
+        return trained_on is not None and self.store.is_remembered(adapter.tenant_id, trained_on)
 
     def _whole(self, gate: Gate, adapter: Adapter, found: Evaluated | None) -> Mapping[str, Any]:
         """Evaluations ask for phrases of what the adapter was trained on, too."""
-        trained_on = None if adapter.manifest is None else adapter.manifest.dataset_digest
-        is_remembered = trained_on is not None and self.store.is_remembered(
-            adapter.tenant_id, trained_on
-        )
-        if found is None or found.whole is None or is_remembered:
+        if found is None or found.whole is None or self._is_remembered(adapter):
             raise UserError(
                 Code.NOT_FOUND,
                 f"The answers of the evaluation behind {gate.id} are not here (any more), or hold "

@@ -6,6 +6,7 @@ import typer
 
 from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
 from freehold.cli.reaching import reach
+from freehold.cli.reaching.resources import every_page, offline, one
 from freehold.cli.terminal.output import (
     Json,
     console,
@@ -17,8 +18,10 @@ from freehold.cli.terminal.output import (
 )
 from freehold.cli.words.evaluation import show_verdicts
 from freehold.config import load
+from freehold.config.home import Home
 
 _PATH = "/admin/v1/gates"
+_PAGE = 1000
 _Id = Annotated[str, typer.Argument(metavar="ID", help="As `freehold gate list` shows it.")]
 
 app = typer.Typer(
@@ -35,11 +38,7 @@ def list_gates(
 ) -> None:
     """List the gates that were made in an environment, newest first."""
     with errors_in_a_sentence(as_json):
-        gateway = reach.require_running(load.home())
-        query: dict[str, Any] = {**Of(tenant, environment).named(), "limit": 1000}
-        if adapter is not None:
-            query["adapter"] = adapter
-        found = gateway.call("GET", _PATH, query=query)["data"]
+        found = _list(load.home(), Of(tenant, environment), adapter)
     if as_json:
         print_json(found)
         return
@@ -66,9 +65,7 @@ def show(
 ) -> None:
     """Show a gate, verdict by verdict."""
     with errors_in_a_sentence(as_json):
-        gateway = reach.require_running(load.home())
-        path = f"{_PATH}/{reach.quoted(gate_id)}"
-        found = gateway.call("GET", path, query=Of(tenant, environment).named())
+        found = _one(load.home(), Of(tenant, environment), gate_id)
     if as_json:
         print_json(found)
         return
@@ -79,6 +76,33 @@ def show(
     console.print()
     show_verdicts(found["verdicts"])
     console.print("Passed." if found["passed"] else "NOT PASSED.")
+
+
+def _list(home: Home, of: Of, adapter: str | None) -> list[dict[str, Any]]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        narrowed = {} if adapter is None else {"adapter": adapter}
+        return every_page(gateway, _PATH, of, "id", "before", **narrowed)
+    from freehold.serve.admin.gates import shown_gate
+
+    found: list[dict[str, Any]] = []
+    before = None
+    with offline(home, of) as rest:
+        tenant_id, environment = rest.owner
+        while page := rest.store.gates(tenant_id, _PAGE, before, adapter, environment):
+            found += map(shown_gate, page)
+            before = page[-1].id
+    return found
+
+
+def _one(home: Home, of: Of, gate_id: str) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        return one(gateway, "GET", _PATH, gate_id, of)
+    from freehold.serve.admin.gates import gate_named, shown_gate
+
+    with offline(home, of) as rest:
+        return shown_gate(gate_named(rest.store, rest.owner, gate_id))
 
 
 def _described(found: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -125,11 +125,14 @@ def rm(
     name: Annotated[str, typer.Argument(help="A stored model's name or digest.")],
     as_json: Json = False,
 ) -> None:
-    """Remove a stored model that is not served, and the files that no other model needs."""
+    """Remove a stored model that is not served and that no job needs, and the files that no
+    other model needs."""
     with errors_in_a_sentence(as_json):
         home = load.home()
         models = ModelStore(home.path)
-        _check_not_served(home, models.get(name))
+        found = models.get(name)
+        _check_not_served(home, found)
+        _check_no_job(home, found)
         card = models.remove(name)
     if as_json:
         print_json({"removed": card.name})
@@ -145,6 +148,25 @@ def _check_not_served(home: Home, card: ModelCard) -> None:
             Code.CONFLICT,
             f"{card.name} is being served: take it out of `models` in {home.settings.name} and "
             "start the gateway again, or stop it with `freehold down`.",
+        )
+
+
+def _check_no_job(home: Home, card: ModelCard) -> None:
+    """Of any tenant: whoever has the home reads all of it."""
+    from freehold.cli.at_rest.opening import database
+    from freehold.store.subjects import AuditReader
+
+    settings = load.settings(home.settings).database
+    if settings.url is None and not home.database.exists():
+        return
+    with closing(AuditReader(database(home, settings))) as reader:
+        job = reader.job_that_needs(card.digest)
+    if job is not None:
+        raise UserError(
+            Code.CONFLICT,
+            f"{card.name} is what {job.id} of tenant {job.tenant_id} in {job.environment} needs: "
+            f"wait for its end, or cancel it with `freehold {job.kind} cancel {job.id} --tenant "
+            f"{job.tenant_id} --env {job.environment}`.",
         )
 
 

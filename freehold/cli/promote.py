@@ -166,6 +166,12 @@ def export(
         "supply.trusted_installations there.",
         soft_wrap=True,
     )
+    if found["forgotten"]:
+        console.print(
+            "[yellow]Note:[/yellow] the adapter was trained on words of somebody who was "
+            "forgotten, and whoever takes the file in has it too: train it again without them.",
+            soft_wrap=True,
+        )
 
 
 @app.command("list")

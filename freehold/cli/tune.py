@@ -22,6 +22,7 @@ from freehold.cli.terminal.output import (
     print_json,
     table,
 )
+from freehold.cli.words.job import name_of, named
 from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
@@ -169,7 +170,7 @@ def show(
         ("id", found["id"]), ("kind", found["kind"]), ("makes", found["name"]),
         ("state", found["state"] + (" (to be cancelled)" if _is_ending(found) else "")),
         ("progress", _progress(found["progress"]) if found["progress"] else "none yet"),
-        ("base", spec.get("base")), ("dataset", spec.get("dataset")),
+        ("base", named(spec, "base")), ("dataset", named(spec, "dataset")),
         ("loss", _losses(result)), ("adapter", result.get("adapter")),
         ("created", f"{found['created_at'][:19]} by {found['created_by']}"),
         ("started", (found["started_at"] or "")[:19]), ("ended", (found["ended_at"] or "")[:19]),
@@ -396,7 +397,7 @@ def _outcome(job: dict[str, Any]) -> None:
         console.print(f"{job['id']} is done: {plain(_losses(result) or 'no loss was told')}.")
         if result.get("adapter"):
             console.print(
-                f"Serve it with `freehold route set ALIAS --base {job['spec']['base']} "
+                f"Serve it with `freehold route set ALIAS --base {name_of(job['spec'], 'base')} "
                 f"--adapter {plain(result['adapter'])}`.",
                 soft_wrap=True,
             )

@@ -89,7 +89,7 @@ async def _read_parts(receive: Receive, limit: int, room: Room) -> bytes:
 def _too_large(limit: int) -> UserError:
     return UserError(
         Code.REQUEST_TOO_LARGE,
-        f"The body is larger than {limit:,} bytes: send less, or raise server.max_body_bytes.",
+        f"The body is larger than the {limit:,} bytes that it may have: send less.",
     )
 
 

@@ -19,7 +19,7 @@ from freehold.store.gates import add_gate_in
 from freehold.store.lineage import leave
 from freehold.store.tables import jobs
 
-_OPEN = (JobState.QUEUED, JobState.RUNNING)
+OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 
 class JobTable(AuditTable):
@@ -217,7 +217,7 @@ def open_job_with(
 ) -> str | None:
     """One that has not ended and is told to take what has this digest."""
     mine = (jobs.c.tenant_id == tenant_id) & (jobs.c.environment == environment)
-    named = jobs.c.state.in_(_OPEN) & jobs.c.spec.contains(digest, autoescape=True)
+    named = jobs.c.state.in_(OPEN) & jobs.c.spec.contains(digest, autoescape=True)
     wanted = select(jobs.c.id).where(mine, named).order_by(jobs.c.id).limit(1)
     return connection.scalars(wanted).first()
 
@@ -241,7 +241,7 @@ def _held(by: str) -> ColumnElement[bool]:
 
 def _free(by: str, now_us: int) -> ColumnElement[bool]:
     late = or_(jobs.c.held_by.is_(None), jobs.c.held_by == by, jobs.c.held_until_us < now_us)
-    return jobs.c.state.in_(_OPEN) & late
+    return jobs.c.state.in_(OPEN) & late
 
 
 def _found(connection: Connection, this: ColumnElement[bool]) -> Job | None:

@@ -8,11 +8,13 @@ from sqlalchemy import ColumnElement, RowMapping, delete, insert, inspect, selec
 from freehold.core.acts import Act, Change
 from freehold.core.audit import stream_of
 from freehold.core.dataset import Dataset
+from freehold.core.job import Job
 from freehold.core.subject import SubjectKey
 from freehold.store.audit import AuditTable, row_of
 from freehold.store.backend import EVERY_TENANT, Backend
 from freehold.store.datasets import dataset_of
 from freehold.store.identity import count_change
+from freehold.store.jobs import OPEN, job_of
 from freehold.store.remembered import RememberedTable
 from freehold.store.sqlite import Sqlite
 from freehold.store.tables import (
@@ -21,6 +23,7 @@ from freehold.store.tables import (
     dataset_subjects,
     datasets,
     feedback,
+    jobs,
     sessions,
     subject_keys,
 )
@@ -148,6 +151,16 @@ class AuditReader(SubjectTable, RememberedTable):
                 return []
             rows = connection.execute(select(datasets).order_by(datasets.c.id)).mappings()
             return [dataset_of(row) for row in rows]
+
+    def job_that_needs(self, base_digest: str) -> Job | None:
+        """One of any tenant's that has not ended and names this base."""
+        needs = jobs.c.state.in_(OPEN) & jobs.c.spec.contains(base_digest, autoescape=True)
+        with self._reading(EVERY_TENANT) as connection:
+            if not inspect(connection).has_table(jobs.name):
+                return None
+            found = connection.execute(select(jobs).where(needs).order_by(jobs.c.id).limit(1))
+            row = found.mappings().first()
+            return None if row is None else job_of(row)
 
     def damage(self) -> str | None:
         """What is wrong with the file, as SQLite itself finds it; None: nothing."""

@@ -93,6 +93,12 @@ def test_a_revision_goes_from_one_home_to_another(both: Both) -> None:
     assert both.prod.said("route", "show", "support", "--env", "staging")["adapter_digest"] == first
     shown = both.prod.run("lineage", "support", "--env", "staging").stdout
     assert "in staging of dev.pem (key " in shown
+    (gate,) = both.prod.said("gate", "list", "--env", "staging", "--adapter", first)
+    assert both.prod.said("gate", "show", gate["id"], "--env", "staging") == gate
+    told = both.prod.run("gate", "show", gate["id"], "--env", "staging").stdout
+    assert "dev.pem (key " in told
+    assert both.prod.said("gate", "list") == []
+    failed(both.prod.run("gate", "show", gate["id"], "--json"), "not_found")
     assert "to staging from dev of dev.pem" in shown
 
     both.led("v2", 2)

@@ -120,6 +120,7 @@ def _micro_per_s() -> float:
         ((*_TUNE, "--bits", "5"), "invalid_value", "bits"),
         ((*_TUNE, "--trainer", "trl"), "invalid_value", "TRL trains on safetensors"),
         ((*_TUNE, "--trainer", "axolotl"), "invalid_value", "trainer"),
+        ((*_TUNE, "--learning-rate", "nan"), "invalid_value", "should be"),
         ((*_TUNE, "--max-time", "soon"), "invalid_value", "write it as 2h or 90m"),
         ((*_TUNE, "--max-time", "0.000001s"), "limit_reached", "s, and may take 0 s"),
         ((*_TUNE, "--max-memory", "0.001MB"), "limit_reached", "MB of memory, and may take 1.0 kB"),
@@ -127,6 +128,7 @@ def _micro_per_s() -> float:
         ((*_TUNE, "--name", "a/b"), "invalid_value", "name"),
         (_TUNE, "invalid_value", "say --yes, or --estimate"),
         (("tune", "show", "job_x"), "not_found", "There is no job 'job_x'"),
+        (("tune", "show", "job_\udcff"), "invalid_value", "not all UTF-8"),
         (("tune", "logs", "job_x"), "not_found", "freehold tune list` or `freehold eval list`"),
         (("tune", "cancel", "job_x"), "not_found", "There is no job 'job_x'"),
         (("tune", "resume", "job_x"), "not_found", "There is no job 'job_x'"),
@@ -187,6 +189,10 @@ def test_a_job_is_listed_shown_and_cancelled_and_holds_its_name(resting: Place) 
     page = resting.home / "job.html"
     assert "queued" in resting.run("tune", "show", job_id, "--html", str(page)).stdout
     assert "Training of helper" in page.read_text()
+    assert f"tiny ({spec['base']})" in resting.run("tune", "show", job_id).stdout
+    assert f"help@1 ({spec['dataset']})" in page.read_text()
+    told = failed(resting.run("model", "rm", "tiny", "--json"), "conflict")
+    assert f"{job_id} of tenant" in told, "its base stays while it is open"
     nowhere = resting.run("tune", "show", job_id, "--html", str(resting.home / "no" / "x.html"))
     assert (nowhere.exit_code, "there is no folder" in nowhere.output) == (1, True)
     assert resting.said("tune", "cancel", job_id)["state"] == JobState.CANCELLED

@@ -654,11 +654,15 @@ async def test_nor_do_those_that_an_adapter_was_trained_on(houses: Houses) -> No
     houses.dev.gate(digest, made_at_us=now_us(), job=_result(houses, digest))
     store.add_subject_key(SubjectKey("dk_noah", tenant, "noah", b"wrapped", 1))
     store.add_words(tenant, dataset, ["dk_noah"])
-    await houses.exported("noah", with_examples=True)
+    answer, _ = await houses.export("noah", with_examples=True)
+    assert answer.json()["forgotten"] is False
     assert store.forget_subject(tenant, "noah", now_us())
     answer, content = await houses.export("noah", with_examples=True)
     assert refusal(answer) == (404, "not_found")
     assert content is None
+    answer, content = await houses.export("noah")
+    assert answer.json()["forgotten"], "the adapter itself may leave, which is told"
+    assert content is not None
 
 
 async def test_examples_leave_by_who_may_read_them_where_they_were_asked(houses: Houses) -> None:

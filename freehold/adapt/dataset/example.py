@@ -55,6 +55,12 @@ class Example:
         return "\n".join(text_of(each) for each in self.answers[0])
 
     @property
+    def is_learned(self) -> bool:
+        """Whether any answer in it is; a weight of 0 keeps one from it."""
+        turns = (*self.prompt, *self.answers[0])
+        return any(each["role"] == "assistant" and each.get("weight", 1) for each in turns)
+
+    @property
     def opening(self) -> str:
         """The first question and what was said to it: equal in parts of one conversation."""
         turns = [each for each in (*self.prompt, *self.answers[0]) if each["role"] != "system"]

@@ -21,6 +21,7 @@ class Index:
     findings: Findings = field(default_factory=Findings)
     dropped: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
+    unlearned: int = 0
     _known: set[bytes] = field(default_factory=set)
     _questions: list[bytes] = field(default_factory=list)
     _openings: list[bytes | None] = field(default_factory=list)
@@ -37,6 +38,7 @@ class Index:
         self.numbers.append(number)
         self.digests.append(digest)
         self.lengths.append(length)
+        self.unlearned += not example.is_learned
         question, answer = example.question, example.answer
         found = words(question)
         self._questions.append(_digest(" ".join(found).encode() or question.encode()))

@@ -178,6 +178,9 @@ def _notes(index: Index, told: labels.Labels | None, parts: Split, wanted: Wante
     if count < 50:
         yield f"{count} examples are few: some hundreds are what training learns from."
     yield from parts.notes
+    if index.unlearned:
+        shown = f"{index.unlearned:,} of {count:,}"
+        yield f"Without an answer to be learned (all have weight 0): {shown}."
     if told is not None and told.alone:
         names = ", ".join(told.alone[:_SHOWN])
         yield f"There is one example only, so that none could be held out, of: {names}."

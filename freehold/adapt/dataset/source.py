@@ -107,6 +107,8 @@ def _format(head: bytes, path: Path, wanted: Format) -> Format:
     if wanted is Format.PARQUET or (wanted is Format.AUTO and suffix == ".parquet"):
         raise refused(f"{path.name} is no Parquet file: say what it is with `--format`")
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start:
+        raise refused(f"{path.name} begins with blank lines alone: write one example a line")
     if start.startswith(b"["):
         raise refused(
             f"{path.name} is one JSON list: write one example a line "

@@ -8,6 +8,7 @@ from typing import Any
 
 from freehold.cli.pages.charts import Tick, short, step_of
 from freehold.cli.pages.file import rendered
+from freehold.cli.words.job import named
 from freehold.core.words import size
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 44  # margins, for ticks and titles
@@ -141,7 +142,7 @@ class _View:
         memory = result.get("peak_memory_bytes")
         found = (
             ("state", job["state"]), ("adapter", result.get("adapter")),
-            ("base", spec.get("base")), ("dataset", spec.get("dataset")),
+            ("base", named(spec, "base")), ("dataset", named(spec, "dataset")),
             *((label, recipe.get(name)) for label, name in _RECIPE),
             ("speed", f"{speed:,.0f} tokens/s" if speed else None),
             ("peak memory", size(memory) if memory else None),

@@ -86,6 +86,12 @@ class RunningGateway:
                 Code.GATEWAY_NOT_RUNNING,
                 f"The gateway at {self.url} does not answer: see `freehold status` and its log.",
             ) from None
+        except UnicodeEncodeError:
+            raise
+        except ValueError:  # which no JSON can say
+            raise UserError(
+                Code.INVALID_VALUE, "A number should be finite: correct what you gave."
+            ) from None
         try:
             content = response.json()
             refused = refusal(content) if response.is_error else None

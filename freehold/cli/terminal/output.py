@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import orjson
 import typer
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from freehold.core.errors import FreeholdError, UserError
+from freehold.core.errors import Code, FreeholdError, UserError
 
 # A pipe has no width of its own: lines in it must not be broken at a terminal's.
 _PIPE_WIDTH = 240
@@ -134,9 +134,15 @@ def errors_in_a_sentence(as_json: bool = False) -> Iterator[None]:
         yield
     except FreeholdError as error:
         message = error.message if isinstance(error, UserError) else f"Internal: {error.message}"
-        if as_json:
-            print_json({"error": {"message": message, "code": error.code.value}})
-        else:
-            is_piped = not sys.stderr.isatty()
-            stderr.print(f"[red]Error:[/red] {plain(message)}", soft_wrap=is_piped)
-        raise typer.Exit(1) from None
+        _end(message, error.code, as_json)
+    except UnicodeEncodeError:  # bytes of a word that were no text
+        _end("What you gave is not all UTF-8: correct it.", Code.INVALID_VALUE, as_json)
+
+
+def _end(message: str, code: Code, as_json: bool) -> NoReturn:
+    if as_json:
+        print_json({"error": {"message": message, "code": code.value}})
+    else:
+        is_piped = not sys.stderr.isatty()
+        stderr.print(f"[red]Error:[/red] {plain(message)}", soft_wrap=is_piped)
+    raise typer.Exit(1) from None

@@ -137,6 +137,7 @@ class Tuning:
             "train": str(files / TRAIN),
             "held_out": str(files / HELD_OUT),
             "dataset": dataset.digest,
+            "names": {"base": base.name, "dataset": f"{dataset.name}@{dataset.version}"},
             "data_kind": dataset.kind.value,
             "objective": objective,
             "bits": bits,

@@ -15,6 +15,7 @@ from freehold.serve.gateway import Gateway
 from freehold.serve.owner import Owner, OwnQuery, owner
 from freehold.serve.reading import query
 from freehold.serve.wire import Receive, Scope, Send, reply_json
+from freehold.store.sql import SqlStore
 
 
 class GatesQuery(NewestQuery):
@@ -45,17 +46,24 @@ class GatesAdmin:
     async def get(
         self, scope: Scope, receive: Receive, send: Send, principal: Principal, key: str
     ) -> None:
-        tenant_id, environment = self._owner(scope, principal, query(OwnQuery, scope))
+        place = self._owner(scope, principal, query(OwnQuery, scope))
         gate_id = scope["path_params"]["gate"]
-        found = await asyncio.to_thread(self._gateway.store.gate, tenant_id, gate_id)
-        if found is None or found.environment is not environment:
-            raise UserError(
-                Code.NOT_FOUND, f"There is no gate {gate_id[:80]!r}: see `freehold gate list`."
-            )
+        found = await asyncio.to_thread(gate_named, self._gateway.store, place, gate_id)
         await reply_json(send, shown_gate(found))
 
     def _owner(self, scope: Scope, principal: Principal, asked: OwnQuery) -> Owner:
         return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
+
+
+def gate_named(store: SqlStore, place: Owner, gate_id: str) -> Gate:
+    """May block. Raises `NOT_FOUND`, for what is another environment's too."""
+    tenant_id, environment = place
+    found = store.gate(tenant_id, gate_id)
+    if found is None or found.environment is not environment:
+        raise UserError(
+            Code.NOT_FOUND, f"There is no gate {gate_id[:80]!r}: see `freehold gate list`."
+        )
+    return found
 
 
 def shown_gate(gate: Gate) -> dict[str, Any]:

@@ -178,6 +178,7 @@ def shown_export(done: Exported) -> dict[str, Any]:
         "signed_by": done.signed_by,
         "figures": done.has_figures,
         "examples": done.has_examples,
+        "forgotten": done.is_remembered,
     }
 
 

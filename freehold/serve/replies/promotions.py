@@ -45,7 +45,8 @@ class Signer(BaseModel):
 
 class Export(BaseModel):
     """What was written for another installation. `digest` is that of the file, `signed_by` the
-    id of our key; `figures` and `examples` say whether those of its evaluation are in it."""
+    id of our key; `figures` and `examples` say whether those of its evaluation are in it,
+    `forgotten` whether the adapter was trained on words of somebody who was forgotten since."""
 
     adapter: str
     adapter_digest: Digest
@@ -57,6 +58,7 @@ class Export(BaseModel):
     signed_by: str
     figures: bool
     examples: bool
+    forgotten: bool
 
 
 class Promotion(BaseModel):

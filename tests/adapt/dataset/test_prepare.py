@@ -103,7 +103,8 @@ _LONG = b'{"prompt":"' + b"x" * (4 * 1024 * 1024) + b'","completion":"y"}'
 _GOOD = json.dumps(chat("How?", "So.")).encode() + b"\n"
 _BAD: dict[str, tuple[bytes, str, str]] = {
     "empty": (b"", "x.jsonl", "x.jsonl is empty: write one example a line."),
-    "blank": (b"{", "x.jsonl", "Line 1 is not valid JSON"),
+    "blank": (b"\n \n", "x.jsonl", "x.jsonl begins with blank lines alone: write one example"),
+    "cut off": (b"{", "x.jsonl", "Line 1 is not valid JSON"),
     "one line": (_GOOD, "x.jsonl", "holds 1 example: at least two different ones are needed"),
     "one line twice": (_GOOD * 2, "x.jsonl", "holds 1 example but for copies of it"),
     "two kinds": (_GOOD + json.dumps(_PAIR).encode(), "x.jsonl",
@@ -300,6 +301,7 @@ def test_a_class_with_one_example_is_told_and_stays_with_what_is_trained_on(make
     made = make([*tickets.examples(80), chat("Do you hire?", "jobs")])
     assert made.report["labels"]["with_one_example"] == ["jobs"]
     assert made.train.count(chat("Do you hire?", "jobs")) == 1
+    assert not any("weight 0" in note for note in made.report["notes"])
     assert any("one example only" in note and "jobs" in note for note in made.report["notes"])
 
 
@@ -312,6 +314,12 @@ def test_questions_under_several_labels_are_told_by_their_lines(make: Make) -> N
     assert made.report["labels"]["contradicting_examples"] == [[81, 82, 83]]
     assert any("1 question with several labels" in note for note in made.report["notes"])
     assert any("(examples 81, 82, 83)" in note for note in made.report["notes"])
+
+
+def test_examples_of_which_nothing_is_learned_are_told(make: Make) -> None:
+    made = make([chat("How?", "So.", weight=0), chat("Why?", "Because.")])
+    told = "Without an answer to be learned (all have weight 0): 1 of 2."
+    assert told in made.report["notes"]
 
 
 def test_free_answers_are_no_labels(make: Make) -> None:
