@@ -17,6 +17,7 @@ from freehold.core.job import Job, JobState
 from freehold.store.sql import SqlStore
 from tests.adapt import tickets
 from tests.adapt.dataset.conftest import chat
+from tests.catalog.making import peft_folder
 from tests.cli.conftest import Run
 from tests.cli.spoken import failed
 from tests.installation import Installation, stock_tiny
@@ -167,10 +168,25 @@ def test_the_time_is_told_by_what_the_last_job_here_reached(resting: Place) -> N
     )
 
 
-def _done(store: SqlStore, job: Job) -> None:
+def _done(store: SqlStore, job: Job, **made: str) -> None:
     """As a gateway leaves it: a thousand tokens in 200 seconds."""
     store.take_job(job.tenant_id, job.id, "gw", 1, 9)
-    store.end_job(job.tenant_id, job.id, "gw", JobState.DONE, 9, {"tokens": 1000, "seconds": 200})
+    result = {"tokens": 1000, "seconds": 200, **made}
+    store.end_job(job.tenant_id, job.id, "gw", JobState.DONE, 9, result)
+
+
+def test_what_was_trained_just_so_before_is_told(resting: Place, tmp_path: Path) -> None:
+    made = str(peft_folder(tmp_path / "made", 3))
+    resting.said("adapter", "add", made, "--base", "tiny", "--name", "made")
+    with jobs.opened(Home(resting.home), Of()) as rest:
+        job = rest.jobs.get(
+            rest.owner, rest.added(rest.prepared({"dataset": "help", "base": "tiny"}))
+        )
+        contextvars.Context().run(_done, rest.rest.store, job, adapter="made")
+    told = resting.said(*_TUNE, "--estimate")["notes"]
+    assert [each for each in told if f"made was trained just so by {job.id}" in each]
+    other = resting.said(*_TUNE, "--seed", "1", "--estimate")["notes"]
+    assert not [each for each in other if "just so" in each]
 
 
 def test_a_job_is_listed_shown_and_cancelled_and_holds_its_name(resting: Place) -> None:

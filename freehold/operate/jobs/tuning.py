@@ -86,6 +86,11 @@ _TOLD = (
     "max_seconds",
     "max_memory_bytes",
 )
+# What of a spec an adapter's bytes come from.
+_DECIDES = (
+    "base", "dataset", "objective", "bits", "rank", "alpha", "targets", "learning_rate", "epochs",
+    "max_tokens", "batch_tokens", "seed", "trainer",
+)  # fmt: skip
 
 
 class Tuning:
@@ -155,8 +160,24 @@ class Tuning:
             "licences": {"base": base.licence.spdx, "dataset": dataset.licence},
         }
         most = min(wanted.max_tokens or _MOST_TOKENS, base.context_length or _MOST_TOKENS)
-        notes = tuple(_notes(dataset, self._datasets.report(dataset) or {}, most))
-        return Prepared(self._name(owner, wanted, dataset), spec, found, self._currency, notes)
+        notes = [
+            *self._same(owner, spec),
+            *_notes(dataset, self._datasets.report(dataset) or {}, most),
+        ]
+        name = self._name(owner, wanted, dataset)
+        return Prepared(name, spec, found, self._currency, tuple(notes))
+
+    def _same(self, owner: Owner, spec: Mapping[str, Any]) -> Iterator[str]:
+        """The same bytes are not kept twice, which is better known before than after."""
+        for job in self._store.jobs(*owner, _LOOKED_AT, kind=JobKind.TUNE):
+            adapter = str((job.result or {}).get("adapter", ""))
+            is_same = all(job.spec.get(name) == spec[name] for name in _DECIDES)
+            if is_same and adapter and self._store.adapters_called(*owner, adapter):
+                yield (
+                    f"{adapter} was trained just so by {job.id}, and the same adapter is not kept "
+                    "twice: use that, or choose another --seed."
+                )
+                return
 
     def _shape(self, base: ModelCard) -> ModelFacts:
         """Where its files do not tell it, what its card does is enough for an estimate."""
