@@ -109,13 +109,10 @@ def _check_gate(told: ToldGate, adapter: Adapter, now_us: int) -> None:
 def _gate(adapters: Adapters, owner: Owner, told: ToldGate, content: Content, now_us: int) -> Gate:
     decided_by = content.signer
     if told.decided_by is not None:
-        found = adapters.signatures.signer(told.decided_by)
-        if found is None:
-            raise revision_file.refused(
-                f"its gate was decided by the key {told.decided_by[:16]}, which is not trusted "
-                "here (supply.trusted_installations)"
-            )
-        decided_by = found
+        try:
+            decided_by = adapters.signatures.signer(told.decided_by)
+        except Unreadable as error:
+            raise revision_file.refused(f"its gate was decided by {error}") from None
     there = Elsewhere(
         decided_by,
         content.signer,

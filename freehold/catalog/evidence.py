@@ -39,12 +39,14 @@ class Evidence:
     accepted: str | None  # why a licence that needs a reason allows it
 
 
-def deciding(gates: Sequence[Gate], is_trusted: Callable[[str], bool]) -> Gate | None:
+def deciding(gates: Sequence[Gate], is_trusted: Callable[[str, int], bool]) -> Gate | None:
     """Of a revision's, the last decided first: the first that counts. One from elsewhere does as
-    long as the keys of those who vouch for it are trusted."""
+    long as the keys of those who vouch for it are trusted for what came when it did."""
     for gate in gates:
         there = gate.elsewhere
-        if there is None or (is_trusted(there.signer.key) and is_trusted(there.through.key)):
+        if there is None or all(
+            is_trusted(each.key, there.came_at_us) for each in (there.signer, there.through)
+        ):
             return gate
     return None
 

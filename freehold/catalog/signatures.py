@@ -28,15 +28,27 @@ from freehold.core.signature import Signature, Signer, SigningKey
 from freehold.store.base import SignatureStore
 
 OURS = "this installation"
+_OF_INSTALLATION = "of an installation that is trusted here (supply.trusted_installations)"
 _REMEMBERED = 200_000
+_LEAST = 8  # characters that stand for a key
 
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """`by`: who has the private half, as far as anybody said."""
+    """`by`: who has the private half, as far as anybody said. Of a revoked one nothing counts
+    that was recorded here from `revoked_since_us` on, nor what comes from now on."""
 
     key: bundle.PublicKey
     by: str
+    revoked_since_us: int | None = None
+
+    @property
+    def is_revoked(self) -> bool:
+        return self.revoked_since_us is not None
+
+    def counts_at(self, at_us: int) -> bool:
+        """What was recorded here at that time."""
+        return self.revoked_since_us is None or at_us < self.revoked_since_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,14 @@ class Checked:
     signature: Signature
     by: str | None
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A key that was, and the adapters with a signature by it that no engine is told of now."""
+
+    key: str
+    kept_out: Sequence[Adapter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +95,15 @@ class Signatures:
         self._believed = frozenset(believed)
         self._key = self._own()
         self._trusted = self._all_trusted()
-        # What held once holds for ever: by the hash of all that it depends on but the key.
+        # What held once holds until its key is revoked, which is asked before: by the hash of all
+        # that it depends on but the key.
         self._held: dict[bytes, str] = {}
 
     @property
     def keys(self) -> Sequence[tuple[SigningKey | None, str, Trusted]]:
         """All that count, with their ids; those of this installation have a `SigningKey`."""
         ours = {each.id: each for each in self._store.signing_keys()}
-        self._trusted = self._all_trusted()
+        self._hear()
         return [(ours.get(id), id, each) for id, each in self._trusted.items()]
 
     @property
@@ -92,40 +113,46 @@ class Signatures:
     def sign(self, adapter: Adapter) -> Signature:
         """By the key of this installation, with what its manifest says. Nothing is stored."""
         manifest = None if adapter.manifest is None else json.dumps(as_plain(adapter.manifest))
-        files = _files(adapter, manifest)
-        made = bundle.signed(adapter.name, files, self._key)
+        made = bundle.signed(adapter.name, _files(adapter, manifest), self._signing())
         return self._signature(adapter, self.current, made, manifest)
 
     def vouch(self, name: str, files: Mapping[str, str]) -> str:
         """A signature of this installation over files of any kind, which are called `name`
         together."""
-        return bundle.signed(name, files, self._key)
+        return bundle.signed(name, files, self._signing())
 
     def vouched(self, text: bytes) -> Vouched:
         """What a signature of an installation says, where that is trusted. Raises
         `bundle.Unreadable`."""
         found = bundle.parsed(text)
-        self._trusted = self._all_trusted()
+        self._hear()
         key = self._key_of(found)
-        trusted = None if key is None else self._installation(key)
-        if key is None or trusted is None:
-            named = "no key" if key is None else f"the key {key[:16]}, which is not one"
-            raise bundle.Unreadable(
-                f"it is by {named} of an installation that is trusted here "
-                "(supply.trusted_installations)"
-            )
-        if not found.is_by(trusted.key):
-            raise bundle.Unreadable(f"it is not by the key of {trusted.by}, or was changed")
-        return Vouched(Signer(key, trusted.by), found.files)
+        if key is None:
+            raise bundle.Unreadable(f"it is by no key {_OF_INSTALLATION}")
+        try:
+            signer = self.signer(key)
+        except bundle.Unreadable as error:
+            raise bundle.Unreadable(f"it is by {error}") from None
+        if not found.is_by(self._trusted[key].key):
+            raise bundle.Unreadable(f"it is not by the key of {signer.by}, or was changed")
+        return Vouched(signer, found.files)
 
-    def signer(self, key: str) -> Signer | None:
-        """Whose this key is, if it is that of an installation which is trusted."""
+    def signer(self, key: str) -> Signer:
+        """Whose this key is. Raises `bundle.Unreadable`, beginning with the key, unless it is that
+        of an installation which is trusted now."""
+        self._hear()
         trusted = self._installation(key)
-        return None if trusted is None else Signer(key, trusted.by)
+        if trusted is None:
+            raise bundle.Unreadable(f"the key {key[:16]}, which is not one {_OF_INSTALLATION}")
+        if trusted.is_revoked:
+            raise bundle.Unreadable(_revoked(key))
+        return Signer(key, trusted.by)
 
-    def is_installation(self, key: str) -> bool:
-        """Whether what it signed is believed about gates, too."""
-        return self._installation(key) is not None
+    def is_installation(self, key: str, at_us: int) -> bool:
+        """Whether what it signed, and came here then, is believed about gates, too."""
+        self._hear()
+        found = self._installation(key)
+        return found is not None and found.counts_at(at_us)
 
     def accept(self, adapter: Adapter, text: bytes, manifest: str | None) -> Signature:
         """One that came with an adapter; `manifest` is the text beside it. Raises
@@ -133,9 +160,12 @@ class Signatures:
         found = bundle.read(text)
         if manifest is not None and MANIFEST not in found.files:
             raise bundle.refused(f"it is not over {MANIFEST}, which is there too")
+        self._hear()
         key = self._key_of(found)
         if key is None:
             raise bundle.refused("it is by no key that is trusted here (supply.trusted_keys)")
+        if self._is_revoked(key):
+            raise bundle.refused(f"it is by {_revoked(key)}")
         signature = self._signature(adapter, key, text.decode(), manifest)
         checked = self._checked(adapter, signature)
         if checked.reason is not None:
@@ -146,10 +176,13 @@ class Signatures:
         self, adapter: Adapter, told: Sequence[tuple[str, str, str | None]]
     ) -> list[Signature]:
         """Of those that an adapter brought along (key, bundle, manifest) the ones by keys that are
-        trusted here. Raises `bundle.Unreadable` where one of them does not hold, or where there
-        are some and none is by such a key."""
+        trusted here and not revoked. Raises `bundle.Unreadable` where one of them does not hold,
+        or where there are some and none is by such a key."""
         made = [self._signature(adapter, *each) for each in told]
-        ours = [each for each in self.checked(adapter, made) if each.by is not None]
+        by_known = [each for each in self.checked(adapter, made) if each.by is not None]
+        ours = [each for each in by_known if not self._is_revoked(each.signature.key)]
+        if by_known and not ours:
+            raise bundle.Unreadable(f"it is by {_revoked(by_known[0].signature.key)}")
         wrong = next((each.reason for each in ours if each.reason is not None), None)
         if wrong is not None:
             raise bundle.Unreadable(wrong)
@@ -161,11 +194,20 @@ class Signatures:
         return [each.signature for each in ours]
 
     def checked(self, adapter: Adapter, signatures: Sequence[Signature]) -> list[Checked]:
+        self._hear()
         return [self._checked(adapter, each) for each in signatures]
 
     def why_not(self, adapter: Adapter, signatures: Sequence[Signature]) -> str | None:
         """Why no engine may be told of it; None where it may. One signature that holds is
         enough, and none at all where none is asked for."""
+        return self.reasons([(adapter, signatures)])[0]
+
+    def reasons(self, signed: Sequence[tuple[Adapter, Sequence[Signature]]]) -> list[str | None]:
+        """`why_not` of each, by what is trusted now."""
+        self._hear()
+        return [self._why_not(*each) for each in signed]
+
+    def _why_not(self, adapter: Adapter, signatures: Sequence[Signature]) -> str | None:
         if not signatures:
             if adapter.environment not in self.required:
                 return None
@@ -197,15 +239,66 @@ class Signatures:
         self._store.add_signature(adapter.tenant_id, adapter, signature)
 
     def rotate(self) -> SigningKey:
-        """From now on another key signs. What the ones before signed stays valid."""
+        """From now on another key signs. What the ones before signed stays valid until they are
+        revoked."""
         with self._changing:
             key = bundle.new_key()
             new = self._known(key.public_key())
             # First where it is trusted, then where it signs: a death in between costs nothing.
             self._store.add_signing_key(new, is_rotation=True)
             write_private(self._path, _private(key))
-            self._key, self._trusted = key, self._all_trusted()
+            self._key = key
         return new
+
+    def revoke(self, reference: str, since_us: int) -> Revoked:
+        """What this key of ours signed counts no more where it was recorded from then on, nor
+        what comes with its signature from now on; `reference` is its id, or how that begins.
+        Raises `UserError`; then nothing was changed."""
+        key = self._meant(reference)
+        if key == self.current:
+            raise UserError(
+                Code.CONFLICT,
+                f"The key {key[:16]} is the one that signs: have another made first, with "
+                "`freehold adapter rotate-key`.",
+            )
+        if since_us > self._clock.wall_us():
+            raise UserError(
+                Code.INVALID_VALUE,
+                "A key is revoked from now or an earlier time on, and this one lies ahead.",
+                param="since",
+            )
+        self._store.revoke_signing_key(key, max(since_us, 0))
+        signed = self._store.adapters_signed_by(key)
+        reasons = self.reasons(signed)
+        kept_out = [each for (each, _), why in zip(signed, reasons, strict=True) if why is not None]
+        return Revoked(key, kept_out)
+
+    def _meant(self, reference: str) -> str:
+        ours = {each.id for each in self._store.signing_keys()}
+        found = [each for each in ours | self._named.keys() if each.startswith(reference)]
+        if len(reference) < _LEAST:
+            found = []
+        if len(found) != 1:
+            which = "no key" if not found else "more than one key"
+            raise UserError(
+                Code.CONFLICT if found else Code.NOT_FOUND,
+                f"There is {which} {reference[:16]!r}: see `freehold adapter keys`.",
+            )
+        if found[0] not in ours:
+            raise UserError(
+                Code.CONFLICT,
+                f"The key {found[0][:16]} is {self._named[found[0]].by} of the settings: take it "
+                "out of supply.trusted_keys or supply.trusted_installations, and start the "
+                "gateways again.",
+            )
+        return found[0]
+
+    def _signing(self) -> bundle.PrivateKey:
+        """Another one where that of this home was revoked, by another gateway."""
+        self._hear()
+        if self._is_revoked(self.current):
+            self.rotate()
+        return self._key
 
     def _own(self) -> bundle.PrivateKey:
         """A home whose key is gone gets another: no signature depends on the private half."""
@@ -232,20 +325,22 @@ class Signatures:
 
     def _all_trusted(self) -> Mapping[str, Trusted]:
         ours = {
-            each.id: Trusted(bundle.read_public(each.public.encode()), OURS)
+            each.id: Trusted(bundle.read_public(each.public.encode()), OURS, each.revoked_since_us)
             for each in self._store.signing_keys()
         }
         return {**self._named, **ours}
 
-    def _trusts(self, key: str) -> Trusted | None:
-        """Another gateway may have taken a new key since."""
-        if key not in self._trusted:
-            self._trusted = self._all_trusted()
-        return self._trusted.get(key)
+    def _hear(self) -> None:
+        """Another gateway may have taken a new key, or revoked one."""
+        self._trusted = self._all_trusted()
+
+    def _is_revoked(self, key: str) -> bool:
+        found = self._trusted.get(key)
+        return found is not None and found.is_revoked
 
     def _installation(self, key: str) -> Trusted | None:
         """Who publishes adapters may sign these, and say nothing of gates."""
-        found = self._trusts(key)
+        found = self._trusted.get(key)
         is_one = found is not None and (key in self._believed or found.by == OURS)
         return found if is_one else None
 
@@ -261,10 +356,12 @@ class Signatures:
         return Signature(adapter.tenant_id, adapter.digest, key, text, manifest, at_us, by)
 
     def _checked(self, adapter: Adapter, signature: Signature) -> Checked:
-        trusted = self._trusts(signature.key)
+        trusted = self._trusted.get(signature.key)
         if trusted is None:
             why = f"it is by the key {signature.key[:16]}, which is not trusted here"
             return Checked(signature, None, f"{why} (supply.trusted_keys)")
+        if not trusted.counts_at(signature.made_at_us):
+            return Checked(signature, trusted.by, f"it is by {_revoked(signature.key)}")
         of = _all_of(adapter, signature)
         if self._held.get(of) == signature.key:
             return Checked(signature, trusted.by, None)
@@ -274,6 +371,10 @@ class Signatures:
                 self._held.clear()
             self._held[of] = signature.key
         return Checked(signature, trusted.by, reason)
+
+
+def _revoked(key: str) -> str:
+    return f"the key {key[:16]}, which was revoked here"
 
 
 def _why_not(adapter: Adapter, signature: Signature, trusted: Trusted) -> str | None:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from freehold.cli.options import span
 from freehold.cli.options.owner import EnvironmentOption, Of, TenantOption
 from freehold.cli.reaching import reach
 from freehold.cli.reaching.resources import every_page, offline, one
@@ -216,7 +218,7 @@ def keys(as_json: Json = False) -> None:
                 each["id"][:16],
                 each["by"],
                 (each["made_at"] or "")[:10],
-                "signs" if each["signs"] else "",
+                "signs" if each["signs"] else _revocation(each),
             ]
             for each in found
         ],
@@ -233,6 +235,49 @@ def rotate_key(as_json: Json = False) -> None:
         print_json(made)
     else:
         console.print(f"The key {made['id'][:16]} signs from now on.")
+
+
+@app.command("revoke-key")
+def revoke_key(
+    key: Annotated[str, typer.Argument(help="A key's id, as `freehold adapter keys` shows it.")],
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="What was recorded here before stays valid: 2026-01-31T12:00:00Z, or how long "
+            "ago, as 24h. Default: nothing does."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Believe a key of this installation no more, as when it was stolen: what only it signed
+    serves no more."""
+    at = None if since is None else span.since(since)
+    with errors_in_a_sentence(as_json):
+        found = _revoke_key(load.home(), key, at)
+    if as_json:
+        print_json(found)
+        return
+    console.print(f"The key {found['id'][:16]} is {_revocation(found)}.", soft_wrap=True)
+    if not found["kept_out"]:
+        console.print("No adapter is kept out by that.")
+        return
+    names = [
+        f"{each['name']} of {each['tenant']} in {each['environment']}" for each in found["adapters"]
+    ]
+    rest = found["kept_out"] - len(names)
+    said = ", ".join(map(plain, names)) + (f" and {rest} more" if rest else "")
+    console.print(
+        f"Kept out now, and their routes answer 503: {said} ({found['kept_out']} in all). Look at "
+        "each, and let it in again with `freehold adapter sign NAME`.",
+        soft_wrap=True,
+    )
+
+
+def _revocation(key: dict[str, Any]) -> str:
+    if not key["revoked"]:
+        return ""
+    since = key["invalid_since"]
+    return "revoked" if since is None else f"revoked for what was recorded from {since} on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,3 +377,14 @@ def _rotate_key(home: Home) -> dict[str, Any]:
     with offline(home, Of(None, None)) as rest:
         new = rest.adapters.signatures.rotate()
         return next(each for each in rest.signing_keys() if each["id"] == new.id)
+
+
+def _revoke_key(home: Home, key: str, since: datetime | None) -> dict[str, Any]:
+    body = {} if since is None else {"since": since.isoformat()}
+    gateway = reach.running(home)
+    if gateway is not None:
+        path = f"{_KEYS}/{reach.quoted(key)}/revoke"
+        found: dict[str, Any] = gateway.call("POST", path, body)
+        return found
+    with offline(home, Of(None, None)) as rest:
+        return rest.revoke_key(key, since)

@@ -17,6 +17,7 @@ class Action(StrEnum):
     READ_ADAPTERS = "read_adapters"
     CHANGE_ADAPTERS = "change_adapters"
     ROTATE_SIGNING_KEY = "rotate_signing_key"
+    REVOKE_SIGNING_KEY = "revoke_signing_key"
     READ_DATASETS = "read_datasets"
     CHANGE_DATASETS = "change_datasets"
     READ_USAGE = "read_usage"
@@ -71,6 +72,7 @@ ON_INSTALLATION = frozenset(
         Action.READ_BACKUPS,
         Action.MAKE_BACKUPS,
         Action.ROTATE_SIGNING_KEY,
+        Action.REVOKE_SIGNING_KEY,
         Action.READ_DECISIONS,
         Action.CHANGE_DECISIONS,
     }

@@ -27,6 +27,7 @@ class Act(StrEnum):
     ADAPTER_REMOVE = "adapter.remove"
     ADAPTER_SIGN = "adapter.sign"
     SIGNING_KEY_ROTATE = "signing_key.rotate"
+    SIGNING_KEY_REVOKE = "signing_key.revoke"
     DATASET_ADD = "dataset.add"
     DATASET_REMOVE = "dataset.remove"
     POLICY_SET = "policy.set"

@@ -31,9 +31,11 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """One that this installation signs with, or did: what it signed stays valid. `public` is
-    PEM."""
+    """One that this installation signs with, or did: what it signed stays valid until it is
+    revoked. Of a revoked one nothing counts that was recorded here from `revoked_since_us` on.
+    `public` is PEM."""
 
     id: str
     public: str
     made_at_us: int
+    revoked_since_us: int | None = None

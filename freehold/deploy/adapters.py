@@ -143,6 +143,37 @@ class PoolAdapters:
             except UserError as error:  # the replica says that it lacks one, and is told again
                 _logger.error("adapters_not_told", extra={"reason": error.message})
 
+    async def recheck(self) -> None:
+        """By which signatures count now: what may not be used any more is refused at once, and
+        goes when its last request has ended; what may again is told to the replicas."""
+        async with self._changing:
+            for step in reconcile.steps(self._desired, ()):
+                stored = await asyncio.to_thread(self._files, step.add)
+                self._set_apart(step.add, stored.apart)
+                for digest, reason in stored.refused.items():
+                    if digest in self:
+                        self.refused[digest] = reason
+                        self._leaving.add(digest)
+                        _logger.error("adapter_refused", extra={"reason": f"{digest}: {reason}"})
+                sound = {each.digest for each in stored.files}
+                again = tuple(each for each in step.add if each in self.refused and each in sound)
+                await self._tell_again(again)
+        self._later(self._let_go())
+
+    async def _tell_again(self, refused: Sequence[str]) -> None:
+        """One that an engine refuses stays so."""
+        clients = self._serving()
+        self._leaving.difference_update(refused)
+        try:
+            if refused and clients:
+                await self._tell_all(reconcile.Step(add=tuple(refused)))
+        except UserError as error:
+            _logger.error("adapters_not_told", extra={"reason": error.message})
+            return
+        for digest in refused:
+            if all(digest in self._observed.get(each, ()) for each in clients):
+                self.refused.pop(digest, None)
+
     def forget_others(self, desired: Collection[str]) -> None:
         """Lets go of what is not among them."""
         for digest in self._desired - set(desired):
@@ -173,7 +204,7 @@ class PoolAdapters:
                 await self._tell_all(reconcile.Step(drop=gone))
             except UserError as error:  # it costs memory, and the next change tries again
                 _logger.warning("adapters_not_dropped", extra={"reason": error.message})
-                self._leaving.update(each for each in gone if each not in self._desired)
+                self._leaving.update(each for each in gone if each not in self)
 
     async def _tell_all(self, step: reconcile.Step) -> None:
         clients = self._serving()

@@ -142,6 +142,12 @@ def operations(gateway: Gateway) -> list[Operation | Proven]:
         ),
         Operation("GET", "/admin/v1/signing-keys", Action.READ_MODELS, signing.listing),
         Operation("POST", "/admin/v1/signing-keys", Action.ROTATE_SIGNING_KEY, signing.rotate),
+        Operation(
+            "POST",
+            "/admin/v1/signing-keys/{key}/revoke",
+            Action.REVOKE_SIGNING_KEY,
+            signing.revoke,
+        ),
         Operation("GET", "/admin/v1/lineage", Action.READ_ADAPTERS, lineage.get),
         Operation("GET", "/admin/v1/lineage/bom", Action.READ_ADAPTERS, lineage.bom),
         Operation("GET", "/admin/v1/datasets", Action.READ_DATASETS, datasets.listing),

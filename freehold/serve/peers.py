@@ -1,5 +1,5 @@
 """This gateway among others on one database: it lets them know that it is there, follows what
-they change about routes, and settles what one that fell silent left open."""
+they change about routes and signatures, and settles what one that fell silent left open."""
 
 import asyncio
 import logging
@@ -63,7 +63,9 @@ class Peers:
                     "silent_gateway_settled",
                     extra={"reason": f"{count} requests of gateways that fell silent"},
                 )
-        last, homes = await asyncio.to_thread(self._store.routes_changed, self._since)
-        if homes:
-            await self._routes.follow(homes)
-        self._since = last
+        heard = await asyncio.to_thread(self._store.heard, self._since)
+        if heard.homes:
+            await self._routes.follow(heard.homes)
+        if heard.signatures:
+            await self._routes.follow_signatures()
+        self._since = heard.number

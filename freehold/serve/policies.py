@@ -150,6 +150,7 @@ def _scopes_for(action: Action) -> list[str]:
         Action.READ_BACKUPS,
         Action.MAKE_BACKUPS,
         Action.ROTATE_SIGNING_KEY,
+        Action.REVOKE_SIGNING_KEY,
         Action.READ_DECISIONS,
         Action.CHANGE_DECISIONS,
     ):

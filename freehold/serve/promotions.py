@@ -302,8 +302,8 @@ class Promoting:
                 param="adapter",
             )
 
-    def _trusts(self, key: str) -> bool:
-        return self.adapters.signatures.is_installation(key)
+    def _trusts(self, key: str, at_us: int) -> bool:
+        return self.adapters.signatures.is_installation(key, at_us)
 
     def _check_judge(self, owner: Owner, judge: str | None) -> None:
         if judge is None:

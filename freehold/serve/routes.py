@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from freehold.catalog.adapters import Adapters, Verified
 from freehold.catalog.arriving import Arrived
 from freehold.catalog.parity import check_adapter
+from freehold.catalog.signatures import Revoked
 from freehold.config.schema import Name
 from freehold.core.adapter import Adapter
 from freehold.core.binding import Environment, Route
@@ -241,6 +242,7 @@ class Routes:
             back_to = None
             if promotion.state is PromotionState.WHOLE and promotion.before is not None:
                 back_to = self._placed_again(promotion.before)
+                await asyncio.to_thread(self._check_signed, back_to)
             async with self._ready_for(back_to) as with_engines:
                 moved = await asyncio.to_thread(
                     self._store.roll_back,
@@ -270,6 +272,13 @@ class Routes:
                 param="base",
             )
         return Place(pool.engine, pool.name, pool.capabilities)
+
+    def _check_signed(self, route: Route) -> None:
+        """The key that signed its adapter may have been revoked since it led there."""
+        if route.adapter_digest is not None:
+            owner = (route.tenant_id, route.environment)
+            adapter = self._adapters.get(*owner, route.adapter_digest, route.base_digest or "")
+            self._adapters.signatures.check(adapter)
 
     def _placed_again(self, route: Route) -> Route:
         """Where its base is served by this start; nowhere, if it is not."""
@@ -351,6 +360,24 @@ class Routes:
                 if pool.adapters is not None and pool.base_digest == adapter.base_digest:
                     await _let_in(pool.adapters, adapter)
             return await asyncio.to_thread(adapters.verified, adapter)
+
+    async def revoke_key(self, reference: str, since_us: int) -> Revoked:
+        """When it returns, no new request is answered under what counts no more."""
+        async with self.changing:
+            signatures = self._adapters.signatures
+            revoked = await asyncio.to_thread(signatures.revoke, reference, since_us)
+            await self._recheck()
+            return revoked
+
+    async def follow_signatures(self) -> None:
+        """Another gateway revoked a key, or signed an adapter."""
+        async with self.changing:
+            await self._recheck()
+
+    async def _recheck(self) -> None:
+        for pool in list(self._pools.values()):
+            if pool.adapters is not None:
+                await pool.adapters.recheck()
 
     async def follow(self, homes: Collection[tuple[str, Environment]]) -> None:
         """Leads these tenants' environments as the store says now: another gateway changed

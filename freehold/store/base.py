@@ -281,6 +281,14 @@ class SignatureStore(Protocol):
 
     def add_signing_key(self, new: SigningKey, *, is_rotation: bool) -> None: ...
 
+    def revoke_signing_key(self, key: str, since_us: int) -> None:
+        """Raises `CONFLICT` where it was revoked from an earlier time on."""
+        ...
+
+    def adapters_signed_by(self, key: str) -> list[tuple[Adapter, list[Signature]]]:
+        """Every tenant's, with all of their signatures."""
+        ...
+
 
 class DatasetStore(Protocol):
     def datasets(

@@ -15,7 +15,13 @@ from freehold.core.tenant import IsolationClass, Tenant
 from freehold.core.usage import Outcome
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.identity import tenant_of
-from freehold.store.routing import adapter_of, candidates_of, route_of, with_candidate
+from freehold.store.routing import (
+    adapter_of,
+    candidates_of,
+    route_of,
+    with_candidate,
+    with_signatures,
+)
 from freehold.store.signatures import signature_of
 from freehold.store.sql import SqlStore
 from freehold.store.tables import adapters, candidates, requests, routes, signatures, tenants
@@ -105,10 +111,7 @@ def signed_adapters(
         mine = (adapters.c.base_digest == base_digest) & adapters.c.digest.in_(meant)
         rows = connection.execute(select(adapters).where(mine)).mappings()
         found = [adapter_of(row) for row in rows]
-    by_owner: dict[tuple[str, str], list[Signature]] = {}
-    for each in made:
-        by_owner.setdefault((each.tenant_id, each.digest), []).append(each)
-    return [(each, by_owner.get((each.tenant_id, each.digest), [])) for each in found]
+    return with_signatures(found, made)
 
 
 def every_route(store: SqlStore) -> Iterator[Route]:

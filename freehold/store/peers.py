@@ -2,8 +2,9 @@
 A SQLite file has one only, and nothing of this is written."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, or_, select, text, update
 
 from freehold.core.binding import Environment
 from freehold.core.errors import Code, UserError
@@ -11,11 +12,20 @@ from freehold.store.backend import EVERY_TENANT
 from freehold.store.database import Database
 from freehold.store.tables import changes, gateways
 
-_ROUTES = "routes"
+_ROUTES, _SIGNATURES = "routes", "signatures"
 _PUT_CHANGE = text(
     "INSERT INTO changes (name, number) VALUES (:name, :number)"
     " ON CONFLICT (name) DO UPDATE SET number = excluded.number"
 )
+
+
+class Heard(NamedTuple):
+    """What other gateways changed: the number of the last change, the tenants' environments whose
+    routes are others, and whether other signatures count."""
+
+    number: int
+    homes: set[tuple[str, Environment]]
+    signatures: bool
 
 
 class Peers(Database):
@@ -39,21 +49,33 @@ class Peers(Database):
             with self._beside() as connection:
                 connection.execute(words.beat, {"gateway": self.gateway})
 
-    def routes_changed(self, since: int) -> tuple[int, set[tuple[str, Environment]]]:
-        """The number of the last change to routes, and the tenants' environments that other
-        gateways changed after that one."""
-        named = changes.c.name.startswith(f"{_ROUTES}/") & (changes.c.number > since)
-        homes, last = set(), since
+    def heard(self, since: int) -> Heard:
+        """After the change of that number."""
+        kinds = [changes.c.name.startswith(f"{each}/") for each in (_ROUTES, _SIGNATURES)]
+        last, homes, signatures = since, set(), False
         with self._reading(EVERY_TENANT) as connection:
-            rows = connection.execute(select(changes.c.name, changes.c.number).where(named))
-            for name, number in rows:
-                _, tenant_id, environment, gateway = name.split("/")
+            wanted = select(changes.c.name, changes.c.number)
+            for name, number in connection.execute(
+                wanted.where(or_(*kinds), changes.c.number > since)
+            ):
+                kind, *home, gateway = name.split("/")
                 last = max(last, number)
-                if gateway != self.gateway:
+                if gateway == self.gateway:
+                    continue
+                if kind == _SIGNATURES:
+                    signatures = True
+                else:
+                    tenant_id, environment = home
                     homes.add((tenant_id, Environment(environment)))
-        return last, homes
+        return Heard(last, homes, signatures)
 
     def _tell_peers(self, connection: Connection, tenant_id: str, environment: Environment) -> None:
+        self._tell(connection, f"{_ROUTES}/{tenant_id}/{environment}")
+
+    def _tell_of_signatures(self, connection: Connection) -> None:
+        self._tell(connection, _SIGNATURES)
+
+    def _tell(self, connection: Connection, what: str) -> None:
         """Each gateway's last change has a row of its own, so that none hides another's."""
         if self.gateway is None:
             return
@@ -61,7 +83,7 @@ class Peers(Database):
         number = connection.scalar(
             counted.values(number=changes.c.number + 1).returning(changes.c.number)
         )
-        name = f"{_ROUTES}/{tenant_id}/{environment}/{self.gateway}"
+        name = f"{what}/{self.gateway}"
         connection.execute(_PUT_CHANGE, {"name": name, "number": number})
 
     def _silent(self, connection: Connection, now_us: int, silent_us: int) -> Sequence[str]:

@@ -30,7 +30,7 @@ from freehold.store.audit import AuditTable
 from freehold.store.backend import EVERY_TENANT
 from freehold.store.lineage import leave, note_removal, note_routes
 from freehold.store.peers import Peers
-from freehold.store.signatures import put_signature
+from freehold.store.signatures import put_signature, signature_of
 from freehold.store.tables import adapters, candidates, promotions, routes, signatures
 
 _SHOWN_ALIASES = 5
@@ -116,6 +116,17 @@ class Routing(Peers, AuditTable):
                 .order_by(adapters.c.name)
             ).mappings()
             return [adapter_of(row) for row in rows]
+
+    def adapters_signed_by(self, key: str) -> list[tuple[Adapter, list[Signature]]]:
+        """Every tenant's, with all of their signatures."""
+        by_it = select(signatures.c.digest).where(signatures.c.key == key)
+        with self._reading(EVERY_TENANT) as connection:
+            wanted = select(signatures).where(signatures.c.digest.in_(by_it))
+            made = [signature_of(row) for row in connection.execute(wanted).mappings()]
+            those = select(adapters).where(adapters.c.digest.in_(by_it)).order_by(adapters.c.name)
+            found = [adapter_of(row) for row in connection.execute(those).mappings()]
+        every = with_signatures(found, made)
+        return [(each, its) for each, its in every if key in {one.key for one in its}]
 
     def add_adapters(
         self, tenant_id: str, new: Sequence[Adapter], signed: Sequence[Signature] = ()
@@ -346,6 +357,16 @@ def _insert(connection: Connection, new: Sequence[Route]) -> None:
 
 def route_of(row: RowMapping) -> Route:
     return Route(**{**row, "environment": Environment(row["environment"])})
+
+
+def with_signatures(
+    found: Sequence[Adapter], made: Sequence[Signature]
+) -> list[tuple[Adapter, list[Signature]]]:
+    """Each with those on it among `made`."""
+    by_owner: dict[tuple[str, str], list[Signature]] = {}
+    for each in made:
+        by_owner.setdefault((each.tenant_id, each.digest), []).append(each)
+    return [(each, by_owner.get((each.tenant_id, each.digest), [])) for each in found]
 
 
 def adapter_of(row: Mapping[Any, Any]) -> Adapter:

@@ -185,6 +185,7 @@ signing_keys = Table(
     Column("id", String, primary_key=True),
     Column("public", String, nullable=False),
     Column("made_at_us", BigInteger, nullable=False),
+    Column("revoked_since_us", BigInteger),
 )
 
 # Where aliases led, and since when; rows are only ever added.

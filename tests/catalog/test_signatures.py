@@ -134,10 +134,10 @@ def test_who_publishes_adapters_says_nothing_of_revisions_and_gates(shelf: Shelf
     publisher = shelf.signatures(shelf.public)
     with pytest.raises(bundle.Unreadable, match="trusted_installations"):
         publisher.vouched(said)
-    assert not publisher.is_installation(bundle.id_of(key.public_key()))
+    assert not publisher.is_installation(bundle.id_of(key.public_key()), 0)
     settings = SupplySettings(trusted_installations=(str(shelf.public),))
     posing = shelf.public.rename(shelf.folder / OURS)
-    assert not shelf.signatures(posing).is_installation(bundle.id_of(key.public_key()))
+    assert not shelf.signatures(posing).is_installation(bundle.id_of(key.public_key()), 0)
     shelf.public = posing.rename(shelf.folder / "publisher.pem")
     believed = Signatures(shelf.home / "signing", shelf.store, settings, SystemClock())
     assert believed.vouched(said).signer.by == "publisher.pem"
@@ -279,6 +279,106 @@ def test_what_another_key_signed_before_stays_valid(shelf: Shelf, tmp_path: Path
     assert {s.key for e in (first, second) for s in adapters.signatures.of(e)} == {
         before, adapters.signatures.current
     }  # fmt: skip
+
+
+def _of_revoked(shelf: Shelf, tmp_path: Path) -> tuple[Adapters, list[Adapter], str]:
+    """Two that a job made, by a key which signs no more."""
+    adapters, first = shelf.add(peft_folder(tmp_path / "first"), job="job_1")
+    _, second = shelf.add(peft_folder(tmp_path / "second", 2), job="job_2")
+    key = adapters.signatures.current
+    for each in (first, second):
+        assert adapters.verified(each).holds, "which is remembered"
+    adapters.signatures.rotate()
+    return adapters, [first, second], key
+
+
+def test_what_a_revoked_key_signed_counts_no_more_until_somebody_signs_it(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    adapters, both, key = _of_revoked(shelf, tmp_path)
+    beside = shelf.signatures()  # of another process, which began before
+    assert beside.why_not(both[0], beside.of(both[0])) is None
+    revoked = adapters.signatures.revoke(key[:16], 0)
+    assert (revoked.key, [each.name for each in revoked.kept_out]) == (key, ["first", "second"])
+    for signatures in (adapters.signatures, beside, shelf.signatures()):
+        for each in both:
+            with pytest.raises(UserError, match=f"by the key {key[:16]}, which was revoked here"):
+                signatures.check(each)
+    adapters.sign(both[0])
+    assert adapters.verified(both[0]).holds
+    assert [each.reason is None for each in adapters.verified(both[0]).signatures] == [False, True]
+    assert [each.name for each in adapters.signatures.revoke(key, 0).kept_out] == ["second"]
+    assert adapters.signatures.signer(adapters.signatures.current).by == OURS
+
+
+def test_what_was_recorded_before_a_key_was_stolen_stays_valid(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    adapters, both, key = _of_revoked(shelf, tmp_path)
+    signatures = adapters.signatures
+    times = [signatures.of(each)[0].made_at_us for each in both]
+    assert [each.name for each in signatures.revoke(key, times[1]).kept_out] == ["second"]
+    assert adapters.verified(both[0]).holds
+    with pytest.raises(UserError, match="from an earlier time on already"):
+        signatures.revoke(key, times[1] + 1)
+    assert [each.name for each in signatures.revoke(key, times[1]).kept_out] == ["second"]
+    assert [each.name for each in signatures.revoke(key, times[0]).kept_out] == ["first", "second"]
+    assert [signatures.is_installation(key, at) for at in (times[0] - 1, times[0])] == [True, False]
+
+
+def test_nothing_comes_in_with_a_signature_of_a_revoked_key(shelf: Shelf, tmp_path: Path) -> None:
+    adapters, both, key = _of_revoked(shelf, tmp_path)
+    made = adapters.signatures.of(both[0])[0]
+    said, told = made.bundle.encode(), (made.key, made.bundle, made.manifest)
+    assert adapters.signatures.carried(both[0], [told])
+    adapters.signatures.revoke(key, made.made_at_us + 1)
+    adapters.signatures.check(both[0])
+    why = f"by the key {key[:16]}, which was revoked here"
+    folder = peft_folder(tmp_path / "again")
+    (folder / SIGNATURE).write_bytes(said)
+    with pytest.raises(UserError, match=why):
+        shelf.add(folder, where=Environment.PROD)
+    for refused in (
+        lambda: adapters.signatures.vouched(said),
+        lambda: adapters.signatures.signer(key),
+        lambda: adapters.signatures.carried(both[0], [told]),
+    ):
+        with pytest.raises(bundle.Unreadable, match=f"{key[:16]}, which was revoked here"):
+            refused()
+    ours = adapters.signatures.sign(both[0])
+    found = adapters.signatures.carried(both[0], [told, (ours.key, ours.bundle, ours.manifest)])
+    assert [each.key for each in found] == [adapters.signatures.current]
+
+
+def test_a_key_that_signs_or_is_of_the_settings_or_of_nobody_is_not_revoked(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    signatures = shelf.signatures(shelf.public)
+    (foreign,) = (id for own, id, _ in signatures.keys if own is None)
+    before = signatures.current
+    for key, why in (
+        (before, "the one that signs: have another made first"),
+        (foreign, "is publisher.pem of the settings: take it out"),
+        ("ab" * 8, "There is no key 'abababababababab'"),
+        (before[:7], "There is no key"),
+    ):
+        with pytest.raises(UserError, match=why):
+            signatures.revoke(key, 0)
+    signatures.rotate()
+    with pytest.raises(UserError, match="this one lies ahead"):
+        signatures.revoke(before, 10**17)
+    assert not any(each.is_revoked for _, _, each in signatures.keys)
+
+
+def test_a_home_whose_key_another_gateway_revoked_signs_with_a_new_one(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    adapters, first = shelf.add(peft_folder(tmp_path / "first"), job="job_1")
+    before = adapters.signatures.current
+    shelf.store.revoke_signing_key(before, 0)
+    adapters.sign(first)
+    assert adapters.signatures.current != before
+    assert adapters.verified(first).holds
 
 
 def test_a_home_whose_key_is_lost_gets_another_and_knows_what_the_first_signed(

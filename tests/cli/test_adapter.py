@@ -247,7 +247,26 @@ def test_an_adapter_is_signed_and_verified_in_the_terminal(place: Place, tmp_pat
     assert listed[new["id"]]
     assert not listed[signed["signatures"][0]["key"]]
     assert place.run("adapter", "verify", "plain").exit_code == 0
+    _revoked(place, signed["signatures"][0]["key"], new["id"])
     place.said("adapter", "rm", "plain")
+
+
+def _revoked(place: Place, key: str, now: str) -> None:
+    failed(place.run("adapter", "revoke-key", now, "--json"), "conflict")
+    failed(place.run("adapter", "revoke-key", "ab" * 32, "--json"), "not_found")
+    ahead = ("--since", "2999-01-31T12:00:00Z")
+    failed(place.run("adapter", "revoke-key", key, *ahead, "--json"), "invalid_value")
+    kept = place.run("adapter", "revoke-key", key[:16], "--since", "0s")
+    assert f"The key {key[:16]} is revoked for what was recorded from" in kept.stdout
+    assert "No adapter is kept out by that." in kept.stdout
+    told = place.run("adapter", "revoke-key", key[:16])
+    assert f"The key {key[:16]} is revoked." in told.stdout
+    assert "answer 503: plain of default in dev (1 in all)" in told.stdout
+    assert "`freehold adapter sign NAME`" in told.stdout
+    failed(place.run("adapter", "revoke-key", key, "--since", "1h", "--json"), "conflict")
+    assert "revoked" in place.run("adapter", "keys").stdout
+    assert "which was revoked here" in place.run("adapter", "verify", "plain").stdout
+    assert place.said("adapter", "sign", "plain")["holds"]
 
 
 def test_a_signature_that_nobody_trusts_here_is_not_taken_in(place: Place, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from freehold.core.binding import Environment
 from freehold.core.engine import AdapterFiles
 from freehold.core.errors import Code, UserError
 from freehold.core.tenant import OwnPool
@@ -257,3 +258,32 @@ async def test_what_is_aligned_before_any_replica_serves_is_with_the_first() -> 
     await _settled(adapters)
     await adapters.prepare(client)
     assert client.has == {"a"}
+
+
+async def test_what_counts_no_more_is_refused_at_once_and_goes_with_its_last_request() -> None:
+    client, unsound = _Client(), dict[str, str]()
+
+    def files(digests: Sequence[str]) -> Stored:
+        found = _files([each for each in digests if each not in unsound])
+        return Stored(found.files, {each: unsound[each] for each in digests if each in unsound})
+
+    adapters = PoolAdapters({"a", "b"}, files)
+    adapters.serve(lambda: [client])
+    await adapters.prepare(client)
+    unsound["a"] = "its key was revoked"
+    with adapters.used("a"):
+        await adapters.recheck()
+        await _settled(adapters)
+        assert adapters.why_not(("ten_a", Environment.DEV), "a") == "its key was revoked"
+        assert client.has == {"a", "b"}
+    await _settled(adapters)
+    assert client.has == {"b"}
+    unsound.clear()
+    client.refuses["a"] = "too large"
+    await adapters.recheck()
+    assert "a" not in adapters
+    client.refuses.clear()
+    await adapters.recheck()
+    await _settled(adapters)
+    assert client.has == {"a", "b"}
+    assert "a" in adapters

@@ -21,6 +21,7 @@ from freehold.serve import peers
 from freehold.store.postgres import Postgres
 from tests import postgres
 from tests.harness import Running, asked, running
+from tests.serve.test_adapters import _added, _led, _post, _stock
 from tests.serve.test_patterns import learned_elsewhere
 
 
@@ -229,3 +230,27 @@ async def test_a_key_that_one_gateway_suspends_is_refused_by_the_other_until_it_
             assert (await client.post(f"/admin/v1/keys/{key_id}/confirm")).is_success
         assert (await _ask(second, key)).status_code == 200
         await _until(first, key, 200)
+
+
+async def test_what_a_key_signed_that_one_gateway_revokes_is_served_by_the_other_no_more(
+    tmp_path: Path, postgres_database: Callable[[], Postgres]
+) -> None:
+    where, peer = _stock(tmp_path / "a"), tmp_path / "b"
+    async with _two(tmp_path, postgres_database()) as (first, second):
+        await first.replica.ensure_ready(20)
+        await _added(first, "support")
+        shutil.copytree(where / "blobs", peer / "blobs", dirs_exist_ok=True)
+        signing = "/admin/v1/adapters/support/signatures"
+        assert (await _post(first, signing, None)).status_code == 201
+        key = first.gateway.adapters.signatures.current
+        await _led(first, "to-support", "support")
+        for world in (first, second):
+            await _until(world, world.key, 200, "to-support")
+        for path in ("", f"/{key}/revoke"):
+            answer = await _post(first, f"/admin/v1/signing-keys{path}", {} if path else None)
+            assert answer.is_success, answer.text
+        assert (await _ask(first, first.key, "to-support")).status_code == 503
+        refused = await _until(second, second.key, 503, "to-support")
+        assert f"by the key {key[:16]}, which was revoked here" in refused.text
+        assert (await _post(first, signing, None)).status_code == 201
+        await _until(second, second.key, 200, "to-support")

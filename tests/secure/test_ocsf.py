@@ -87,6 +87,7 @@ _CLASSES = {
     "job.resume": (6003, 3), "job.remove": (6003, 4), "gate.make": (6003, 1),
     "gate.import": (6003, 1), "revision.export": (6003, 2),
     "adapter.sign": (6003, 3), "signing_key.rotate": (6003, 99),
+    "signing_key.revoke": (6003, 4),
     "promotion.make": (6003, 1), "promotion.change": (6003, 3), "promotion.roll_back": (6003, 3),
 }  # fmt: skip
 

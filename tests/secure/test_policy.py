@@ -43,6 +43,7 @@ ON_ALL = {
     Action.CHANGE_POLICIES,
     Action.READ_BACKUPS, Action.MAKE_BACKUPS, Action.READ_ALL_EVENTS, Action.READ_DECISIONS,
     Action.CHANGE_DECISIONS, Action.ROTATE_SIGNING_KEY,
+    Action.REVOKE_SIGNING_KEY,
 }  # fmt: skip
 
 
@@ -122,6 +123,7 @@ def reference(who: Principal, action: Action, what: Resource) -> bool:
         Action.CHANGE_TENANTS, Action.READ_STATUS, Action.READ_OVERALL_AUDIT,
         Action.READ_ALL_EVENTS, Action.READ_BACKUPS, Action.MAKE_BACKUPS,
         Action.READ_DECISIONS, Action.CHANGE_DECISIONS, Action.ROTATE_SIGNING_KEY,
+        Action.REVOKE_SIGNING_KEY,
     ):  # fmt: skip
         allowed = {Scope.OPERATE, Scope.OWN}
     elif action.startswith("read_"):

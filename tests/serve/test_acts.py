@@ -72,6 +72,10 @@ _TABLE: dict[tuple[str, str], tuple[str, Any, list[str], str, list[str]]] = {
     ("POST", "/admin/v1/signing-keys"): (
         "/admin/v1/signing-keys", None, ["signing_key.rotate"], "installation", [],
     ),
+    ("POST", "/admin/v1/signing-keys/{key}/revoke"): (
+        "/admin/v1/signing-keys/{signing}/revoke", {}, ["signing_key.revoke"], "installation",
+        ["since"],
+    ),
     ("DELETE", "/admin/v1/adapters/{adapter}"): (
         "/admin/v1/adapters/lora", None, ["adapter.remove"], _ENVIRONMENT, [],
     ),
@@ -205,6 +209,8 @@ async def office(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Offi
     async with running(home, identity_providers=given, backup=backup) as world:
         await world.replica.ensure_ready(20)
         made = Office(world)
+        made.names["signing"] = world.gateway.adapters.signatures.current
+        world.gateway.adapters.signatures.rotate()
         world.gateway.store.add_session(session(world.tenant_id), b"hash", b"token", None)
         for name in ("other", "third"):
             answer = await made.ask("POST", "/admin/v1/tenants", {"name": f"{name}-co"})

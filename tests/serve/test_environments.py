@@ -133,6 +133,7 @@ _OVERALL = {
     ("GET", "/admin/v1/decisions/{decision}"), ("POST", "/admin/v1/decisions/{decision}/check"),
     ("GET", "/admin/v1/decisions/{decision}/deployment"),
     ("GET", "/admin/v1/signing-keys"), ("POST", "/admin/v1/signing-keys"),
+    ("POST", "/admin/v1/signing-keys/{key}/revoke"),
 }  # fmt: skip
 # For whom no key is asked: a login of somebody elsewhere, and the end of a session.
 _PROVEN = {("POST", "/admin/v1/sessions"), ("DELETE", "/admin/v1/sessions/current")}

@@ -216,6 +216,7 @@ _TABLE: dict[tuple[str, str], dict[str, Request]] = {
     },
     ("GET", "/admin/v1/signing-keys"): {},
     ("POST", "/admin/v1/signing-keys"): {},
+    ("POST", "/admin/v1/signing-keys/{key}/revoke"): {},
     ("DELETE", "/admin/v1/adapters/{adapter}"): {
         "adapter": ("/admin/v1/adapters/{}", None), "digest": ("/admin/v1/adapters/{}", None),
         "tenant": ("/admin/v1/adapters/x" + _OWNED, None),

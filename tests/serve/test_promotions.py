@@ -333,6 +333,25 @@ async def test_a_rollback_leads_back_step_by_step(ladder: Ladder) -> None:
     assert refusal(nothing) == (404, "not_found")
 
 
+async def test_no_rollback_leads_to_what_a_revoked_key_signed(ladder: Ladder) -> None:
+    for number in (1, 2):
+        digest = await ladder.tuned(f"v{number}", number)
+        ladder.gate(digest)
+        await ladder.promoted(STAGING)
+    sign = "/admin/v1/adapters/v1/signatures"
+    assert (await ladder.call(STAGING, "POST", sign, None)).status_code == 201
+    signatures = ladder.world.gateway.adapters.signatures
+    key = signatures.current
+    signatures.rotate()
+    await ladder.world.gateway.routes.revoke_key(key, 0)
+    refused = await ladder.call(STAGING, "POST", "/admin/v1/rollbacks", {"alias": "bot"})
+    assert refusal(refused) == (400, "file_refused")
+    assert f"by the key {key[:16]}, which was revoked here" in refused.text
+    assert await ladder.says(STAGING, "hello") == words("hello", digest)
+    assert (await ladder.call(STAGING, "POST", sign, None)).status_code == 201
+    assert (await ladder.rolled_back(STAGING))["state"] == "rolled_back"
+
+
 async def test_a_share_is_taken_back_and_nothing_else_moves_meanwhile(ladder: Ladder) -> None:
     old = await ladder.tuned("v1", 1)
     ladder.gate(old)

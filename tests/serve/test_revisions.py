@@ -252,7 +252,7 @@ _BAD: dict[str, tuple[Callable[[bytes, bundle.PrivateKey], bytes], str, str]] = 
     ),
     "a gate by somebody unknown": (
         lambda raw, key: signed(telling(parts(raw), "gate.json", decided_by="e" * 64), key),
-        _REFUSED, "decided by the key eeeeeeeeeeeeeeee, which is not trusted",
+        _REFUSED, "decided by the key eeeeeeeeeeeeeeee, which is not one of",
     ),
     "a gate of tomorrow": (
         lambda raw, key: signed(
@@ -811,3 +811,27 @@ async def test_a_revision_that_came_goes_on_with_who_decided_it(houses: Houses) 
     done = await onward.bring(content, PROD, alias="chain")
     assert done.status_code == 201, done.text
     assert done.json()["gate"] == kept[0].id, "the same gate is not kept twice"
+
+
+async def test_a_file_by_a_key_that_was_revoked_is_refused_and_names_the_key(
+    houses: Houses,
+) -> None:
+    """As whoever stole the second installation's key would make it."""
+    await gated(houses, "stolen")
+    content = parts(await houses.exported("stolen"))
+    signatures = houses.prod.world.gateway.adapters.signatures
+    pem = (houses.prod.world.home.secrets / "signing").read_bytes()
+    stolen, key = load_pem_private_key(pem, None), signatures.current
+    assert isinstance(stolen, bundle.PrivateKey)
+    signatures.rotate()
+    signatures.revoke(key, 0)
+    before = houses.has()
+    for forged, why in (
+        (signed(content, stolen), "it is by"),
+        (signed(telling(content, "gate.json", decided_by=key), houses.key), "gate was decided by"),
+    ):
+        refused = await houses.bring(forged, alias="stolen")
+        assert refusal(refused) == (400, "file_refused")
+        assert f"{why} the key {key[:16]}, which was revoked here" in refused.text
+    assert houses.has() == before
+    assert (await houses.bring(packed(content), alias="stolen")).status_code == 201

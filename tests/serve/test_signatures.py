@@ -152,3 +152,55 @@ async def test_a_key_that_was_changed_signs_from_then_on_and_all_are_told(tmp_pa
         shown = (await _get(world, "/admin/v1/adapters/a/signatures")).json()
         assert [each["key"] for each in shown["signatures"]] == [before["id"], new["id"]]
         assert shown["holds"]
+
+
+async def test_what_a_revoked_key_signed_serves_no_more_until_somebody_signs_it(
+    tmp_path: Path,
+) -> None:
+    async with running(_stock(tmp_path / "home")) as world:
+        await world.replica.ensure_ready(20)
+        digests = {name: await _added(world, name, seed) for seed, name in enumerate("abc", 1)}
+        for name in "abc":
+            await _led(world, f"to-{name}", name)
+        await _signed(world, "a")
+        (old,) = (await _get(world, "/admin/v1/signing-keys")).json()["data"]
+        path = f"/admin/v1/signing-keys/{old['id'][:16]}/revoke"
+        assert _code(await _post(world, path, {})) == (409, "conflict")
+        assert (await _post(world, "/admin/v1/signing-keys", None)).status_code == 201
+        await _signed(world, "b")
+
+        later = "2999-01-31T12:00:00Z"
+        assert _code(await _post(world, path, {"since": later})) == (400, "invalid_value")
+        revoked = (await _post(world, path, {})).json()
+        assert (revoked["id"], revoked["revoked"], revoked["invalid_since"]) == (
+            old["id"], True, None
+        )  # fmt: skip
+        assert revoked["kept_out"] == 1
+        assert revoked["adapters"] == [
+            {"tenant": "default", "environment": "dev", "name": "a", "digest": digests["a"]}
+        ]
+        why = f"it is by the key {old['id'][:16]}, which was revoked here"
+        await _says_why(world, "to-a", why)
+        for name in "bc":
+            assert _text(await _ask(world, f"to-{name}")) == _words("hello", digests[name])
+        refused = await _set(world, "again", "a")
+        assert refused.json()["error"]["code"] == "file_refused"
+        await _signed(world, "a")
+        assert _text(await _ask(world, "to-a")) == _words("hello", digests["a"])
+
+
+async def test_what_another_gateway_revokes_or_signs_is_followed(tmp_path: Path) -> None:
+    async with running(_stock(tmp_path / "home")) as world:
+        await world.replica.ensure_ready(20)
+        digest = await _added(world, "a")
+        await _led(world, "to-a", "a")
+        await _signed(world, "a")
+        gateway = world.gateway
+        signatures, store = gateway.adapters.signatures, gateway.store
+        store.revoke_signing_key(signatures.current, 0)
+        await gateway.routes.follow_signatures()
+        await _says_why(world, "to-a", "which was revoked here")
+        adapter = gateway.adapters.get(_owner(store), Environment.DEV, "a")
+        signatures.add(adapter, signatures.sign(adapter))
+        await gateway.routes.follow_signatures()
+        assert _text(await _ask(world, "to-a")) == _words("hello", digest)

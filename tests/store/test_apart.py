@@ -196,7 +196,8 @@ _SCOPED: dict[str, Callable[[SqlStore, str], Any]] = {
 # `tenants` and `access_number` tell who operates it and its own processes.
 _UNSCOPED = {
     "access_number", "acted", "add_events", "add_key", "add_session",
-    "add_signing_key", "add_subject_key", "signing_keys",
+    "add_signing_key", "add_subject_key", "adapters_signed_by", "revoke_signing_key",
+    "signing_keys",
     "add_tenant", "apply", "audit_found", "audit_heads", "audit_page", "audit_trail", "beat",
     "billed_here", "claim", "close", "decisions_due", "deliver_later", "delivered",
     "due_deliveries",
@@ -206,7 +207,7 @@ _UNSCOPED = {
     "base", "is_own", "keep_bases",
     "keep_patterns", "key_by_hash", "known_jobs", "limits_mark", "living_sessions",
     "open_jobs", "own", "put_back", "put_fact", "put_policy", "refusals", "refused", "revoke_role",
-    "routes_changed", "session_by_hash", "settle_orphans", "subject_keys", "sweep", "take_place",
+    "heard", "session_by_hash", "settle_orphans", "subject_keys", "sweep", "take_place",
     "tenant_named",
     "tenants", "unclaim", "use_session", "watched_promotions",
 }  # fmt: skip

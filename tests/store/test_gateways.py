@@ -12,6 +12,7 @@ import pytest
 from freehold.core.audit import Head, Sought, chained
 from freehold.core.binding import Environment
 from freehold.core.errors import Code, UserError
+from freehold.core.signature import SigningKey
 from freehold.core.usage import IdempotencyClaim, StoredReply
 from freehold.store import ledger
 from freehold.store.audit import place_of
@@ -20,7 +21,16 @@ from freehold.store.ledger import Ledger
 from freehold.store.postgres import Postgres
 from freehold.store.sql import SqlStore
 from tests.postgres import connected
-from tests.store.making import a_route, entries_of, reservation, rows, settlement, used
+from tests.store.making import (
+    a_route,
+    a_signature,
+    adapter,
+    entries_of,
+    reservation,
+    rows,
+    settlement,
+    used,
+)
 
 _LONG_US = 60_000_000
 
@@ -206,17 +216,35 @@ def test_a_place_is_taken_again_when_its_connection_was_lost(where: Postgres) ->
 
 def test_changes_to_routes_are_heard_of_by_the_others(both: tuple[SqlStore, SqlStore]) -> None:
     a, b = both
-    assert b.routes_changed(0) == (0, set())
+    assert b.heard(0) == (0, set(), False)
     a.set_route("ten_a", a_route("ten_a", "x"))
     a.put_routes("ten_b", Environment.PROD, [])
-    last, homes = b.routes_changed(0)
+    last, homes, _ = b.heard(0)
     assert homes == {("ten_a", Environment.DEV), ("ten_b", Environment.PROD)}
-    assert b.routes_changed(last) == (last, set())
-    assert a.routes_changed(0) == (last, set()), "its own changes it knows"
+    assert b.heard(last) == (last, set(), False)
+    assert a.heard(0) == (last, set(), False), "its own changes it knows"
     a.remove_route("ten_a", Environment.DEV, "none")
-    assert b.routes_changed(last) == (last, set())
+    assert b.heard(last) == (last, set(), False)
     a.remove_route("ten_a", Environment.DEV, "x")
-    assert b.routes_changed(last) == (last + 1, {("ten_a", Environment.DEV)})
+    assert b.heard(last) == (last + 1, {("ten_a", Environment.DEV)}, False)
+
+
+def test_other_gateways_hear_which_signatures_count(both: tuple[SqlStore, SqlStore]) -> None:
+    a, b = both
+    a.add_signing_key(SigningKey("k" * 64, "pem", 1), is_rotation=False)
+    a.revoke_signing_key("k" * 64, 7)
+    assert b.heard(0) == (1, set(), True)
+    assert b.heard(1) == (1, set(), False)
+    assert a.heard(0) == (1, set(), False), "its own changes it knows"
+    assert [each.revoked_since_us for each in b.signing_keys()] == [7]
+    b.revoke_signing_key("k" * 64, 7)
+    assert a.heard(1) == (1, set(), False), "nothing was changed"
+    mine = adapter("ten_a")
+    a.add_adapters("ten_a", [mine])
+    a.add_signature("ten_a", mine, a_signature("ten_a", mine.digest))
+    assert b.heard(1) == (2, set(), True)
+    assert [each.name for each, _ in b.adapters_signed_by("ab" * 32)] == [mine.name]
+    assert b.adapters_signed_by("k" * 64) == []
 
 
 def test_a_change_is_not_hidden_by_a_later_one_of_another_gateway(
@@ -226,7 +254,7 @@ def test_a_change_is_not_hidden_by_a_later_one_of_another_gateway(
     a.set_route("ten_a", a_route("ten_a", "x"))
     b.set_route("ten_a", a_route("ten_a", "y"))
     for store in both:
-        assert store.routes_changed(0) == (2, {("ten_a", Environment.DEV)})
+        assert store.heard(0) == (2, {("ten_a", Environment.DEV)}, False)
 
 
 # idempotency keys

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from freehold.catalog.adapters import Adapters
@@ -161,6 +162,14 @@ class Offline:
         from freehold.serve.admin.signing_keys import shown_keys
 
         return shown_keys(self.adapters.signatures)
+
+    def revoke_key(self, key: str, since: datetime | None) -> dict[str, Any]:
+        from freehold.serve.admin.signing_keys import shown_revoked
+        from freehold.serve.reading import in_us
+
+        signatures = self.adapters.signatures
+        revoked = signatures.revoke(key, in_us(since) or 0)
+        return shown_revoked(signatures, revoked, self.store.tenant)
 
     def shown_route(self, route: Route) -> dict[str, Any]:
         from freehold.serve.admin.routes import shown_route

@@ -91,7 +91,7 @@ def build_gateway(
         functools.partial(let_go, home),
     )
     store.keep_bases({card.digest: dataclasses.asdict(card) for card in cards})
-    since, _ = store.routes_changed(0)
+    since = store.heard(0).number
     directory.fill(fleet.every_route(store))  # so that no request waits for thousands
     ledger = Ledger(store, home.journal)
     accounts = _accounts(store, ledger, clock, settings.currency)

@@ -63,8 +63,7 @@ def kept_out(
     """Why, of those that all of their owners may not use, and of others by owner."""
     apart: dict[tuple[Owner, str], str] = {}
     sound = set()
-    for adapter, made in owned:
-        reason = signed.why_not(adapter, made)
+    for (adapter, _), reason in zip(owned, signed.reasons(owned), strict=True):
         if reason is None:
             sound.add(adapter.digest)
         else:
