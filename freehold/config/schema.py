@@ -303,6 +303,7 @@ class DecisionSettings(_Section):
 class TuneSettings(_Section):
     at_once: int = Field(1, ge=1, le=16)
     threads: int | None = Field(None, ge=1, le=1024)  # None: half of the cores
+    priority: Literal["idle", "low"] = "idle"
     keep_free_mb: int = Field(1000, ge=0)
 
 

@@ -67,6 +67,7 @@ _OTHERS: dict[str, tuple[str, Any]] = {
     "supply.require_signature": ("[prod]", ("prod",)),
     "engines.vllm.kv_cache_bytes": ("9000000", 9_000_000),
     "engines.vllm.threads": ("9", 9),
+    "tune.priority": ("low", "low"),
     "tune.threads": ("9", 9),
     "prices.for_a_dollar": ("0.9", Decimal("0.9")),
     "prices.machine.per_hour": ("0.5", Decimal("0.5")),

@@ -28,6 +28,7 @@ _KEPT = (
     "PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH",
     "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
+_LOW = 10  # of niceness: a tenth of what others get who want the cores
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCH_NUM_THREADS")
 
 
@@ -66,10 +67,11 @@ class JobProcess:
         program: Sequence[str],
         threads: int | None,
         key: str | None = None,
+        is_idle: bool = True,
     ) -> "JobProcess":
         """Raises `OSError`. `threads`: None lets it use all cores, and as much of them as others
-        do; with a number it gives way to everything else. `key` is what it asks models with,
-        which no file holds."""
+        do; with a number it gives way, to everything else where it `is_idle`. `key` is what it
+        asks models with, which no file holds."""
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
         before, said_from = _record_of(work), _size(work / LOG)
         spec = dict(job.spec) | ({} if key is None else {"key": key})
@@ -101,7 +103,7 @@ class JobProcess:
         made._is_child = True
         made.keep()
         if threads is not None:
-            _give_way(child.pid)
+            _give_way(child.pid, is_idle)
         return made
 
     @classmethod
@@ -311,16 +313,18 @@ def _environment(threads: int | None) -> Mapping[str, str]:
     return inherited(_KEPT) | limited | alone
 
 
-def _give_way(pid: int) -> None:
-    """To whatever else wants the cores. A session of its own is a group of its own where the
-    kernel groups by sessions, and then counts as much as all others unless that is told, too.
-    When memory is short it is the first to go, as it can go on later."""
+def _give_way(pid: int, is_idle: bool) -> None:
+    """To whatever else wants the cores, or leaving it most of them. A session of its own is a
+    group of its own where the kernel groups by sessions, and then counts as much as all others
+    unless that is told, too. When memory is short it is the first to go, as it can go on later."""
+    nice = 19 if is_idle else _LOW
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, 19)
-    # Where there is such a class, whoever wakes takes the core from it at once.
-    with contextlib.suppress(AttributeError, OSError):
-        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
-    for name, value in (("autogroup", "19"), ("oom_score_adj", "1000")):
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+    if is_idle:
+        # Where there is such a class, whoever wakes takes the core from it at once.
+        with contextlib.suppress(AttributeError, OSError):
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+    for name, value in (("autogroup", str(nice)), ("oom_score_adj", "1000")):
         with contextlib.suppress(OSError):
             Path(f"/proc/{pid}/{name}").write_text(value)
     with contextlib.suppress(psutil.Error, AttributeError, OSError):

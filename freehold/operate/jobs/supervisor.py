@@ -289,6 +289,10 @@ class Jobs:
         running = sum(each.job.kind is kind for each in self._running.values())
         return running < self._settings.at_once
 
+    def _is_idle(self, kind: JobKind) -> bool:
+        """An evaluation computes little, and waits for models which the others keep busy."""
+        return kind is JobKind.TUNE and self._settings.priority == "idle"
+
     def _may_begin(self, job: Job) -> bool:
         return self._keys is not None or job.kind is not JobKind.EVAL
 
@@ -330,7 +334,9 @@ class Jobs:
             if self._keys is not None and job.kind is JobKind.EVAL:
                 with _as_gateway():
                     key = self._keys.lend(job)
-            return JobProcess.start(self._home, work, job, self._program, self._threads, key)
+            return JobProcess.start(
+                self._home, work, job, self._program, self._threads, key, self._is_idle(job.kind)
+            )
         except OSError as error:
             why = f"It cannot be started ({error.strerror}): see the disk of {work}."
             self._close(job, JobState.FAILED, error=_told(Code.DISK_FULL, why))

@@ -46,8 +46,8 @@ class Desk:
 
     def gateway(self, by: str = "gw_1", **settings: Any) -> Jobs:
         made = Jobs(
-            self.home, TuneSettings(**{"keep_free_mb": 0, **settings}), self.store, SystemClock(),
-            by, self._take_in, self.told.append, 1, self._book, PROGRAM,
+            self.home, TuneSettings(**{"keep_free_mb": 0, "priority": "low", **settings}),
+            self.store, SystemClock(), by, self._take_in, self.told.append, 1, self._book, PROGRAM,
         )  # fmt: skip
         self.started.append(made)
         return made
@@ -354,7 +354,7 @@ async def test_a_job_gives_way_to_everything_else_and_inherits_no_secrets(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CANARY_SECRET", "do-not-inherit")
-    gateway = desk.gateway()
+    gateway = desk.gateway(priority="idle")
     job = desk.add(gateway, steps=1000, pause_s=0.01)
     await desk.at_step(gateway, job, 1)
     process = desk.process(job)
@@ -366,6 +366,16 @@ async def test_a_job_gives_way_to_everything_else_and_inherits_no_secrets(
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert "CANARY_SECRET" not in environment
     assert os.getsid(process.pid) == process.pid, "no terminal's end is its own"
+
+
+async def test_a_job_of_low_priority_goes_on_where_others_want_the_cores(desk: Desk) -> None:
+    gateway = desk.gateway(priority="low")
+    job = desk.add(gateway, steps=1000, pause_s=0.01)
+    await desk.at_step(gateway, job, 1)
+    process = desk.process(job)
+    assert process.nice() == 10
+    if hasattr(os, "SCHED_OTHER"):
+        assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
 
 
 async def test_a_job_whose_tenant_is_removed_ends_and_leaves_nothing_behind(desk: Desk) -> None:
