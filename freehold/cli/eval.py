@@ -27,7 +27,6 @@ from freehold.core.errors import Code, UserError
 if TYPE_CHECKING:
     from freehold.adapt.evaluate.suite import Suite
 
-_PATH = "/admin/v1/evaluations"
 _Id = Annotated[str, typer.Argument(metavar="ID", help="As `freehold eval list` shows it.")]
 _Html = Annotated[Path | None, typer.Option(help="Write it as a page, too, over what is there.")]
 
@@ -133,7 +132,9 @@ def start(
                 "route": alias, "against": against, "judge": judge, "passed_before": before,
                 "few": few, "at_once": at_once, **_asked(suite, data, most), **of.named(),
             }  # fmt: skip
-            job = gateway.call("POST", _PATH, {k: v for k, v in asked.items() if v is not None})
+            job = gateway.call(
+                "POST", jobs.EVALUATIONS, {k: v for k, v in asked.items() if v is not None}
+            )
             if no_wait:
                 _say_begun(job, as_json)
                 return
@@ -147,7 +148,7 @@ def list_evaluations(
 ) -> None:
     """List the evaluations of an environment, newest first."""
     with errors_in_a_sentence(as_json):
-        found = jobs.every(reach.require_running(load.home()), Of(tenant, environment), "eval")
+        found = jobs.every(load.home(), Of(tenant, environment), "eval")
     if as_json:
         print_json(found)
         return
@@ -178,8 +179,7 @@ def show(
     with errors_in_a_sentence(as_json):
         if html is not None:
             check_place(html)
-        gateway = reach.require_running(load.home())
-        found = one(gateway, "GET", _PATH, job_id, Of(tenant, environment))
+        found = jobs.evaluation(load.home(), Of(tenant, environment), job_id)
         if html is not None and found["result"] is None:
             raise UserError(
                 Code.NOT_FOUND, f"{job_id} has no result to show: it is {found['job']['state']}."
@@ -204,7 +204,7 @@ def logs(
 ) -> None:
     """Show what an evaluation's process said."""
     with errors_in_a_sentence(as_json):
-        found = jobs.log(reach.require_running(load.home()), Of(tenant, environment), job_id)
+        found = jobs.log(load.home(), Of(tenant, environment), job_id)
     jobs.show_log(found, _progress, as_json)
 
 
@@ -239,8 +239,7 @@ def remove(
 ) -> None:
     """Remove an evaluation that has ended, with its answers; the gate that came of it stays."""
     with errors_in_a_sentence(as_json):
-        gateway = reach.require_running(load.home())
-        found = one(gateway, "DELETE", jobs.PATH, job_id, Of(tenant, environment))
+        found = jobs.removed(load.home(), Of(tenant, environment), job_id)
     if as_json:
         print_json(found)
     else:
@@ -249,7 +248,7 @@ def remove(
 
 def _change(job_id: str, how: str, of: Of, as_json: bool) -> None:
     with errors_in_a_sentence(as_json):
-        found = jobs.change(reach.require_running(load.home()), of, job_id, how)
+        found = jobs.changed(load.home(), of, job_id, how)
     if as_json:
         print_json(found)
     else:
@@ -349,7 +348,7 @@ def _waited(
     if job["state"] != "done":
         why = (job["error"] or {}).get("message", "somebody asked for its end.")
         raise UserError(Code.CONFLICT, f"{job_id} {job['state']}: {why}")
-    found = one(gateway, "GET", _PATH, job_id, of)["result"]
+    found = one(gateway, "GET", jobs.EVALUATIONS, job_id, of)["result"]
     if found is None:
         raise UserError(
             Code.NOT_FOUND, f"Another gateway has the result: `freehold eval show {job_id}` there."

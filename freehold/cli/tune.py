@@ -124,7 +124,7 @@ def list_jobs(
 ) -> None:
     """List the training jobs of an environment, newest first."""
     with errors_in_a_sentence(as_json):
-        found = _list(load.home(), Of(tenant, environment))
+        found = jobs.every(load.home(), Of(tenant, environment), "tune")
     if as_json:
         print_json(found)
         return
@@ -157,11 +157,11 @@ def show(
         home, of = load.home(), Of(tenant, environment)
         if html is not None:
             check_place(html)
-        found = _one(home, of, job_id)
+        found = jobs.found(home, of, job_id)
         if html is not None:
             from freehold.cli.pages.training import page
 
-            write_page(html, page(found, _log(home, of, job_id)))
+            write_page(html, page(found, jobs.log(home, of, job_id)))
     if as_json:
         print_json(found)
         return
@@ -188,7 +188,7 @@ def logs(
 ) -> None:
     """Show what a job's process said."""
     with errors_in_a_sentence(as_json):
-        found = _log(load.home(), Of(tenant, environment), job_id)
+        found = jobs.log(load.home(), Of(tenant, environment), job_id)
     jobs.show_log(found, _progress, as_json)
 
 
@@ -201,7 +201,7 @@ def cancel(
 ) -> None:
     """Let a job end at its next checkpoint."""
     with errors_in_a_sentence(as_json):
-        found = _change(load.home(), Of(tenant, environment), job_id, "cancel")
+        found = jobs.changed(load.home(), Of(tenant, environment), job_id, "cancel")
     if as_json:
         print_json(found)
     else:
@@ -219,7 +219,7 @@ def resume(
     """Let a job that failed or was cancelled go on from its last checkpoint."""
     with errors_in_a_sentence(as_json):
         home, of = load.home(), Of(tenant, environment)
-        found = _change(home, of, job_id, "resume")
+        found = jobs.changed(home, of, job_id, "resume")
         if reach.running(home) is None:
             found = _finish_here(home, of, found["id"], as_json)
     if as_json:
@@ -237,7 +237,7 @@ def remove(
 ) -> None:
     """Remove a job that has ended, with what it said; the adapter that it made stays."""
     with errors_in_a_sentence(as_json):
-        found = _removed(load.home(), Of(tenant, environment), job_id)
+        found = jobs.removed(load.home(), Of(tenant, environment), job_id)
     if as_json:
         print_json(found)
     else:
@@ -260,57 +260,6 @@ def _followed(
         return jobs.waited(load.home(), gateway, job["id"], of, _progress, as_json)
     except KeyboardInterrupt:
         return one(reach.running(load.home()) or gateway, "GET", jobs.PATH, job["id"], of)
-
-
-def _list(home: Home, of: Of) -> list[dict[str, Any]]:
-    gateway = reach.running(home)
-    if gateway is not None:
-        return jobs.every(gateway, of, "tune")
-    from freehold.cli.at_rest.jobs import opened
-
-    with opened(home, of) as rest:
-        return [each for each in rest.every() if each["kind"] == "tune"]
-
-
-def _one(home: Home, of: Of, job_id: str) -> dict[str, Any]:
-    gateway = reach.running(home)
-    if gateway is not None:
-        return one(gateway, "GET", jobs.PATH, job_id, of)
-    from freehold.cli.at_rest.jobs import opened
-
-    with opened(home, of) as rest:
-        return rest.shown(rest.jobs.get(rest.owner, job_id))
-
-
-def _log(home: Home, of: Of, job_id: str) -> list[dict[str, Any]]:
-    gateway = reach.running(home)
-    if gateway is not None:
-        return jobs.log(gateway, of, job_id)
-    from freehold.cli.at_rest.jobs import opened
-
-    with opened(home, of) as rest:
-        return rest.jobs.log(rest.jobs.get(rest.owner, job_id))
-
-
-def _change(home: Home, of: Of, job_id: str, how: str) -> dict[str, Any]:
-    gateway = reach.running(home)
-    if gateway is not None:
-        return jobs.change(gateway, of, job_id, how)
-    from freehold.cli.at_rest.jobs import opened
-
-    with opened(home, of) as rest:
-        change = rest.jobs.cancel_at_rest if how == "cancel" else rest.jobs.resume
-        return rest.shown(change(rest.owner, job_id))
-
-
-def _removed(home: Home, of: Of, job_id: str) -> dict[str, Any]:
-    gateway = reach.running(home)
-    if gateway is not None:
-        return one(gateway, "DELETE", jobs.PATH, job_id, of)
-    from freehold.cli.at_rest.jobs import opened
-
-    with opened(home, of) as rest:
-        return rest.shown(rest.jobs.remove(rest.owner, job_id))
 
 
 # without one

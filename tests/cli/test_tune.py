@@ -13,7 +13,8 @@ import pytest
 from freehold.cli.at_rest import jobs
 from freehold.cli.options.owner import Of
 from freehold.config.home import Home
-from freehold.core.job import Job, JobState
+from freehold.core.job import Job, JobKind, JobState
+from freehold.operate.jobs.process import RESULT
 from freehold.store.sql import SqlStore
 from tests.adapt import tickets
 from tests.adapt.dataset.conftest import chat
@@ -214,3 +215,25 @@ def test_a_job_is_listed_shown_and_cancelled_and_holds_its_name(resting: Place) 
     assert resting.said("tune", "cancel", job_id)["state"] == JobState.CANCELLED
     assert resting.said("tune", "cancel", job_id)["state"] == JobState.CANCELLED
     assert resting.said(*_TUNE, "--name", "helper", "--estimate")["name"] == "helper"
+
+
+def test_an_evaluation_is_listed_shown_and_removed_at_rest(resting: Place) -> None:
+    with jobs.opened(Home(resting.home), Of()) as rest:
+        trains = rest.added(rest.prepared({"dataset": "help", "base": "tiny"}))
+        job = rest.jobs.add(rest.owner, JobKind.EVAL, "tiny on help", {}, "local")
+        contextvars.Context().run(_done, rest.rest.store, job)
+    work = resting.home / "jobs" / job.id
+    work.mkdir(parents=True, exist_ok=True)
+    (work / RESULT).write_text('{"summary": "well"}')
+    (listed,) = resting.said("eval", "list")
+    assert listed["id"] == job.id
+    assert resting.said("eval", "show", job.id) == {"job": listed, "result": {"summary": "well"}}
+    assert resting.said("eval", "logs", job.id) == []
+    told = failed(resting.run("eval", "show", trains, "--json"), "not_found")
+    assert f"{trains} is no evaluation" in told
+    assert [each["id"] for each in resting.said("tune", "list")] == [trains]
+    assert resting.said("eval", "cancel", job.id)["state"] == JobState.DONE
+    failed(resting.run("eval", "resume", job.id, "--json"), "conflict")
+    resting.said("eval", "rm", job.id)
+    assert resting.said("eval", "list") == []
+    assert not work.exists()

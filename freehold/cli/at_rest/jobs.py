@@ -11,6 +11,7 @@ from freehold.cli.at_rest import routes
 from freehold.cli.options.owner import Of
 from freehold.cli.wiring.jobs import build_jobs, build_tuning
 from freehold.cli.wiring.prices import micro_per_hour
+from freehold.config import load
 from freehold.config.home import Home
 from freehold.core.binding import Environment
 from freehold.core.clock import SystemClock
@@ -48,6 +49,15 @@ class Offline:
         from freehold.serve.admin.jobs import shown_job
 
         return shown_job(job)
+
+    def evaluation(self, job_id: str) -> dict[str, Any]:
+        from freehold.operate.jobs.evaluating import Evaluating
+        from freehold.serve.admin.evaluations import check_evaluation
+
+        job = self.jobs.get(self.owner, job_id)
+        check_evaluation(job)
+        made = Evaluating(load.home().path, self.rest.store, self.rest.datasets)
+        return {"job": self.shown(job), "result": made.result(job)}
 
     def prepared(self, body: dict[str, Any]) -> "Prepared":
         from freehold.serve.admin.jobs import NewJob

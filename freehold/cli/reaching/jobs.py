@@ -1,9 +1,10 @@
-"""Jobs of a running gateway, as `freehold tune` and `freehold eval` ask about theirs."""
+"""Jobs, as `freehold tune` and `freehold eval` ask about theirs: of a running gateway, or of a home
+at rest."""
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from freehold.cli.options.owner import Of
 from freehold.cli.reaching import reach
@@ -12,28 +13,78 @@ from freehold.cli.terminal.output import console, plain, print_json
 from freehold.config.home import Home
 from freehold.core.errors import Code, UserError
 
-PATH = "/admin/v1/jobs"
+if TYPE_CHECKING:
+    from freehold.cli.at_rest.jobs import Offline
+
+PATH, EVALUATIONS = "/admin/v1/jobs", "/admin/v1/evaluations"
 _LOOK_S = 1.0
 _GONE = "The gateway does not answer. The job goes on; waiting until it does."
 OVER = ("done", "failed", "cancelled")
 
 
-def every(gateway: reach.RunningGateway, of: Of, kind: str) -> list[dict[str, Any]]:
+def every(home: Home, of: Of, kind: str) -> list[dict[str, Any]]:
     """The newest first."""
-    return every_page(gateway, PATH, of, "id", "before", kind=kind)
+    gateway = reach.running(home)
+    if gateway is not None:
+        return every_page(gateway, PATH, of, "id", "before", kind=kind)
+    with _resting(home, of) as rest:
+        return [each for each in rest.every() if each["kind"] == kind]
 
 
-def log(gateway: reach.RunningGateway, of: Of, job_id: str) -> list[dict[str, Any]]:
-    path = f"{PATH}/{reach.quoted(job_id)}/log"
-    found: list[dict[str, Any]] = gateway.call("GET", path, query=of.named())["data"]
-    return found
+def found(home: Home, of: Of, job_id: str) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        return one(gateway, "GET", PATH, job_id, of)
+    with _resting(home, of) as rest:
+        return rest.shown(rest.jobs.get(rest.owner, job_id))
 
 
-def change(gateway: reach.RunningGateway, of: Of, job_id: str, how: str) -> dict[str, Any]:
+def evaluation(home: Home, of: Of, job_id: str) -> dict[str, Any]:
+    """With its result, and the answers in it."""
+    gateway = reach.running(home)
+    if gateway is not None:
+        return one(gateway, "GET", EVALUATIONS, job_id, of)
+    with _resting(home, of) as rest:
+        return rest.evaluation(job_id)
+
+
+def log(home: Home, of: Of, job_id: str) -> list[dict[str, Any]]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        path = f"{PATH}/{reach.quoted(job_id)}/log"
+        said: list[dict[str, Any]] = gateway.call("GET", path, query=of.named())["data"]
+        return said
+    with _resting(home, of) as rest:
+        return rest.jobs.log(rest.jobs.get(rest.owner, job_id))
+
+
+def changed(home: Home, of: Of, job_id: str, how: str) -> dict[str, Any]:
     """`how`: cancel or resume."""
-    path = f"{PATH}/{reach.quoted(job_id)}/{how}"
-    found: dict[str, Any] = gateway.call("POST", path, query=of.named())
-    return found
+    gateway = reach.running(home)
+    if gateway is not None:
+        path = f"{PATH}/{reach.quoted(job_id)}/{how}"
+        now: dict[str, Any] = gateway.call("POST", path, query=of.named())
+        return now
+    with _resting(home, of) as rest:
+        change = rest.jobs.cancel_at_rest if how == "cancel" else rest.jobs.resume
+        return rest.shown(change(rest.owner, job_id))
+
+
+def removed(home: Home, of: Of, job_id: str) -> dict[str, Any]:
+    gateway = reach.running(home)
+    if gateway is not None:
+        return one(gateway, "DELETE", PATH, job_id, of)
+    with _resting(home, of) as rest:
+        return rest.shown(rest.jobs.remove(rest.owner, job_id))
+
+
+@contextmanager
+def _resting(home: Home, of: Of) -> Iterator["Offline"]:
+    # As in `reach.offline`: a running gateway answers before this is imported.
+    from freehold.cli.at_rest.jobs import opened
+
+    with opened(home, of) as rest:
+        yield rest
 
 
 def waited(

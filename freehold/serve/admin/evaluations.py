@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.core.binding import Environment, Principal
 from freehold.core.errors import Code, UserError
-from freehold.core.job import JobKind
+from freehold.core.job import Job, JobKind
 from freehold.secure.grants import check_use
 from freehold.serve.admin.jobs import job_named, shown_job
 from freehold.serve.gateway import Gateway
@@ -70,12 +70,17 @@ class EvaluationsAdmin:
     ) -> None:
         place = self._owner(scope, principal, query(OwnQuery, scope))
         job = await asyncio.to_thread(self._gateway.jobs.get, place, job_named(scope))
-        if job.kind is not JobKind.EVAL:
-            raise UserError(
-                Code.NOT_FOUND, f"{job.id} is no evaluation: see `freehold tune show {job.id}`."
-            )
+        check_evaluation(job)
         found = await asyncio.to_thread(self._gateway.evaluating.result, job)
         await reply_json(send, {"job": shown_job(job), "result": found})
 
     def _owner(self, scope: Scope, principal: Principal, asked: OwnQuery | NewEvaluation) -> Owner:
         return owner(self._gateway, scope, principal, asked.tenant, asked.environment)
+
+
+def check_evaluation(job: Job) -> None:
+    """Raises `NOT_FOUND` for a job that is none."""
+    if job.kind is not JobKind.EVAL:
+        raise UserError(
+            Code.NOT_FOUND, f"{job.id} is no evaluation: see `freehold tune show {job.id}`."
+        )
