@@ -44,28 +44,30 @@ def header(scope: Scope, name: bytes) -> str | None:
     return text
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int, room: Room) -> bytes:
+async def read_body(
+    scope: Scope, receive: Receive, limit: int, room: Room, setting: str | None = None
+) -> bytes:
     """The whole body, whose size the caller gives back to `room` in the end. Raises
     `REQUEST_TOO_LARGE` or `OVERLOADED` as soon as that is certain, by the announced
-    length before a byte is read."""
+    length before a byte is read. `setting` is what the limit is from."""
     announced = header(scope, b"content-length")
     if announced is not None and announced.isdigit():
         if int(announced) > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, setting)
         room.check(int(announced))
     found: Connection | None = scope.get("freehold.connection")
     if found is not None and found.has_whole_body:  # a timer costs as much as the rest
-        return await _read_parts(receive, limit, room)
+        return await _read_parts(receive, limit, room, setting)
     try:
         async with asyncio.timeout(_BODY_S):
-            return await _read_parts(receive, limit, room)
+            return await _read_parts(receive, limit, room, setting)
     except TimeoutError:
         raise UserError(
             Code.CLIENT_TOO_SLOW, f"The body did not arrive within {_BODY_S:.0f} seconds."
         ) from None
 
 
-async def _read_parts(receive: Receive, limit: int, room: Room) -> bytes:
+async def _read_parts(receive: Receive, limit: int, room: Room, setting: str | None) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
@@ -78,7 +80,7 @@ async def _read_parts(receive: Receive, limit: int, room: Room) -> bytes:
             size += len(part)
             room.take(len(part), size)
             if size > limit:
-                raise _too_large(limit)
+                raise _too_large(limit, setting)
             if not message.get("more_body", False):
                 return b"".join(parts)
     except BaseException:
@@ -86,10 +88,11 @@ async def _read_parts(receive: Receive, limit: int, room: Room) -> bytes:
         raise
 
 
-def _too_large(limit: int) -> UserError:
+def _too_large(limit: int, setting: str | None) -> UserError:
+    more = "" if setting is None else f", or raise {setting}"
     return UserError(
         Code.REQUEST_TOO_LARGE,
-        f"The body is larger than the {limit:,} bytes that it may have: send less.",
+        f"The body is larger than the {limit:,} bytes that it may have: send less{more}.",
     )
 
 

@@ -5,6 +5,7 @@ import contextvars
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,14 @@ def test_what_is_wrong_with_the_data_is_told_before_time_is_spent_on_them(
     path.write_text("".join(json.dumps(each) + "\n" for each in examples))
     accepted = ("--accept-findings", "It was revoked.")
     place.said("data", "add", str(path), "--name", "odd", *_SAID, *accepted)
-    first, few, long_ones = place.said("tune", "odd", "--base", "tiny", "--estimate")["notes"]
+    notes = place.said("tune", "odd", "--base", "tiny", "--estimate")["notes"]
+    first, few, long_ones, *missing = notes
     assert first == "The data hold api key × 1 (example 10), let in because “It was revoked.”."
     assert few.startswith("10 examples are few")
     assert "Half of the examples have more than " in long_ones
     shown = place.run("tune", "odd", "--base", "tiny", "--estimate").stdout
-    assert shown.count("Note: ") == 3
+    assert shown.count("Note: ") == len(notes)
+    assert ["needs PyTorch" in each for each in missing] == [True] * (find_spec("torch") is None)
     place.said("data", "rm", "odd")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,8 @@ def _notes(dataset: Dataset, report: Mapping[str, Any], most: int) -> Iterator[s
             f"what has more than {most:,} tokens is left out: nothing is trained where that is "
             "more than half."
         )
+    if find_spec("torch") is None:
+        yield "Training needs PyTorch, which is not installed here: install freehold[tune] first."
 
 
 def _of_card(card: ModelCard) -> ModelFacts:

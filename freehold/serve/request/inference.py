@@ -32,7 +32,7 @@ class Inference:
     ) -> None:
         gateway = self._gateway
         limit = gateway.settings.server.max_body_bytes
-        raw = await read_body(scope, receive, limit, gateway.room)
+        raw = await read_body(scope, receive, limit, gateway.room, "server.max_body_bytes")
         try:
             principal = await admission.still(gateway, scope, principal, key)
             await self._answer(scope, send, principal, key, raw)
