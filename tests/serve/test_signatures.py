@@ -86,10 +86,15 @@ async def test_one_whose_signature_was_changed_stays_out_alone_until_it_is_signe
     async with running(tmp_path / "home") as world:
         await world.replica.ensure_ready(20)
         await _says_why(world, "to-a", "its signature is not by the key of this installation, or")
-        refused = await _set(world, "again", "a")
-        assert refused.json()["error"]["code"] == "file_refused"
-        await _signed(world, "a")
-        assert _text(await _ask(world, "to-a")) == _words("hello", digests["a"])
+        await _let_in_by_a_signature(world, digests["a"])
+
+
+async def _let_in_by_a_signature(world: Running, digest: str) -> None:
+    """The adapter `a`, which no route may lead to before."""
+    refused = await _set(world, "again", "a")
+    assert refused.json()["error"]["code"] == "file_refused"
+    await _signed(world, "a")
+    assert _text(await _ask(world, "to-a")) == _words("hello", digest)
 
 
 async def test_where_signatures_are_required_no_other_adapter_serves(tmp_path: Path) -> None:
@@ -183,10 +188,7 @@ async def test_what_a_revoked_key_signed_serves_no_more_until_somebody_signs_it(
         await _says_why(world, "to-a", why)
         for name in "bc":
             assert _text(await _ask(world, f"to-{name}")) == _words("hello", digests[name])
-        refused = await _set(world, "again", "a")
-        assert refused.json()["error"]["code"] == "file_refused"
-        await _signed(world, "a")
-        assert _text(await _ask(world, "to-a")) == _words("hello", digests["a"])
+        await _let_in_by_a_signature(world, digests["a"])
 
 
 async def test_what_another_gateway_revokes_or_signs_is_followed(tmp_path: Path) -> None:

@@ -82,15 +82,21 @@ def test_both_trainers_learn_alike(kind: str, tmp_path: Path) -> None:
 def test_one_that_was_asked_to_end_goes_on_to_the_same_bytes(
     kind: str, step: int, tmp_path: Path
 ) -> None:
+    whole, cut = whole_and_cut(tmp_path, step, kind=kind)
+    assert whole == cut
+
+
+def whole_and_cut(folder: Path, step: int, **more: Any) -> list[bytes]:
+    """What one leaves that was not disturbed, and one that was asked to end before that step."""
     found = []
     for name, ends_at in (("whole", None), ("cut", step)):
-        folder = tmp_path / name
-        folder.mkdir()
-        asked = spec_of(folder, kind=kind)
-        if told.run(asked, folder, Told(ends_at=ends_at)) is None:
-            told.run(asked, folder)
-        found.append(told.weights(folder))
-    assert found[0] == found[1]
+        place = folder / name
+        place.mkdir()
+        asked = spec_of(place, **more)
+        if told.run(asked, place, Told(ends_at=ends_at)) is None:
+            told.run(asked, place)
+        found.append(told.weights(place))
+    return found
 
 
 _KILLED = """

@@ -9,8 +9,7 @@ from freehold.catalog import checkpoint
 from freehold.core import peft
 from freehold.core.safetensors import header_of
 from tests.tune import others, told
-from tests.tune.test_trl import spec_of
-from tests.tune.told import Told
+from tests.tune.test_trl import spec_of, whole_and_cut
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,15 +45,8 @@ def test_the_same_asked_for_twice_gives_the_same_bytes(family: str, tmp_path: Pa
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_one_that_was_asked_to_end_goes_on_to_the_same_bytes(bits: int, tmp_path: Path) -> None:
-    found = []
-    for name, ends_at in (("whole", None), ("cut", 3)):
-        folder = tmp_path / name
-        folder.mkdir()
-        asked = spec_of(folder, bits=bits)
-        if told.run(asked, folder, Told(ends_at=ends_at)) is None:
-            told.run(asked, folder)
-        found.append(told.weights(folder))
-    assert found[0] == found[1]
+    whole, cut = whole_and_cut(tmp_path, 3, bits=bits)
+    assert whole == cut
 
 
 def test_preferences_are_learned_on_a_base_in_4_bits(tmp_path: Path) -> None:
