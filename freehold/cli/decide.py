@@ -41,7 +41,7 @@ _QUESTIONS = {
     "requests_per_day": ("--requests-per-day", "Requests a day, on average (1.5k is 1,500)", None),
     "prompt": ("--prompt", "Tokens of a prompt (one number, or {p50: 200, p95: 800})", "500"),
     "answer": ("--answer", "Tokens of an answer", "200"),
-    "region": ("--region", "Where it may run (de, eu-central-1; empty: anywhere)", ""),
+    "region": ("--region", "Where your own machines stand (de, eu-central-1; empty: not said)", ""),
     "data_class": (
         "--data-class",
         "What is in it (public, internal, confidential, personal, health)",
@@ -49,6 +49,7 @@ _QUESTIONS = {
     ),
     "peak": ("--peak", "When requests come (always, office, evening)", "office"),
 }
+_DAY_S = 24 * 3600
 _ALONE = "requests_per_day: 1\nprompt: 1\nanswer: 1\n"  # to which one answer is added
 
 
@@ -91,6 +92,8 @@ def init(
         print_json({"file": str(file), "workload": as_plain(made)})
         return
     console.print(f"{plain(file)} is written: {_told(made)}", soft_wrap=True)
+    if answers.learned_from:
+        console.print(f"  Read from {plain(answers.learned_from)}.", soft_wrap=True)
 
 
 @app.command("check-file")
@@ -195,6 +198,7 @@ def _learned(trace: Path | None, from_usage: str | None, given: dict[str, str | 
     load = Load(*recorded[:5])
     found = traffic(load, recorded.starts_at_s)
     _check_said({name: value for name, value in given.items() if value})
+    short = "" if load.span_s >= _DAY_S else ", less than a day: look at requests_per_day"
     is_even = len({*found.hours, *found.weekdays}) == 1
     return Answers(
         requests_per_day=given["requests_per_day"] or f"{found.requests_a_day:.6g}",
@@ -209,7 +213,7 @@ def _learned(trace: Path | None, from_usage: str | None, given: dict[str, str | 
         bursts=found.bursts,
         tenants_with_adapters=found.tenants_with_adapters,
         learned_from=f"{origin.splitlines()[0]}: {len(load):,} requests in "
-        f"{load.span_s / 3600:,.1f} hours, which are in UTC",
+        f"{load.span_s / 3600:,.1f} hours, which are in UTC{short}",
     )
 
 

@@ -16,7 +16,9 @@ def fit_(
     model: Annotated[str, typer.Argument(help="A model of the facts, or a stored one.")],
     on: Annotated[
         str,
-        typer.Option(help="Accelerators, with commas between; `this` is this machine."),
+        typer.Option(
+            help="With commas between: l4, a100 (all kinds of it), `this` (this machine)."
+        ),
     ] = THIS,
     context: Annotated[
         int | None, typer.Option(min=1, help="Tokens of each stream; else 4096, or what it reads.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import freehold.cli.terminal.streams  # noqa: F401 - before what looks at them
 from freehold.cli.commands import Commands
 from freehold.cli.reaching import reach
 from freehold.cli.terminal.output import errors_in_a_sentence, plain, stderr

@@ -18,14 +18,17 @@ from freehold.cli.terminal.output import (
     print_json,
     table,
 )
-from freehold.cli.words.option import a_month, model_of, place_of, told
+from freehold.cli.words.option import a_month, model_of, once, place_of, told
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
-    from freehold.core.plan import Part, Predicted, Workload
+    from freehold.core.facts import Facts
+    from freehold.core.plan import Part, Predicted, Verdict, Workload
     from freehold.decide.compared.nearest import Nothing
     from freehold.decide.ways.planner import Plan, Ranked, Rejected
+    from freehold.operate.decisions.planning import Planned
 
+_LLM = {"pass": "yes", "fail": "no", "unknown": "not known"}  # of a published score
 _REASONS = 8  # of those that keep most options out
 _RATE = "with `assumptions: {{for_a_dollar: 0.9}}` in the file, say, it is planned in {}."
 
@@ -59,7 +62,7 @@ def plan_(
     from freehold.cli.pages.decision import page
     from freehold.cli.pages.file import check_place, write_page
     from freehold.config import load
-    from freehold.config.workload import read_workload
+    from freehold.config.workload import read_workload, with_line
     from freehold.decide.compared.plain import plan_as_plain
     from freehold.operate.decisions.planning import nearest_to, planned, weigh
 
@@ -80,7 +83,10 @@ def plan_(
             return decide_for(load.home(), wanted, record, deployment, as_json)
         workload = read_workload(file)
         start = datetime.now(UTC).date()
-        found = planned(load.home().path, workload, start)
+        try:
+            found = planned(load.home().path, workload, start)
+        except UserError as error:
+            raise with_line(error, file) from None
         if decides:
             decide_for(load.home(), wanted, record, deployment, as_json, found)
         nothing = nearest_to(found, start)
@@ -89,12 +95,14 @@ def plan_(
             more = weigh(found, start)
         if html is not None and more is not None:
             write_page(html, page(more, workload, found.facts, start, nothing))
+    if html is not None and decides and not as_json:
+        console.print(f"{plain(html)} has all of it, to be opened in a browser.")
     if decides:
         return
     if as_json and more is not None:
         print_json(plan_as_plain(found.plan, workload, top, nothing) | more.as_plain())
     elif nothing is None:
-        _show(found.plan, workload, top)
+        _show(found, top)
         if found.assumptions["for_a_dollar"].assumed and found.currency != "USD":
             console.print(f"In dollars: {_RATE.format(found.currency)}", soft_wrap=True)
     else:
@@ -105,34 +113,40 @@ def plan_(
         raise typer.Exit(1)
 
 
-def _show(found: "Plan", workload: "Workload", top: int) -> None:
+def _show(planned: "Planned", top: int) -> None:
+    from freehold.decide.ways.reasons import unsaid
+
+    found, workload = planned.plan, planned.workload
     best, months = found.ranked[0], workload.horizon_months
     console.print(f"{plain(workload.name)}: {plain(told(best))}.", soft_wrap=True)
     if best.predicted is not None:
         console.print(f"  {_answers(best.predicted)}", soft_wrap=True)
-    for note in best.notes:
+    for note in (*best.notes, *unsaid(workload)):
         console.print(f"  {plain(note)}", soft_wrap=True)
     console.print()
     table(
         [
             "way",
             "model",
+            "LLM",
             "on",
             "a month",
+            "once",
             f"{months} months",
             "days to deliver",
             "TTFT p95, ms",
-            "which is",
         ],
         [
             [
                 each.option.way.value,
                 model_of(each),
+                _LLM[_is_llm(each, planned.facts)],
                 place_of(each),
                 f"{a_month(each.cost.parts):,.0f}",
+                f"{once(each.cost.parts):,.0f}",
                 f"{each.over_horizon:,.0f}",
                 each.delivery.days,
-                *_first_token(each.predicted),
+                _first_token(each.predicted),
             ]
             for each in _worth_showing(found, top)
         ],
@@ -144,7 +158,7 @@ def _show(found: "Plan", workload: "Workload", top: int) -> None:
     if workload.carbon is not None:
         console.print(f"  {plain(_emitted(best))}", soft_wrap=True)
     console.print()
-    _show_reasons(found.rejected)
+    _show_reasons(found.rejected, workload.models)
 
 
 def _show_nothing(nothing: "Nothing", found: "Plan", workload: "Workload") -> None:
@@ -152,7 +166,7 @@ def _show_nothing(nothing: "Nothing", found: "Plan", workload: "Workload") -> No
     for near in nothing.near:
         console.print(f"  {plain(near.sentence)}", soft_wrap=True)
     console.print("What keeps options out:")
-    _show_reasons(found.rejected)
+    _show_reasons(found.rejected, workload.models)
 
 
 def _worth_showing(found: "Plan", top: int) -> list["Ranked"]:
@@ -170,15 +184,19 @@ def _emitted(best: "Ranked") -> str:
     return f"{told.kilograms_a_month:,.0f} kg CO2e a month: {told.formula}."
 
 
-def _show_reasons(rejected: "Sequence[Rejected]") -> None:
+def _show_reasons(rejected: "Sequence[Rejected]", named: Sequence[str]) -> None:
+    """What a person would look for by its name, then what keeps most out."""
     from freehold.decide.ways.at_hand import THIS_MACHINE
 
+    by_name = {THIS_MACHINE, *named}
     for each in rejected:
-        if each.what == THIS_MACHINE:
-            console.print(f"  {plain(each.what)}: {plain(each.why)}", soft_wrap=True)
-    counts = Counter(_why(each) for each in rejected if each.what != THIS_MACHINE)
+        if each.what in by_name:
+            why = " ".join(judged.why for judged in each.judged) or each.why
+            console.print(f"  {plain(each.what)}: {plain(why)}", soft_wrap=True)
+    counts = Counter(_why(each) for each in rejected if each.what not in by_name)
     for why, count in counts.most_common(_REASONS):
-        console.print(f"  left out {count:,} times: {plain(why)}", soft_wrap=True)
+        times = "once" if count == 1 else f"{count:,} times"
+        console.print(f"  left out {times}: {plain(why)}", soft_wrap=True)
 
 
 def _why(each: "Rejected") -> str:
@@ -201,10 +219,16 @@ def _answers(predicted: "Predicted") -> str:
     return f"In the busiest hour, at p95 ({predicted.basis.value}): {', '.join(told)}{rate}."
 
 
-def _first_token(predicted: "Predicted | None") -> tuple[str | None, str | None]:
+def _is_llm(each: "Ranked", facts: "Facts") -> "Verdict":
+    from freehold.decide.rules.quality import is_llm
+
+    return is_llm(each.offer.model, each.option.model, facts, each.option.precision).verdict
+
+
+def _first_token(predicted: "Predicted | None") -> str | None:
     if predicted is None or predicted.ttft_ms is None:
-        return None, None
-    return f"{predicted.ttft_ms:,.0f}", predicted.basis.value
+        return None
+    return f"{predicted.ttft_ms:,.0f} {predicted.basis.value}"
 
 
 def _cost(part: "Part") -> str:

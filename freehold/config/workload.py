@@ -22,6 +22,15 @@ def read_workload(path: Path) -> Workload:
     return _checked(lined.read(path))
 
 
+def with_line(error: UserError, path: Path) -> UserError:
+    """With where its field is in the file, if that has it: of what only who plans can refuse."""
+    place = tuple((error.param or "").split(".", 1))
+    file = lined.read(path)
+    if place not in file.lines:
+        return error
+    return UserError(error.code, file.refused(error.message, *place).message, param=error.param)
+
+
 def parse_workload(text: str | bytes, path: Path = Path("workload.yaml")) -> Workload:
     return _checked(lined.parsed(path, text))
 

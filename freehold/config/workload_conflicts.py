@@ -1,5 +1,6 @@
 """What the fields of a workload cannot be together."""
 
+import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from math import log10
@@ -18,6 +19,8 @@ _KEEPING = {
     "mifid_2": (5 * 365, "Directive 2014/65/EU, article 16(7): communications for five years"),
     "eu_ai_act_high_risk": (183, "Regulation (EU) 2024/1689, article 26(6): logs for six months"),
 }
+_CERTIFICATIONS = ("soc2_type2", "iso_27001", "hipaa_baa", *_KEEPING)
+_SHORT = {"soc2": "soc2_type2", "hipaa": "hipaa_baa", "baa": "hipaa_baa"}
 
 
 def conflicts(made: WorkloadFile, file: Lined) -> Iterator[tuple[str, str]]:
@@ -34,6 +37,7 @@ def conflicts(made: WorkloadFile, file: Lined) -> Iterator[tuple[str, str]]:
     yield from _length_conflicts(made, at)
     yield from _place_conflicts(made, at)
     yield from _keeping_conflicts(made, at)
+    yield from _misspelt(made)
     targets = made.targets
     if targets.whole_p95 and targets.ttft_p95 and targets.whole_p95 < targets.ttft_p95:
         yield (
@@ -73,6 +77,17 @@ def _keeping_conflicts(made: WorkloadFile, at: _At) -> Iterator[tuple[str, str]]
             "rules.may_train_on_data",
             f"what {at('rules.retention')} lets nobody keep cannot be trained on.",
         )
+
+
+def _misspelt(made: WorkloadFile) -> Iterator[tuple[str, str]]:
+    """Others than those known here may be asked for, but not one of them in another spelling:
+    nobody would have it."""
+    for name in made.rules.certifications:
+        bare = re.sub(r"[^a-z0-9]", "", name.lower())
+        meant = next((each for each in _CERTIFICATIONS if each.replace("_", "") == bare), name)
+        meant = _SHORT.get(bare, meant)
+        if meant != name:
+            yield "rules.certifications", f"{name!r} is known as {meant}: write it so."
 
 
 def _length_conflicts(made: WorkloadFile, at: _At) -> Iterator[tuple[str, str]]:

@@ -84,7 +84,7 @@ def test_at_a_terminal_questions_are_asked_until_they_are_answered(tmp_path: Pat
         told = b""
         for question, said in (
             (b"Requests a day", b"none"), (b"Requests a day", b"5k"), (b"of a prompt", b""),
-            (b"of an answer", b"100"), (b"may run", b""), (b"is in it", b"personal"),
+            (b"of an answer", b"100"), (b"machines stand", b""), (b"is in it", b"personal"),
             (b"requests come", b"evening"),
         ):  # fmt: skip
             at = len(told)
@@ -108,8 +108,10 @@ def test_a_trace_teaches_the_file(tmp_path: Path) -> None:
         for n in range(2000)
     ]
     trace.write_text("\n".join(json.dumps(row) for row in rows))
-    code, _, _ = run("init", str(file), "--trace", str(trace), "--region", "fr")
+    code, told, _ = run("init", str(file), "--trace", str(trace), "--region", "fr")
     assert code == 0
+    assert "2,000 requests in 333." in told
+    assert "less than a day" not in told
     made = read_workload(file)
     assert made.requests_a_day == pytest.approx(144, rel=0.01)
     assert made.answer.quantiles == (7,)

@@ -104,9 +104,15 @@ def test_adapters_are_counted_on_this_machine_too(
     assert row["bytes_of_each_accelerator"]["adapters"] > 0
 
 
+def test_the_name_of_several_kinds_is_all_of_them(offline: Run) -> None:
+    rows = _rows(offline, "phi-4", "--on", "t4,a100", "--precision", "int4")
+    kinds = {each["accelerator"] for each in rows}
+    assert kinds == {"t4", "a100_40gb", "a100_80gb_sxm", "a100_80gb_pcie"}
+
+
 def test_names_that_are_not_there_are_answered_with_near_ones(offline: Run) -> None:
     assert "near it are llama-3.1-8b" in _refusal(offline, "llama-3.1-8")
-    assert "near it are a100_40gb, a100_80gb_sxm" in _refusal(offline, "phi-4", "--on", "a100")
+    assert "near it are a100_80gb_sxm, a100_80gb" in _refusal(offline, "phi-4", "--on", "100_80")
     assert "near it are" not in _refusal(offline, "??")
     assert "bf16, fp8, int8, int4" in _refusal(offline, "phi-4", "--precision", "int3")
     assert "names nothing" in _refusal(offline, "phi-4", "--on", ",")

@@ -38,6 +38,8 @@ def test_a_file_alone_is_planned_and_told_with_what_it_costs_and_what_is_left_ou
     assert "days to deliver" in told
     assert "20,000 requests a day" in told, "the formula of a part"
     assert "left out" in told
+    for unsaid in ("rules.least_mmlu", "rules.residency ([de])", "economics.team_per_month"):
+        assert unsaid in told
 
 
 def test_machines_get_every_option_s_parts_rules_and_reasons(small: Path) -> None:
@@ -64,7 +66,7 @@ def test_where_nothing_passes_it_is_said_what_excludes_what_and_what_is_nearest(
     code, told, _ = run(str(file))
     assert code == 1
     first, nearest, *reasons = told.splitlines()
-    assert first == "w: Nothing has an MMLU of 99, with all else as it is."
+    assert first == "w: Nothing does the work with an MMLU of 99, all else as it is."
     assert nearest.startswith("  With an MMLU of 9")
     assert " instead of 99, " in nearest
     assert nearest.endswith(" a month.")
@@ -88,7 +90,36 @@ def test_a_model_that_nobody_knows_is_told_with_those_that_are_like_it(tmp_path:
     file.write_text(_SMALL + "models: [gpt-5-nanoo]\n")
     code, _, said = run(str(file))
     assert code == 1
+    assert "line 5: models: " in said
     assert "near it are gpt-5-nano" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("embeddings: {model: bge}", "line 5: embeddings.model: No embedding model 'bge'"),
+        ("assumptions: {price.l40: 7k}", "line 5: assumptions.price.l40: No accelerator 'l40'"),
+        ("assumptions: {day_prize: 9}", "line 5: assumptions.day_prize: There is no assumption"),
+    ],
+)
+def test_other_names_that_nobody_knows_are_told_with_their_line(
+    tmp_path: Path, line: str, told: str
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(_SMALL + line)
+    code, _, said = run(str(file))
+    assert code == 1
+    assert told in said
+
+
+def test_a_model_that_is_named_is_told_of_first_where_it_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(_SMALL + "models: [llama-4-scout]\nrules: {residency: [de]}\n")
+    code, told, _ = run(str(file))
+    assert code == 1
+    reasons = told.partition("What keeps options out:\n")[2].splitlines()
+    assert reasons[0].startswith("  llama-4-scout: ")
+    assert "leaves companies in the EU out" in reasons[0]
 
 
 def test_a_file_that_is_not_there_is_told_in_a_sentence(tmp_path: Path) -> None:

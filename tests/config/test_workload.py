@@ -203,6 +203,10 @@ CHANGES = {
         "than one a day for everybody alive by the end of horizon (line 12)",
     ),
     "nowhere": ("[eu]", "[mars]", "line 19: rules.residency: 'mars' is no region that is known"),
+    "a certificate in another spelling": (
+        "[soc2_type2]", "[ISO-27001]",
+        "line 20: rules.certifications: 'ISO-27001' is known as iso_27001: write it so.",
+    ),
     "a price below nothing": (
         "deadline: 2 weeks", "carbon: -3", "line 15: carbon: must not be below zero",
     ),

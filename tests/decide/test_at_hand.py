@@ -51,10 +51,11 @@ def test_a_model_that_was_measured_here_is_told_from_one_that_is_computed():
     by_model = {(each.option.model, each.option.precision): each for each in _here(_plan(_HERE))}
     [measured] = by_model[_SMALL.id, Precision.INT8].notes
     assert measured == "Its step times were measured on this machine, with openvino."
-    for key in ((_SMALL.id, Precision.INT4), (_OTHER.id, Precision.INT8)):
-        [computed] = by_model[key].notes
-        assert "computed from those of qwen3-0.6b-instruct with openvino" in computed
-        assert "`freehold bench MODEL --autotune`" in computed
+    [computed] = by_model[_SMALL.id, Precision.INT4].notes
+    assert "computed from those that were measured on this machine in int8, with" in computed
+    [computed] = by_model[_OTHER.id, Precision.INT8].notes
+    assert "computed from those of qwen3-0.6b-instruct with openvino" in computed
+    assert "`freehold bench MODEL --autotune`" in computed
 
 
 def test_a_larger_model_is_slower_here():

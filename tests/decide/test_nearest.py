@@ -46,10 +46,11 @@ def near(**told: object) -> Nothing:
 # What is wished for, what excludes it, and what would do.
 IMPOSSIBLE = {
     "sooner than anything is there": (
-        {"deadline_days": 3}, "Nothing has a deadline of 3 days", "With a deadline of 27 days",
+        {"deadline_days": 3}, "Nothing does the work with a deadline of 3 days",
+        "With a deadline of 27 days",
     ),
     "faster than the hardware with one request": (
-        {"targets": Targets(tpot_ms=0.5)}, "Nothing has a TPOT p95 of 0.5 ms",
+        {"targets": Targets(tpot_ms=0.5)}, "Nothing does the work with a TPOT p95 of 0.5 ms",
         "ms instead of 0.5",
     ),
     "a first token before a prompt is read": (
@@ -79,7 +80,7 @@ IMPOSSIBLE = {
     ),
     "where nobody is": (
         {"rules": replace(_RULES, residency=frozenset({"bg"})), "region": None},
-        "Nothing has data only in bg", "With region said (bg, say)",
+        "Nothing does the work with data only in bg", "With region said (bg, say)",
     ),
     "a licence that nobody has": (
         {"models": ("mpt-30b-chat",)}, "mpt-30b-chat as the model", "With another model than",

@@ -1,12 +1,13 @@
 from dataclasses import replace
 from datetime import date
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold.catalog.facts import load_facts
-from freehold.core.plan import Lengths, Rules, Targets, Tuning, Verdict, Way, Workload
+from freehold.core.plan import Lengths, Precision, Rules, Targets, Tuning, Verdict, Way, Workload
 from freehold.decide.money.assumptions import Assumptions
 from freehold.decide.ways.options import canonical
 from freehold.decide.ways.planner import plan
@@ -43,6 +44,20 @@ def test_what_is_left_is_ranked_by_what_it_costs_over_the_horizon():
         assert all(judged.verdict is Verdict.PASS for judged in each.judged)
         assert each.cost.parts
         assert all(part.formula for part in each.cost.parts)
+
+
+def test_of_formats_that_cost_the_same_the_one_that_loses_least_is_first():
+    found = _plan(_WORK).ranked
+    order = list(Precision)
+    alike = [
+        (order.index(one.option.precision), order.index(other.option.precision))
+        for one, other in pairwise(found)
+        if one.over_horizon == other.over_horizon
+        and one.option.precision
+        and other.option.precision
+    ]
+    assert alike
+    assert all(one <= other for one, other in alike)
 
 
 def test_everything_that_is_left_out_has_a_reason():

@@ -79,6 +79,7 @@ def test_embeddings_are_paid_once_for_the_documents_and_then_by_the_day():
     # 500 M × 0.02 = 10.00 once; 6 M a day × 730 ÷ 24 = 182.5 M × 0.02 = 3.65.
     found = tokens.embeddings(EMBEDDING, Embedding(6_000_000, 500_000_000), _NONE)
     assert [(each.once, each.a_month) for each in found] == [(10.00, 0.0), (0.0, 3.65)]
+    assert all(f"handed to {EMBEDDING.provider}" in each.formula for each in found)
 
 
 @settings(max_examples=60)

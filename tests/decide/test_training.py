@@ -7,7 +7,7 @@ import pytest
 from freehold.core.plan import Tuning
 from freehold.decide.money import training
 from freehold.decide.money.assumptions import Assumptions
-from tests.decide.offers import BOARD, MODEL
+from tests.decide.offers import BOARD, MODEL, RENT
 
 _ASSUMED = Assumptions().given({"training_mfu": 0.4, "activations_share": 0.0})
 _RUN = Tuning(runs_a_month=2, tokens=10_000_000, method="full")
@@ -21,7 +21,7 @@ def test_a_full_run_takes_six_operations_a_parameter_and_token():
     assert one.accelerators == 2
     assert round(one.hours, 6) == Decimal("0.166667")
     # Twice a month 1/3 accelerator-hours at 3 USD: 2.00.
-    assert training.training(one, _RUN, 3.0, _ASSUMED, "x").a_month == 2.00
+    assert training.training(one, _RUN, replace(RENT, usd_per_hour=3.0), _ASSUMED).a_month == 2
 
 
 def test_lora_takes_what_was_published_of_a_full_run():

@@ -17,7 +17,7 @@ from freehold.decide.compared.finalists import best_by_way
 from freehold.decide.money.assumptions import AS_OF, Assumptions
 from freehold.decide.money.money import shown
 from freehold.decide.rules.quality import is_llm
-from freehold.decide.ways.reasons import is_old
+from freehold.decide.ways.reasons import is_old, unsaid
 
 if TYPE_CHECKING:
     from freehold.core.facts import Facts, Source
@@ -159,6 +159,11 @@ class _View:
     @cached_property
     def first(self) -> _Shown | None:
         return self._shown(0) if self.plan.ranked else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """On the first, and on what was not said."""
+        return (*self.plan.ranked[0].notes, *unsaid(self.workload))
 
     @property
     def answer(self) -> str:

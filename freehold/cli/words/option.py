@@ -41,3 +41,7 @@ def place_of(each: "Ranked") -> str:
 
 def a_month(parts: "Sequence[Part]") -> float:
     return float(sum(part.a_month for part in parts))
+
+
+def once(parts: "Sequence[Part]") -> float:
+    return float(sum(part.once for part in parts))

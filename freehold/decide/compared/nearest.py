@@ -59,7 +59,7 @@ def nearest(workload: Workload, planned: Planned, feasible: Feasible) -> Nothing
         return Nothing("Nothing does it, whatever is given up: no option holds such requests.", ())
     chosen, found = both
     words = " and ".join(wish.words for wish in chosen)
-    return Nothing(f"Nothing has {words}, and giving way in one of them is not enough.", (found,))
+    return Nothing(_doing(words, "and giving way in one of them is not enough"), (found,))
 
 
 def _excluding(every: Sequence[Wish]) -> str:
@@ -67,8 +67,12 @@ def _excluding(every: Sequence[Wish]) -> str:
     if not wished:
         return f"What passes cannot be told: there is {' and '.join(e.words for e in every)}."
     if len(wished) == 1:
-        return f"Nothing has {wished[0]}, with all else as it is."
+        return _doing(wished[0], "all else as it is")
     return f"{_upper(', '.join(wished[:-1]))} and {wished[-1]} exclude each other."
+
+
+def _doing(words: str, then: str) -> str:
+    return f"Nothing does the work with {words}, {then}."
 
 
 def _upper(words: str) -> str:

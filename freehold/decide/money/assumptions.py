@@ -143,9 +143,7 @@ class Assumptions:
             near = get_close_matches(name, self.figures, 3)
             known = "near it are " if near else "there are "
             known += ", ".join(near or sorted(self.figures))
-            raise UserError(
-                Code.INVALID_VALUE, f"There is no assumption {name[:80]!r}; {known}."
-            ) from None
+            raise _refused(name, f"There is no assumption {name[:80]!r}; {known}.") from None
 
     def value(self, name: str) -> Decimal:
         return self[name].value
@@ -171,19 +169,19 @@ class Assumptions:
         figures = dict(self.figures)
         for name, value in values.items():
             if exact(value) < 0:
-                raise UserError(Code.INVALID_VALUE, f"{name} is {value}, and cannot be below zero.")
+                raise _refused(name, f"{name} is {value}, and cannot be below zero.")
             if name in _NEVER_ZERO and exact(value) == 0:
-                raise UserError(Code.INVALID_VALUE, f"{name} is zero, and nothing comes of that.")
+                raise _refused(name, f"{name} is zero, and nothing comes of that.")
             if exact(value) > _MOST.get(name, 10**12):
-                raise UserError(
-                    Code.INVALID_VALUE, f"{name} is {value}, and {_MOST.get(name, 10**12)} at most."
-                )
+                raise _refused(name, f"{name} is {value}, and {_MOST.get(name, 10**12)} at most.")
             if name in _SHARES and exact(value) > 1:
-                raise UserError(
-                    Code.INVALID_VALUE, f"{name} is {value}, and is a share: it is one at most."
-                )
+                raise _refused(name, f"{name} is {value}, and is a share: it is one at most.")
             if name.startswith("price.") and name not in figures:
                 figures[name] = Figure(exact(value), "USD", "yours", assumed=False)
             else:
                 figures[name] = replace(self[name], value=exact(value), why="yours", assumed=False)
         return Assumptions(figures)
+
+
+def _refused(name: str, why: str) -> UserError:
+    return UserError(Code.INVALID_VALUE, why, param=f"assumptions.{name}")

@@ -222,9 +222,7 @@ def _trained(
         return
     one, rent = found
     if rent is not None:
-        yield training.training(
-            one, tuning, rent.usd_per_hour / rent.count, assumptions, rent.source.where
-        )
+        yield training.training(one, tuning, rent, assumptions)
         return
     idle = _training_hours(offer, workload, around, sized)
     yield part(

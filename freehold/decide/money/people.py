@@ -15,7 +15,7 @@ def team(way: Way, economics: Economics, assumptions: Assumptions) -> tuple[Part
     """A share of the team by how much there is to run."""
     whole, share = exact(economics.team_a_month), assumptions[f"team_share.{way}"]
     if not whole:
-        return (part("Team", "not counted: no team_a_month was given"),)
+        return (part("Team", "not counted: the file has no economics.team_per_month"),)
     return (
         part(
             "Team",

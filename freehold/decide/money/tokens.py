@@ -67,7 +67,9 @@ def api(
 def embeddings(
     price: EmbeddingPrice, wanted: Embedding, assumptions: Assumptions
 ) -> tuple[Part, ...]:
-    """The documents once, and what comes each day."""
+    """The documents once, and what comes each day. Whose service gets them is said, as the
+    option's rules are about who runs its model."""
+    handed = f"handed to {price.provider} ({price.model})"
     dollar = assumptions.value("for_a_dollar")
     usd, daily, all_documents = (
         exact(each) for each in (price.usd, wanted.tokens_a_day, wanted.documents_tokens)
@@ -77,7 +79,8 @@ def embeddings(
         parts.append(
             part(
                 "Embedding the documents",
-                f"{shown(all_documents / MILLION, 4)} M tokens × {shown(usd, 6)} USD a million",
+                f"{shown(all_documents / MILLION, 4)} M tokens × {shown(usd, 6)} USD a million,"
+                f" {handed}",
                 once=all_documents / MILLION * usd * dollar,
                 source=price.source.where,
             )
@@ -87,7 +90,7 @@ def embeddings(
             part(
                 "Embeddings",
                 f"{shown(daily)} tokens a day × {shown(MONTH_DAYS, 4)} days"
-                f" × {shown(usd, 6)} USD a million",
+                f" × {shown(usd, 6)} USD a million, {handed}",
                 a_month=daily * MONTH_DAYS / MILLION * usd * dollar,
                 source=price.source.where,
             )

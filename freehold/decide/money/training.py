@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from freehold.core.facts import Accelerator, ModelFacts
+from freehold.core.facts import Accelerator, ModelFacts, RentPrice
 from freehold.core.plan import Part, Tuning
 from freehold.decide.money.assumptions import Assumptions
 from freehold.decide.money.money import exact, part, shown
@@ -85,17 +85,16 @@ def run(
     )
 
 
-def training(
-    one: Run, tuning: Tuning, usd_an_accelerator_hour: float, assumptions: Assumptions, source: str
-) -> Part:
-    """Runs a month × accelerator-hours × price."""
-    runs, usd = exact(tuning.runs_a_month), exact(usd_an_accelerator_hour)
+def training(one: Run, tuning: Tuning, rent: RentPrice, assumptions: Assumptions) -> Part:
+    """Runs a month × accelerator-hours × price. Who rents it out is said, as the option's rules
+    are about who runs its model."""
+    runs, usd = exact(tuning.runs_a_month), exact(rent.usd_per_hour) / rent.count
     return part(
         f"Training ({tuning.method})",
-        f"{shown(runs)} runs a month × {one.accelerators} × {shown(usd, 6)} USD an hour;"
-        f" a run: {one.formula}",
+        f"{shown(runs)} runs a month × {one.accelerators} × {shown(usd, 6)} USD an hour"
+        f" of {rent.provider}; a run: {one.formula}",
         a_month=runs * one.accelerator_hours * usd * assumptions.value("for_a_dollar"),
-        source=source,
+        source=rent.source.where,
     )
 
 

@@ -92,7 +92,7 @@ def _api_residency(
 def _certified(way: Way, terms: ProviderTerms | None, provider: str | None, name: str) -> Judged:
     title = CERTIFICATIONS.get(name, name)
     if way in _OWN:
-        why = f"No provider is handed the data, so that nobody else needs {title}."
+        why = f"The machines are your own: nobody else runs them who would need {title}."
         return Judged(name, Verdict.PASS, why, None)
     return _published(name, title, terms, provider)
 
@@ -124,7 +124,11 @@ def _data_class(
         why = f"There is no data class {name!r}; there are {', '.join(DATA_CLASSES)}."
         return [Judged("data class", Verdict.UNKNOWN, why, None)]
     if way in _OWN or name in {"public", "internal"}:
-        whose = "stay on own machines" if way in _OWN else "need no contract beside the terms"
+        whose = (
+            "need no contract on your own machines"
+            if way in _OWN
+            else "need no contract beside the terms"
+        )
         return [Judged("data class", Verdict.PASS, f"Data that are {name} {whose}.", None)]
     if name == "confidential":
         return [_audited(terms, provider)]

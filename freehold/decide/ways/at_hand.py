@@ -81,6 +81,11 @@ class AtHand:
             return None
         if _is_of(used, model, precision):
             return f"Its step times were measured on this machine, with {used.engine}."
+        if canonical(used.model) == canonical(model.id):
+            return (
+                f"Its step times are computed from those that were measured on this machine in "
+                f"{used.precision}, with {used.engine}."
+            )
         return (
             f"Its step times are computed from those of {used.model} with {used.engine}, measured "
             "on this machine: pull it, then `freehold bench MODEL --autotune` measures its own."

@@ -152,6 +152,6 @@ def why_no_offer(rent: RentPrice, facts: Facts, workload: Workload) -> str | Non
     if rent.term.startswith("reserved_1y") and workload.horizon_months < 12:
         return f"It binds for 12 months, and the plan is for {workload.horizon_months}."
     if rent.term in machines.SPOT and workload.targets.availability is not None:
-        target = shown(workload.targets.availability * 100, 4)
+        target = shown(workload.targets.availability * 100, 8)
         return f"Spot capacity can be taken away at any time, and {target} % of a month is wanted."
     return None

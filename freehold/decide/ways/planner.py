@@ -22,7 +22,7 @@ from freehold.decide.money.assumptions import Assumptions
 from freehold.decide.money.availability import Spread, spread
 from freehold.decide.money.cost import Cost, Offer, Sized, Surroundings
 from freehold.decide.money.machines import UNTOLD, Costs
-from freehold.decide.money.money import shown
+from freehold.decide.money.money import counted, shown
 from freehold.decide.money.people import Delivery, delivery
 from freehold.decide.rules.compliance import judge_by_name, passes
 from freehold.decide.rules.licence import judge_licence, judge_used
@@ -193,7 +193,8 @@ class _Planning:
         return Plan(tuple(self.ranked), tuple(self.rejected))
 
     def _sort(self) -> None:
-        self.ranked.sort(key=lambda each: (each.over_horizon, each.option.id))
+        """At the same cost, the format that loses least."""
+        self.ranked.sort(key=lambda each: (each.over_horizon, _loses(each.option), each.option.id))
 
     # What is judged once for many options.
 
@@ -336,7 +337,8 @@ class _Planning:
 
     def _cannot_hold(self, place: _Place, size: _Size) -> str | None:
         if place.rent is not None and size.count > place.rent.count:
-            return f"An instance has {place.rent.count} accelerators: fewer than a replica takes."
+            has = counted(place.rent.count, "accelerator")
+            return f"An instance has {has}: fewer than a replica takes."
         if place.way is not Way.AT_HAND or self.at_hand is None:
             return None
         there, at_peak = self.at_hand.count, size.needed.replicas
@@ -452,7 +454,8 @@ class _Planning:
         option = offer.option
         if found is None:
             up = self.assumptions["zone_availability"]
-            self._leave_out(option.id, f"No number of them in {most} {where} is up for it: {up}.")
+            told = counted(most, where.removesuffix("s"))
+            self._leave_out(option.id, f"No number of them in {told} is up for it: {up}.")
             return
         here = self.at_hand.count if self.at_hand else 0
         if option.way is Way.AT_HAND and found.replicas * option.accelerators_a_replica > here:
@@ -568,6 +571,10 @@ def _key(option: Option) -> _Key | None:
     if option.precision is None or option.accelerator is None:
         return None
     return option.model, option.precision, option.accelerator
+
+
+def _loses(option: Option) -> int:
+    return 0 if option.precision is None else list(Precision).index(option.precision)
 
 
 def _named(key: _Key) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def api_cannot(offer: Offer, workload: Workload, assumptions: Assumptions) -> st
             return f"{name} is {shown(has)} {unit}{note}, and {wanted:g} {unit} is wanted."
     up = assumptions["api_availability"]
     if targets.availability is not None and up.value < Decimal(str(targets.availability)):
-        return f"It is up for {up}, and {targets.availability:g} is wanted."
+        return f"It is up for {up}, and {shown(targets.availability, 10)} is wanted."
     return None
 
 
@@ -73,6 +73,27 @@ def mix_cannot(sized: Sized, workload: Workload, assumptions: Assumptions) -> st
     return None
 
 
+def unsaid(workload: Workload) -> tuple[str, ...]:
+    """What the answer hangs on and nobody said, each with the field that says it."""
+    rules, told = workload.rules, []
+    if rules.least_mmlu is None and not rules.must_be_llm and not workload.models:
+        told.append(
+            "No quality is asked for, so that the cheapest model is the first, whatever it can "
+            "do: say rules.least_mmlu, rules.must_be_llm or models."
+        )
+    if workload.region and not rules.residency:
+        told.append(
+            "Where data may be is not said, so that what is bought or rented may be anywhere: say "
+            f"rules.residency ([{workload.region}]); region is where your own machines stand."
+        )
+    if not workload.economics.team_a_month:
+        told.append(
+            "Your people are counted for setting up alone: say economics.team_per_month for what "
+            "they cost after that."
+        )
+    return tuple(told)
+
+
 def is_old(at: date | None, today: date) -> bool:
     """Of a fact: it counts as old, too, where nobody says when it was read."""
     return at is None or (today - at).days > _STALE_DAYS
@@ -92,7 +113,11 @@ def notes_on(offer: Offer, start: date) -> tuple[str, ...]:
         notes.append("Not every region has every model: look up that yours has this one.")
     card = offer.accelerator
     if card is not None and offer.rent is None and "GeForce" in card.name:
-        notes.append("The driver's licence restricts GeForce cards in data centres: read it.")
+        notes.append(
+            "NVIDIA's licence of the GeForce driver leaves data centres out "
+            "(nvidia.com/en-us/drivers/geforce-license): if these are to stand in one, take "
+            "another card."
+        )
     if offer.option.way is Way.MIXED:
         base, peaks = offer.option.model, offer.option.details["peaks"]
         if options.canonical(base) != options.canonical(peaks):

@@ -51,7 +51,7 @@ def fits(home: Home, settings: Settings, asked: Asked) -> Fits:
     """Raises `UserError`: `MODEL_NOT_FOUND`, `INVALID_VALUE`."""
     facts, store = load_facts(home.path), ModelStore(home.path)
     shape, card = _model(asked.model, facts, store)
-    accelerators = [_accelerator(name, facts) for name in _names(asked.on, "on")]
+    accelerators = [each for name in _names(asked.on, "on") for each in _accelerators(name, facts)]
     length = asked.context or min(4096, shape.context_length or 4096)
     wanted = (
         None
@@ -99,12 +99,15 @@ def _model(name: str, facts: Facts, store: ModelStore) -> tuple[ModelFacts, Mode
     )
 
 
-def _accelerator(name: str, facts: Facts) -> Accelerator | None:
-    """None: this machine."""
+def _accelerators(name: str, facts: Facts) -> list[Accelerator | None]:
+    """Of the name of several, as `a100`, all. None: this machine."""
     if name == THIS:
-        return None
+        return [None]
     if name in facts.accelerators:
-        return facts.accelerators[name]
+        return [facts.accelerators[name]]
+    kinds = [each for key, each in facts.accelerators.items() if key.startswith(f"{name}_")]
+    if kinds:
+        return list(kinds)
     raise UserError(
         Code.INVALID_VALUE,
         f"No accelerator {name[:80]!r} is in the facts{like(name, [*facts.accelerators, THIS])}.",

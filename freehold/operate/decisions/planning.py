@@ -60,11 +60,11 @@ class Planned:
 def planned(
     home: Path, workload: Workload, today: date, settings: Settings | None = None
 ) -> Planned:
-    """Without `settings` they are read. Raises `UserError`: `MODEL_NOT_FOUND` for a model that
-    nobody knows."""
+    """Without `settings` they are read. Raises `UserError` with the field for a name that nobody
+    knows: `MODEL_NOT_FOUND` for a model's."""
     settings = settings or load.settings(Home(home).settings)
     facts, here = _known(home, settings)
-    check_models(workload, facts, here)
+    check_names(workload, facts, here)
     return _planned_with(facts, here, workload, today, settings.currency)
 
 
@@ -113,7 +113,7 @@ def _this_machine(home: Path, settings: Settings, facts: Facts) -> AtHand:
     return at_hand(ModelStore(home), Home(home).cache, read_machine(), settings, facts)
 
 
-def check_models(workload: Workload, facts: Facts, here: AtHand) -> None:
+def check_names(workload: Workload, facts: Facts, here: AtHand) -> None:
     stored = (model.id for model in here.models)
     known = {*facts.models, *(api.model for api in facts.apis), *stored}
     names = set(map(canonical, known))
@@ -124,6 +124,24 @@ def check_models(workload: Workload, facts: Facts, here: AtHand) -> None:
                 f"No model {name[:80]!r} is in the facts, of weights or of an API"
                 f"{like(name, sorted(known))}.",
                 param="models",
+            )
+    embedder = workload.embedding and workload.embedding.model
+    embedders = sorted({*facts.embedders, *(each.model for each in facts.embeddings)})
+    if embedder and embedder not in embedders:
+        raise UserError(
+            Code.MODEL_NOT_FOUND,
+            f"No embedding model {embedder[:80]!r} is in the facts; there are "
+            f"{', '.join(embedders)}.",
+            param="embeddings.model",
+        )
+    for figure, _ in workload.assumptions:
+        card = figure.removeprefix("price.")
+        if card != figure and card not in facts.accelerators:
+            raise UserError(
+                Code.INVALID_VALUE,
+                f"No accelerator {card[:80]!r} is in the facts"
+                f"{like(card, sorted(facts.accelerators))}.",
+                param=f"assumptions.{figure}",
             )
 
 

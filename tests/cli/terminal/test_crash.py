@@ -66,3 +66,21 @@ def test_a_reader_that_left_is_no_surprise(tmp_path: Path) -> None:
 def test_what_is_written_by_any_command_is_for_its_owner(tmp_path: Path) -> None:
     _main(tmp_path, "open(sys.argv[0] and 'made', 'w').close()", cwd=tmp_path)
     assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "told"),
+    [("<&-", "decide init", "nobody to ask"), (">&-", "version", ""), ("2>&-", "version", "")],
+)
+def test_a_stream_that_is_closed_is_no_surprise(
+    tmp_path: Path, closed: str, words: str, told: str
+) -> None:
+    ended = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m freehold.cli.main {words} {closed}"], check=False,
+        cwd=tmp_path, text=True, capture_output=True,
+        env={**os.environ, "FREEHOLD_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert ended.returncode == bool(told)
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "logs").exists()
