@@ -100,7 +100,8 @@ def plan_(
     if decides:
         return
     if as_json and more is not None:
-        print_json(plan_as_plain(found.plan, workload, top, nothing) | more.as_plain())
+        whole = plan_as_plain(found.plan, workload, found.facts, top, nothing)
+        print_json(whole | more.as_plain())
     elif nothing is None:
         _show(found, top)
         if found.assumptions["for_a_dollar"].assumed and found.currency != "USD":
@@ -185,7 +186,8 @@ def _emitted(best: "Ranked") -> str:
 
 
 def _show_reasons(rejected: "Sequence[Rejected]", named: Sequence[str]) -> None:
-    """What a person would look for by its name, then what keeps most out."""
+    """What a person would look for by its name, then the rules that keep most out, as somebody can
+    answer these, then what else does."""
     from freehold.decide.ways.at_hand import THIS_MACHINE
 
     by_name = {THIS_MACHINE, *named}
@@ -193,8 +195,11 @@ def _show_reasons(rejected: "Sequence[Rejected]", named: Sequence[str]) -> None:
         if each.what in by_name:
             why = " ".join(judged.why for judged in each.judged) or each.why
             console.print(f"  {plain(each.what)}: {plain(why)}", soft_wrap=True)
-    counts = Counter(_why(each) for each in rejected if each.what not in by_name)
-    for why, count in counts.most_common(_REASONS):
+    others = [each for each in rejected if each.what not in by_name]
+    counts = Counter((bool(each.judged), _why(each)) for each in others)
+    for (_, why), count in sorted(counts.items(), key=lambda found: (not found[0][0], -found[1]))[
+        :_REASONS
+    ]:
         times = "once" if count == 1 else f"{count:,} times"
         console.print(f"  left out {times}: {plain(why)}", soft_wrap=True)
 

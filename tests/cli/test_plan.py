@@ -47,6 +47,9 @@ def test_machines_get_every_option_s_parts_rules_and_reasons(small: Path) -> Non
     assert code == 0
     found = json.loads(told)
     first, second = found["ranked"]
+    assert len(found["unsaid"]) == 3
+    assert first["is_llm"]["verdict"] == "unknown"
+    assert "GPT-3" in first["is_llm"]["why"]
     assert first["over_horizon"] <= second["over_horizon"]
     assert first["a_month"] == pytest.approx(sum(each["a_month"] for each in first["parts"]))
     assert {each["verdict"] for each in first["rules"]} == {"pass"}

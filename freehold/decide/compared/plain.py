@@ -4,26 +4,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from freehold.core.facts import Facts
 from freehold.core.plan import Judged, Workload
 from freehold.decide.compared.nearest import Near, Nothing
 from freehold.decide.money.money import a_month
+from freehold.decide.rules.quality import is_llm
 from freehold.decide.ways.planner import Plan, Ranked
+from freehold.decide.ways.reasons import unsaid
 
 
 def plan_as_plain(
-    found: Plan, workload: Workload, top: int, nothing: Nothing | None = None
+    found: Plan, workload: Workload, facts: Facts, top: int, nothing: Nothing | None = None
 ) -> dict[str, Any]:
     """`nothing` is what is nearest where no option is left."""
+
+    def told(each: Ranked) -> dict[str, Any]:
+        option = each.option
+        llm = is_llm(each.offer.model, option.model, facts, option.precision)
+        return {**ranked_as_plain(each), "is_llm": asdict(llm)}
+
     return {
         "workload": workload.name,
         "options": len(found.ranked),
         "horizon_months": workload.horizon_months,
         "conflict": nothing.conflict if nothing else None,
-        "nearest": [_near(each) for each in nothing.near] if nothing else [],
-        "ranked": [ranked_as_plain(each) for each in found.ranked[:top]],
-        "best_of_each_way": {
-            way: ranked_as_plain(each) for way, each in best_of_each_way(found).items()
-        },
+        "nearest": [_near(each, told(each.best)) for each in nothing.near] if nothing else [],
+        "unsaid": list(unsaid(workload)),
+        "ranked": [told(each) for each in found.ranked[:top]],
+        "best_of_each_way": {way: told(each) for way, each in best_of_each_way(found).items()},
         "rejected": [
             {"what": each.what, "why": each.why, "judged": judged_as_plain(each.judged)}
             for each in found.rejected
@@ -31,12 +39,12 @@ def plan_as_plain(
     }
 
 
-def _near(each: Near) -> dict[str, Any]:
+def _near(each: Near, option: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "fields": list(each.fields),
         "instead": list(each.instead),
         "sentence": each.sentence,
-        "option": ranked_as_plain(each.best),
+        "option": option,
     }
 
 

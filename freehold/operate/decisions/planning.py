@@ -158,7 +158,8 @@ def _settings_of(asked: Mapping[str, Any]) -> Settings | None:
 
 def plan_job(home: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     found, today = _planned_of(home, asked), date.fromisoformat(asked["today"])
-    told = plan_as_plain(found.plan, found.workload, asked["top"], nearest_to(found, today))
+    nothing = nearest_to(found, today)
+    told = plan_as_plain(found.plan, found.workload, found.facts, asked["top"], nothing)
     return told | weigh(found, today).as_plain()
 
 

@@ -106,6 +106,9 @@ class RankedOption(BaseModel):
     emitted: Emission | None
     parts: list[CostPart]
     rules: list[JudgedRule]
+    is_llm: Annotated[
+        JudgedRule, Field(description="Whether published scores beat the original GPT-3's.")
+    ]
     notes: list[str]
 
 
@@ -189,6 +192,9 @@ class Plan(BaseModel):
     horizon_months: int
     conflict: Annotated[str | None, Field(description="Why nothing does it, where nothing does.")]
     nearest: list[NearOption]
+    unsaid: Annotated[
+        list[str], Field(description="What the answer hangs on and nobody said, with its field.")
+    ]
     ranked: list[RankedOption]
     best_of_each_way: Annotated[
         dict[str, RankedOption], Field(description="Also those that are not among the ranked.")
