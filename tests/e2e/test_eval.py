@@ -29,7 +29,8 @@ async def test_the_real_small_model_is_evaluated_and_its_page_opens_without_a_ne
 ) -> None:
     suite, file = tmp_path / "suite.yaml", tmp_path / "page.html"
     suite.write_text(_SUITE)
-    ran = installation.run("eval", MODEL, "--suite", str(suite), "--html", str(file), "--json")
+    asked = ("eval", MODEL, "--suite", str(suite), "--html", str(file), "--json")
+    ran = installation.run(*asked, timeout=900)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads(ran.stdout)
     assert found["candidate"]["model_digest"].startswith("sha256:")

@@ -23,6 +23,7 @@ from tests.installation import Installation, share, start
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
+_ANYWAY = {"force": "made for this test", "accept_licence": "made for this test"}
 _BASE = "smollm2-135m-instruct"
 _CANARIES = Path(__file__).parents[1] / "engines" / "openvino" / "reference" / "canaries"
 _WORDS = {
@@ -155,7 +156,7 @@ async def test_prefixes_are_found_again_by_those_only_whose_they_are(house: Hous
     async with _staging(house) as client:
         for path, body in (
             ("adapters", {"upload": _staged(house, "cobalt"), "base": _BASE, "name": "cobalt"}),
-            ("routes", {"alias": "cobalt-bot", "base": _BASE, "adapter": "cobalt"}),
+            ("routes", {"alias": "cobalt-bot", "base": _BASE, "adapter": "cobalt", **_ANYWAY}),
         ):
             reply = await client.post(f"/admin/v1/{path}", json=body)
             assert reply.status_code in (200, 201), reply.text

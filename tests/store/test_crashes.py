@@ -31,6 +31,7 @@ from tests.store.disk import Disk
 from tests.store.making import reservation, rows, settlement
 
 Ended = tuple[str | None, int, int]  # outcome, tokens in, tokens out
+_WHICH = st.integers(0, 9)
 
 
 @dataclass
@@ -103,10 +104,17 @@ class Accounts(RuleBasedStateMachine):
             if known.given is None and known.ended is None
         ]  # fmt: skip
 
-    @precondition(lambda self: self.open_requests())
-    @rule(data=st.data(), tokens=st.integers(0, 1000))
-    def settle(self, data: st.DataObject, tokens: int) -> None:
-        request_id = data.draw(st.sampled_from(self.open_requests()))
+    def one_of_the_open(self, which: int) -> str | None:
+        """How many there are hangs on when a disk was heard to be full, which is not the same
+        each time that the same steps are gone: what is drawn must not hang on it."""
+        some = self.open_requests()
+        return some[which % len(some)] if some else None
+
+    @rule(which=_WHICH, tokens=st.integers(0, 1000))
+    def settle(self, which: int, tokens: int) -> None:
+        request_id = self.one_of_the_open(which)
+        if request_id is None:
+            return
 
         async def settle() -> None:
             await self.book.settle(settlement(request_id, tokens))
@@ -118,10 +126,11 @@ class Accounts(RuleBasedStateMachine):
                 known.is_reserved = True  # it took with it all that was written before
                 known.is_settled = known.given is not None
 
-    @precondition(lambda self: self.open_requests())
-    @rule(data=st.data(), tokens=st.tuples(st.integers(0, 9), st.integers(0, 99)))
-    def mark(self, data: st.DataObject, tokens: tuple[int, int]) -> None:
-        request_id = data.draw(st.sampled_from(self.open_requests()))
+    @rule(which=_WHICH, tokens=st.tuples(st.integers(0, 9), st.integers(0, 99)))
+    def mark(self, which: int, tokens: tuple[int, int]) -> None:
+        request_id = self.one_of_the_open(which)
+        if request_id is None:
+            return
         self.book.mark(request_id, *tokens)
         known = self.model[request_id]
         known.marks = [*known.marks, tokens] if self.is_faulty else [tokens]
