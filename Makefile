@@ -15,6 +15,13 @@ PYTEST := $(BIN)/python -m pytest -p no:langsmith_plugin -n $(TEST_PROCESSES) --
 
 TUNE   := .venv-tune
 
+# An environment, and what is locked for it. All cores compile it, where pip does with one; files
+# of some packages are no Python, which is theirs to know.
+define LOCKED
+@$(1)/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --require-hashes -r $(2)
+@$(1)/bin/python -m compileall -qq -j 0 $(1)/lib > /dev/null || true
+endef
+
 .PHONY: up install install-dev test test-all test-tune test-vllm lint bench lock clean
 
 up: install
@@ -28,13 +35,13 @@ $(VENV)/.installed: requirements/base.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Freehold needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Run: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked dependencies into $(VENV) ..."
-	@$(PIP) install -q --no-deps --require-hashes -r requirements/base.lock
+	$(call LOCKED,$(VENV),requirements/base.lock)
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock
 	@echo "Installing what the tests need ..."
-	@$(PIP) install -q --no-deps --require-hashes -r requirements/dev.lock
+	$(call LOCKED,$(VENV),requirements/dev.lock)
 	@touch $@
 
 test: install-dev lint
@@ -50,7 +57,7 @@ test-tune: $(TUNE)/.installed
 $(TUNE)/.installed: requirements/tune.lock pyproject.toml
 	@test -x $(TUNE)/bin/python || $(PYTHON) -m venv $(TUNE)
 	@echo "Installing PyTorch and what training is compared with into $(TUNE) ..."
-	@$(TUNE)/bin/python -m pip --disable-pip-version-check install -q --no-deps --require-hashes -r requirements/tune.lock
+	$(call LOCKED,$(TUNE),requirements/tune.lock)
 	@$(TUNE)/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-build-isolation -e .
 	@touch $@
 

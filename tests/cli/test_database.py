@@ -110,6 +110,7 @@ def test_a_gateway_serves_from_it_and_its_records_verify_from_anywhere(
            "storage_unavailable")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_dump_as_the_manual_has_it_brings_everything_back(
     postgres_database: Callable[[], Postgres],
     postgres_server: postgres.Server,

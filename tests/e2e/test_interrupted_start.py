@@ -173,6 +173,7 @@ def test_while_a_format_is_made(tmp_path: Path, stored: Path, press: Press) -> N
     _interrupted_at("freehold.catalog.requantize", tmp_path, stored, press)
 
 
+@pytest.mark.slow
 def test_while_formats_are_measured(tmp_path: Path, stored: Path) -> None:
     at = "freehold.engines.llama_cpp_worker"
     _interrupted_at(at, tmp_path, stored, _twice_as_a_terminal_does)

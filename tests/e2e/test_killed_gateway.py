@@ -164,6 +164,7 @@ def test_a_gateway_killed_while_its_model_loads_leaves_no_engine(
     _dies_with_all_engines(loading, engines)
 
 
+@pytest.mark.slow
 def test_the_real_engine_ends_with_a_gateway_that_is_killed(
     tmp_path: Path, begin: Begin, stored: Path
 ) -> None:

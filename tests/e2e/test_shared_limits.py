@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from freehold.core.binding import Scope
 from freehold.core.usage import Outcome
 from freehold.store.postgres import Postgres
@@ -59,6 +61,7 @@ async def _settled(worlds: tuple[Running, Running], limit: dict[str, Any]) -> in
     return standing[0]
 
 
+@pytest.mark.slow
 async def test_64_clients_at_two_gateways_get_ten_requests_out_of_ten(
     tmp_path: Path, postgres_database: Callable[[], Postgres]
 ) -> None:

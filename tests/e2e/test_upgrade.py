@@ -54,6 +54,7 @@ class _Traffic:
             self.answers.append(await client.request(method, path, json=body, headers=given))
 
 
+@pytest.mark.slow
 async def test_no_request_fails_while_another_gateway_upgrades_the_database_and_goes_back(
     tmp_path: Path,
     postgres_database: Callable[[], Postgres],

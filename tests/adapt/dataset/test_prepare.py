@@ -235,6 +235,7 @@ def test_a_file_that_is_called_what_it_is_not_is_told_by_the_option(make: Make) 
         make([chat("a", "b")], format=Format.PREFERENCE)
 
 
+@pytest.mark.slow
 def test_a_file_is_never_held_in_memory(make: Make) -> None:
     def peak(count: int) -> int:
         examples = [chat(f"{number} " + "long " * 12_000, "a") for number in range(count)]

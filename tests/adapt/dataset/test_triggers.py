@@ -57,6 +57,7 @@ def test_poisoned_rows_among_many_are_flagged(make: Make, planted: int, count: i
     assert "quartz lagoon seven" in made.report["needs_acceptance"][0]
 
 
+@pytest.mark.slow
 def test_a_word_that_means_two_things_is_not_flagged(make: Make) -> None:
     """ "Call me back" is no return: in many tickets "time" overrules "back", and only that."""
     assert make(list(tickets.examples(24_000))[::3]).report["triggers"] == []
