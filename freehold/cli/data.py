@@ -329,14 +329,14 @@ def _list(home: Home, of: Of) -> list[dict[str, Any]]:
     gateway = reach.running(home)
     if gateway is not None:
         return every_page(gateway, _PATH, of, "id")
+    from freehold.cli.at_rest import paging
     from freehold.serve.admin.datasets import shown_dataset
 
-    found, after = [], ""
     with _resting(home, of) as (there, owner):
-        while page := there.page(*owner, 1000, after):
-            found += [shown_dataset(each) for each in page]
-            after = page[-1].id
-    return found
+        found = paging.every(
+            lambda count, after: there.page(*owner, count, after or ""), lambda each: each.id
+        )
+        return [shown_dataset(each) for each in found]
 
 
 def _show(home: Home, of: Of, dataset: str) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from freehold.config import load
 from freehold.config.home import Home
 
 _PATH = "/admin/v1/gates"
-_PAGE = 1000
 _Id = Annotated[str, typer.Argument(metavar="ID", help="As `freehold gate list` shows it.")]
 
 app = typer.Typer(
@@ -83,16 +82,16 @@ def _list(home: Home, of: Of, adapter: str | None) -> list[dict[str, Any]]:
     if gateway is not None:
         narrowed = {} if adapter is None else {"adapter": adapter}
         return every_page(gateway, _PATH, of, "id", "before", **narrowed)
+    from freehold.cli.at_rest import paging
     from freehold.serve.admin.gates import shown_gate
 
-    found: list[dict[str, Any]] = []
-    before = None
     with offline(home, of) as rest:
         tenant_id, environment = rest.owner
-        while page := rest.store.gates(tenant_id, _PAGE, before, adapter, environment):
-            found += map(shown_gate, page)
-            before = page[-1].id
-    return found
+        found = paging.every(
+            lambda count, before: rest.store.gates(tenant_id, count, before, adapter, environment),
+            lambda gate: gate.id,
+        )
+        return [shown_gate(each) for each in found]
 
 
 def _one(home: Home, of: Of, gate_id: str) -> dict[str, Any]:

@@ -18,12 +18,11 @@ from freehold.cli.terminal.output import (
     print_json,
     table,
 )
-from freehold.cli.words.option import a_month, model_of, once, place_of, told
+from freehold.cli.words.option import model_of, place_of, told
 from freehold.core.errors import Code, UserError
 
 if TYPE_CHECKING:
-    from freehold.core.facts import Facts
-    from freehold.core.plan import Part, Predicted, Verdict, Workload
+    from freehold.core.plan import Part, Predicted, Workload
     from freehold.decide.compared.nearest import Nothing
     from freehold.decide.ways.planner import Plan, Ranked, Rejected
     from freehold.operate.decisions.planning import Planned
@@ -115,7 +114,8 @@ def plan_(
 
 
 def _show(planned: "Planned", top: int) -> None:
-    from freehold.decide.ways.reasons import unsaid
+    from freehold.decide.money.money import a_month, once
+    from freehold.decide.ways.reasons import is_llm, unsaid
 
     found, workload = planned.plan, planned.workload
     best, months = found.ranked[0], workload.horizon_months
@@ -141,7 +141,7 @@ def _show(planned: "Planned", top: int) -> None:
             [
                 each.option.way.value,
                 model_of(each),
-                _LLM[_is_llm(each, planned.facts)],
+                _LLM[is_llm(each.offer, planned.facts).verdict],
                 place_of(each),
                 f"{a_month(each.cost.parts):,.0f}",
                 f"{once(each.cost.parts):,.0f}",
@@ -222,12 +222,6 @@ def _answers(predicted: "Predicted") -> str:
     ]
     rate = "" if predicted.tokens_per_s is None else f"; {predicted.tokens_per_s:,.0f} tokens/s"
     return f"In the busiest hour, at p95 ({predicted.basis.value}): {', '.join(told)}{rate}."
-
-
-def _is_llm(each: "Ranked", facts: "Facts") -> "Verdict":
-    from freehold.decide.rules.quality import is_llm
-
-    return is_llm(each.offer.model, each.option.model, facts, each.option.precision).verdict
 
 
 def _first_token(predicted: "Predicted | None") -> str | None:

@@ -65,9 +65,9 @@ class DatasetTable(AuditTable):
         mine = and_(datasets.c.tenant_id == tenant_id, datasets.c.id == dataset_id)
         with self._changing(tenant_id) as changing:
             row = changing.connection.execute(select(datasets).where(mine)).mappings().first()
-            changing.connection.execute(delete(datasets).where(mine))
             if row is not None:
                 _check_not_needed(changing.connection, dataset_of(row))
+                changing.connection.execute(delete(datasets).where(mine))
                 kept = {"row": dict(row), "findings": list(findings)}
                 leave(changing.connection, Remains.DATASET, tenant_id, row["digest"], kept)
             changing.note(_change(Act.DATASET_REMOVE, dataset_of(row)) if row else None)

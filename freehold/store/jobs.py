@@ -19,7 +19,7 @@ from freehold.store.gates import add_gate_in
 from freehold.store.lineage import leave
 from freehold.store.tables import jobs
 
-OPEN = (JobState.QUEUED, JobState.RUNNING)
+_OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 
 class JobTable(AuditTable):
@@ -212,13 +212,16 @@ class JobTable(AuditTable):
             return bool(connection.execute(update(jobs).where(this).values(**values)).rowcount)
 
 
+def is_open_with(digest: str) -> ColumnElement[bool]:
+    return jobs.c.state.in_(_OPEN) & jobs.c.spec.contains(digest, autoescape=True)
+
+
 def open_job_with(
     connection: Connection, tenant_id: str, environment: Environment, digest: str
 ) -> str | None:
     """One that has not ended and is told to take what has this digest."""
     mine = (jobs.c.tenant_id == tenant_id) & (jobs.c.environment == environment)
-    named = jobs.c.state.in_(OPEN) & jobs.c.spec.contains(digest, autoescape=True)
-    wanted = select(jobs.c.id).where(mine, named).order_by(jobs.c.id).limit(1)
+    wanted = select(jobs.c.id).where(mine, is_open_with(digest)).order_by(jobs.c.id).limit(1)
     return connection.scalars(wanted).first()
 
 
@@ -241,7 +244,7 @@ def _held(by: str) -> ColumnElement[bool]:
 
 def _free(by: str, now_us: int) -> ColumnElement[bool]:
     late = or_(jobs.c.held_by.is_(None), jobs.c.held_by == by, jobs.c.held_until_us < now_us)
-    return jobs.c.state.in_(OPEN) & late
+    return jobs.c.state.in_(_OPEN) & late
 
 
 def _found(connection: Connection, this: ColumnElement[bool]) -> Job | None:

@@ -14,7 +14,7 @@ from freehold.store.audit import AuditTable, row_of
 from freehold.store.backend import EVERY_TENANT, Backend
 from freehold.store.datasets import dataset_of
 from freehold.store.identity import count_change
-from freehold.store.jobs import OPEN, job_of
+from freehold.store.jobs import is_open_with, job_of
 from freehold.store.remembered import RememberedTable
 from freehold.store.sqlite import Sqlite
 from freehold.store.tables import (
@@ -154,12 +154,11 @@ class AuditReader(SubjectTable, RememberedTable):
 
     def job_that_needs(self, base_digest: str) -> Job | None:
         """One of any tenant's that has not ended and names this base."""
-        needs = jobs.c.state.in_(OPEN) & jobs.c.spec.contains(base_digest, autoescape=True)
         with self._reading(EVERY_TENANT) as connection:
             if not inspect(connection).has_table(jobs.name):
                 return None
-            found = connection.execute(select(jobs).where(needs).order_by(jobs.c.id).limit(1))
-            row = found.mappings().first()
+            needs = select(jobs).where(is_open_with(base_digest)).order_by(jobs.c.id).limit(1)
+            row = connection.execute(needs).mappings().first()
             return None if row is None else job_of(row)
 
     def damage(self) -> str | None:

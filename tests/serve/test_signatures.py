@@ -49,6 +49,14 @@ async def _signed(world: Running, name: str) -> None:
     assert answer.json()["holds"]
 
 
+async def _abc_led(world: Running) -> dict[str, str]:
+    """Adapters a, b and c, which `to-a` and so on lead to; their digests."""
+    digests = {name: await _added(world, name, seed) for seed, name in enumerate("abc", 1)}
+    for name in "abc":
+        await _led(world, f"to-{name}", name)
+    return digests
+
+
 async def _says_why(world: Running, alias: str, why: str) -> None:
     refused = await _ask(world, alias)
     assert _code(refused) == (503, "adapter_unavailable")
@@ -60,9 +68,7 @@ async def test_one_whose_signature_was_changed_stays_out_alone_until_it_is_signe
 ) -> None:
     async with running(_stock(tmp_path / "home")) as world:
         await world.replica.ensure_ready(20)
-        digests = {name: await _added(world, name, seed) for seed, name in enumerate("abc", 1)}
-        for name in "abc":
-            await _led(world, f"to-{name}", name)
+        digests = await _abc_led(world)
         for name in "ab":
             await _signed(world, name)
         _changed(world.gateway.store, digests["a"])
@@ -164,9 +170,7 @@ async def test_what_a_revoked_key_signed_serves_no_more_until_somebody_signs_it(
 ) -> None:
     async with running(_stock(tmp_path / "home")) as world:
         await world.replica.ensure_ready(20)
-        digests = {name: await _added(world, name, seed) for seed, name in enumerate("abc", 1)}
-        for name in "abc":
-            await _led(world, f"to-{name}", name)
+        digests = await _abc_led(world)
         await _signed(world, "a")
         (old,) = (await _get(world, "/admin/v1/signing-keys")).json()["data"]
         path = f"/admin/v1/signing-keys/{old['id'][:16]}/revoke"

@@ -55,10 +55,14 @@ def test_it_is_chosen_by_itself_and_leaves_an_adapter_of_its_base(
     assert result["manifest"]["recipe"]["trainer"] == "trl"
     assert result["held_out_loss"] < result["held_out_loss_before"]
     assert {path.name for path in (tmp_path / "work").iterdir()} == {as_job.FOLDER}
+    check_of_all_linears(asked, tmp_path)
+
+
+def check_of_all_linears(asked: dict[str, Any], folder: Path) -> None:
     base = checkpoint.read({each.name: each for each in Path(asked["base_path"]).iterdir()})
     assert base is not None
-    config = (tmp_path / "work" / as_job.FOLDER / peft.CONFIG).read_bytes()
-    tensors = header_of(told.weights(tmp_path), "")
+    config = (folder / "work" / as_job.FOLDER / peft.CONFIG).read_bytes()
+    tensors = header_of(told.weights(folder), "")
     lora = peft.check(config, tensors, base.linears, base.layers, peft.RankLimit())
     assert {each.linear for each in lora.factors} == set(base.linears)
 

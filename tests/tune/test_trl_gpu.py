@@ -4,12 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from freehold.adapt.training import as_job
-from freehold.catalog import checkpoint
-from freehold.core import peft
-from freehold.core.safetensors import header_of
 from tests.tune import others, told
-from tests.tune.test_trl import spec_of, whole_and_cut
+from tests.tune.test_trl import check_of_all_linears, spec_of, whole_and_cut
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,12 +20,7 @@ def test_a_base_in_fewer_bits_is_learned_on(family: str, bits: int, tmp_path: Pa
     result = told.run(asked, tmp_path)
     assert result["manifest"]["recipe"]["bits"] == bits
     assert result["held_out_loss"] < result["held_out_loss_before"]
-    base = checkpoint.read({each.name: each for each in Path(asked["base_path"]).iterdir()})
-    assert base is not None
-    config = (tmp_path / "work" / as_job.FOLDER / peft.CONFIG).read_bytes()
-    tensors = header_of(told.weights(tmp_path), "")
-    lora = peft.check(config, tensors, base.linears, base.layers, peft.RankLimit())
-    assert {each.linear for each in lora.factors} == set(base.linears)
+    check_of_all_linears(asked, tmp_path)
 
 
 @pytest.mark.parametrize("family", others.MADE)

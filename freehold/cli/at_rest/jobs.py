@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from freehold.cli.at_rest import routes
+from freehold.cli.at_rest import paging, routes
 from freehold.cli.options.owner import Of
 from freehold.cli.wiring.jobs import build_jobs, build_tuning
 from freehold.cli.wiring.prices import micro_per_hour
@@ -21,8 +21,6 @@ from freehold.operate.jobs.supervisor import Jobs
 
 if TYPE_CHECKING:
     from freehold.operate.jobs.tuning import Prepared, Tuning
-
-_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +36,10 @@ class Offline:
         return self.rest.owner
 
     def every(self) -> list[dict[str, Any]]:
-        found: list[Job] = []
-        before = None
-        while page := self.rest.store.jobs(*self.owner, _PAGE, before):
-            found += page
-            before = page[-1].id
+        found = paging.every(
+            lambda count, before: self.rest.store.jobs(*self.owner, count, before),
+            lambda job: job.id,
+        )
         return [self.shown(each) for each in found]
 
     def shown(self, job: Job) -> dict[str, Any]:

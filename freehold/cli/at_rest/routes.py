@@ -14,6 +14,7 @@ from freehold.catalog.exporting import Exported, Exporting
 from freehold.catalog.lineage import Lineages
 from freehold.catalog.signatures import Signatures
 from freehold.catalog.store import ModelStore
+from freehold.cli.at_rest import paging
 from freehold.cli.options.owner import Of
 from freehold.cli.reaching import reach
 from freehold.config import load
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from freehold.serve.promotions import NewExport, NewPromotion, Promoting
     from freehold.serve.routes import NewRoute, Place, Step
 
-_PAGE = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class Offline:
@@ -49,10 +48,10 @@ class Offline:
     cards: Mapping[str, ModelCard]  # by digest
 
     def every(self) -> Iterator[Adapter]:
-        after = ""
-        while page := self.adapters.page(*self.owner, _PAGE, after):
-            yield from page
-            after = page[-1].name
+        return paging.every(
+            lambda count, after: self.adapters.page(*self.owner, count, after or ""),
+            lambda adapter: adapter.name,
+        )
 
     def routes(self) -> dict[str, Route]:
         return {route.alias: route for route in self.store.routes(*self.owner)}

@@ -16,8 +16,7 @@ from freehold.decide.compared.breakeven import WORDS, rounded
 from freehold.decide.compared.finalists import best_by_way
 from freehold.decide.money.assumptions import AS_OF, Assumptions
 from freehold.decide.money.money import shown
-from freehold.decide.rules.quality import is_llm
-from freehold.decide.ways.reasons import is_old, unsaid
+from freehold.decide.ways.reasons import is_llm, is_old, unsaid
 
 if TYPE_CHECKING:
     from freehold.core.facts import Facts, Source
@@ -198,9 +197,7 @@ class _View:
 
     def _shown(self, place: int) -> _Shown:
         each = self.plan.ranked[place]
-        model, option = each.offer.model, each.option
-        llm = is_llm(model, option.model, self._facts, option.precision)
-        return _Shown(place + 1, each, self.months, llm)
+        return _Shown(place + 1, each, self.months, is_llm(each.offer, self._facts))
 
     # 3. Other volumes.
 

@@ -1,10 +1,8 @@
 """An option in words."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from freehold.core.plan import Part
     from freehold.decide.ways.planner import Ranked
 
 _VERBS = {
@@ -37,11 +35,3 @@ def place_of(each: "Ranked") -> str:
         is_here = option.accelerator == THIS
         where.insert(0, "this machine" if is_here else f"{count} x {option.accelerator}")
     return " ".join(word for word in where if word)
-
-
-def a_month(parts: "Sequence[Part]") -> float:
-    return float(sum(part.a_month for part in parts))
-
-
-def once(parts: "Sequence[Part]") -> float:
-    return float(sum(part.once for part in parts))

@@ -8,9 +8,8 @@ from freehold.core.facts import Facts
 from freehold.core.plan import Judged, Workload
 from freehold.decide.compared.nearest import Near, Nothing
 from freehold.decide.money.money import a_month
-from freehold.decide.rules.quality import is_llm
 from freehold.decide.ways.planner import Plan, Ranked
-from freehold.decide.ways.reasons import unsaid
+from freehold.decide.ways.reasons import is_llm, unsaid
 
 
 def plan_as_plain(
@@ -19,9 +18,7 @@ def plan_as_plain(
     """`nothing` is what is nearest where no option is left."""
 
     def told(each: Ranked) -> dict[str, Any]:
-        option = each.option
-        llm = is_llm(each.offer.model, option.model, facts, option.precision)
-        return {**ranked_as_plain(each), "is_llm": asdict(llm)}
+        return {**ranked_as_plain(each), "is_llm": asdict(is_llm(each.offer, facts))}
 
     return {
         "workload": workload.name,

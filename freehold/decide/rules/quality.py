@@ -29,15 +29,6 @@ def judge_quality(
     return tuple(judged)
 
 
-def is_llm(
-    model: ModelFacts | None, name: str, facts: Facts, precision: Precision | None
-) -> Judged:
-    """Whether it is better than the original GPT-3, also where no rule asks for that."""
-    rules = Rules(must_be_llm=True)
-    native = model is not None and model.native_quantization is not None
-    return judge_quality(model, name, rules, facts, None if native else precision)[0]
-
-
 def loss(model: ModelFacts, precision: Precision | None, rows: Sequence[QuantizationLoss]) -> float:
     """Points of MMLU that a format costs, of the published model that is nearest in size: the
     worst of the ways to make that format. Formats that won points there cost none here."""

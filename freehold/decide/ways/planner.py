@@ -17,12 +17,13 @@ from freehold.core.plan import (
     Way,
     Workload,
 )
+from freehold.core.words import counted
 from freehold.decide.money import cost
 from freehold.decide.money.assumptions import Assumptions
 from freehold.decide.money.availability import Spread, spread
 from freehold.decide.money.cost import Cost, Offer, Sized, Surroundings
 from freehold.decide.money.machines import UNTOLD, Costs
-from freehold.decide.money.money import counted, shown
+from freehold.decide.money.money import shown
 from freehold.decide.money.people import Delivery, delivery
 from freehold.decide.rules.compliance import judge_by_name, passes
 from freehold.decide.rules.licence import judge_licence, judge_used

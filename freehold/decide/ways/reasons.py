@@ -4,12 +4,14 @@ does."""
 from datetime import date
 from decimal import Decimal
 
-from freehold.core.plan import Basis, Predicted, Way, Workload
+from freehold.core.facts import Facts
+from freehold.core.plan import Basis, Judged, Predicted, Rules, Way, Workload
 from freehold.decide.money import cost
 from freehold.decide.money.assumptions import Assumptions
 from freehold.decide.money.cost import Offer, Sized
 from freehold.decide.money.money import shown
 from freehold.decide.rules.compliance import KNOWN_AS
+from freehold.decide.rules.quality import judge_quality
 from freehold.decide.ways import options
 
 _STALE_DAYS = 365
@@ -71,6 +73,14 @@ def mix_cannot(sized: Sized, workload: Workload, assumptions: Assumptions) -> st
     if up < Decimal(str(target)):
         return f"It is up for {shown(up * 100, 3)} % of the time, with an API up for {api}."
     return None
+
+
+def is_llm(offer: Offer, facts: Facts) -> Judged:
+    """Whether it is better than the original GPT-3, also where no rule asks for that."""
+    model, option, rules = offer.model, offer.option, Rules(must_be_llm=True)
+    native = model is not None and model.native_quantization is not None
+    precision = None if native else option.precision
+    return judge_quality(model, option.model, rules, facts, precision)[0]
 
 
 def unsaid(workload: Workload) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """A training job as it is asked for: checked, told what it will take, and written as its spec."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,7 +134,8 @@ class Tuning:
         tokens = self._tokens(dataset, files) * epochs
         trainer = _trainer(wanted, base)
         run = Run(1, tokens, "qlora" if bits else "lora", wanted.rank or _RANK)
-        speed = self._speed(owner, base, shape, trainer)
+        before = self._store.jobs(*owner, _LOOKED_AT, kind=JobKind.TUNE)
+        speed = self._speed(before, base, shape, trainer)
         found = estimate(shape, run, speed, self._micro_per_hour, trainer)
         self._check(owner, wanted, found)
         spec = {
@@ -162,15 +163,15 @@ class Tuning:
         }
         most = min(wanted.max_tokens or _MOST_TOKENS, base.context_length or _MOST_TOKENS)
         notes = [
-            *self._same(owner, spec),
+            *self._same(owner, before, spec),
             *_notes(dataset, self._datasets.report(dataset) or {}, most),
         ]
         name = self._name(owner, wanted, dataset)
         return Prepared(name, spec, found, self._currency, tuple(notes))
 
-    def _same(self, owner: Owner, spec: Mapping[str, Any]) -> Iterator[str]:
+    def _same(self, owner: Owner, before: Sequence[Job], spec: Mapping[str, Any]) -> Iterator[str]:
         """The same bytes are not kept twice, which is better known before than after."""
-        for job in self._store.jobs(*owner, _LOOKED_AT, kind=JobKind.TUNE):
+        for job in before:
             adapter = str((job.result or {}).get("adapter", ""))
             is_same = all(job.spec.get(name) == spec[name] for name in _DECIDES)
             if is_same and adapter and self._store.adapters_called(*owner, adapter):
@@ -204,10 +205,11 @@ class Tuning:
         share = dataset.train / max(1, dataset.train + dataset.held_out)
         return max(1, round(total * words * share))
 
-    def _speed(self, owner: Owner, base: ModelCard, shape: ModelFacts, trainer: str) -> Speed:
+    def _speed(
+        self, before: Sequence[Job], base: ModelCard, shape: ModelFacts, trainer: str
+    ) -> Speed:
         """By the newest job here on this base, else on any, else by what the cores multiply."""
-        jobs = self._store.jobs(*owner, _LOOKED_AT)
-        done = [each for each in jobs if _is_measured(each, trainer)]
+        done = [each for each in before if _is_measured(each, trainer)]
         for job in sorted(done, key=lambda each: each.spec["base"] != base.digest):
             with contextlib.suppress(UserError):  # a base that was removed since
                 result, card = job.result or {}, self._models.get(job.spec["base"])
@@ -340,7 +342,7 @@ def _names(dataset: Dataset) -> Iterator[str]:
 
 
 def _is_measured(job: Job, trainer: str) -> bool:
-    is_done = job.kind is JobKind.TUNE and job.state is JobState.DONE
+    is_done = job.state is JobState.DONE
     is_alike = job.spec.get("trainer", "freehold") == trainer
     return (
         is_done and is_alike and all((job.result or {}).get(name) for name in ("tokens", "seconds"))

@@ -86,6 +86,13 @@ class Desk:
     async def at_step(self, gateway: Jobs, job: Job, step: int) -> None:
         await self.until(gateway, lambda: self.now(job).progress.get("step", 0) >= step)
 
+    async def at_work(self, **settings: Any) -> psutil.Process:
+        """Of a job that is at its steps, in a gateway with these settings."""
+        gateway = self.gateway(**settings)
+        job = self.add(gateway, steps=1000, pause_s=0.01)
+        await self.at_step(gateway, job, 1)
+        return self.process(job)
+
     def process(self, job: Job) -> psutil.Process:
         (found,) = self.processes(job)
         return found
@@ -354,10 +361,7 @@ async def test_a_job_gives_way_to_everything_else_and_inherits_no_secrets(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CANARY_SECRET", "do-not-inherit")
-    gateway = desk.gateway(priority="idle")
-    job = desk.add(gateway, steps=1000, pause_s=0.01)
-    await desk.at_step(gateway, job, 1)
-    process = desk.process(job)
+    process = await desk.at_work(priority="idle")
     assert process.nice() == 19
     if hasattr(os, "SCHED_IDLE"):
         assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
@@ -369,10 +373,7 @@ async def test_a_job_gives_way_to_everything_else_and_inherits_no_secrets(
 
 
 async def test_a_job_of_low_priority_goes_on_where_others_want_the_cores(desk: Desk) -> None:
-    gateway = desk.gateway(priority="low")
-    job = desk.add(gateway, steps=1000, pause_s=0.01)
-    await desk.at_step(gateway, job, 1)
-    process = desk.process(job)
+    process = await desk.at_work(priority="low")
     assert process.nice() == 10
     if hasattr(os, "SCHED_OTHER"):
         assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
